@@ -1,0 +1,35 @@
+"""Set before jax is imported: 8 CPU devices, a compilation cache, and shapes checked at every call in gen_jax."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+ROOT = Path(__file__).resolve().parent.parent
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+install_import_hook("gen_jax", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data: $GEN_JAX_TEST_DATA, else `../shared/data` beside the repository."""
+    path = Path(os.environ.get("GEN_JAX_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path}: set GEN_JAX_TEST_DATA to a folder with tfds/ and tfds_manual/")
+    return path
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> str:
+    """A run directory that does not exist yet."""
+    return str(tmp_path / "run")
