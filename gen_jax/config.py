@@ -1,0 +1,218 @@
+"""A config: read from a file, completed by the defaults of what it names, overridden by flags, checked.
+
+`load("experiments/vae/mnist.py:smoke", ["--config.optim.net.lr=3e-4"])` gives an `Experiment`, whose every field
+has a value; `resolve` does the same for a ConfigDict in hand. Nothing here touches a device.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import json
+import pkgutil
+from pathlib import Path
+from typing import Any, Literal
+
+import absl.flags
+import ml_collections
+import pydantic
+from ml_collections import config_flags
+
+import gen_jax.models
+from gen_jax import data, evaluators, optim
+from gen_jax.errors import ConfigError
+from gen_jax.evaluators.base import EvalConfig
+from gen_jax.settings import Count, NonNegative, Positive, Settings
+from gen_jax.sharding import MeshConfig
+
+
+class InitFrom(Settings):
+    """Parameters to start from: another run's checkpoint.
+
+    workdir: "" = none. step: "latest", "best" or a number. nets: {network here: network there}; empty = same names.
+    allow: regexes on `net/path`: leaves that may be missing there, and then stay at their initial values.
+    """
+
+    workdir: str = ""
+    step: str = "latest"
+    nets: dict[str, str] = {}
+    allow: tuple[str, ...] = ()
+
+
+class Best(Settings):
+    """metric: a tag such as `val/elbo`; "" = no best checkpoint is kept and nothing stops early.
+    patience: evaluations without a better one before training stops; 0 = never."""
+
+    metric: str = ""
+    mode: Literal["min", "max"] = "min"
+    patience: Count = 0
+
+
+class Profile(Settings):
+    """A profiler trace of steps [start, start + steps) into TensorBoard; steps = 0: none."""
+
+    start: Count = 0
+    steps: Count = 0
+
+
+class Experiment(Settings):
+    """A whole config. Periods are in steps; 0 = never (the last step is always logged, evaluated and saved)."""
+
+    seed: Count = 0
+    total_steps: Positive
+    batch_size: Positive
+    eval_batch_size: Positive = 250
+    steps_per_call: Positive = 1
+    parallel: Literal["jit", "pmap"] = "jit"
+    platform: Literal["any", "cpu", "gpu", "tpu"] = "any"
+    log_every: Count = 100
+    eval_every: Count = 0
+    save_every: Count = 0
+    histograms: bool = False
+    keep: Positive = 2
+    hash_limit_mb: NonNegative = 10_000.0
+    data: pydantic.SerializeAsAny[Settings]
+    model_name: str
+    model: pydantic.SerializeAsAny[Settings]
+    optim: dict[str, optim.Config]
+    mesh: MeshConfig = MeshConfig()
+    sharding: tuple[tuple[str, str | tuple[str | None, ...]], ...] = ((".*", "replicate"),)
+    evals: dict[str, pydantic.SerializeAsAny[EvalConfig]] = {}
+    best: Best = Best()
+    init_from: InitFrom = InitFrom()
+    profile: Profile = Profile()
+
+    @pydantic.model_validator(mode="after")
+    def _periods(self) -> "Experiment":
+        for name in ("total_steps", "log_every", "eval_every", "save_every"):
+            if getattr(self, name) % self.steps_per_call:
+                raise ValueError(f"{name}: expected a multiple of steps_per_call = {self.steps_per_call}")
+        for name, cfg in self.optim.items():
+            if self.batch_size % cfg.micro_batches:
+                raise ValueError(f"optim.{name}.micro_batches: expected a divisor of batch_size = {self.batch_size}")
+        return self
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _fields_at(cls: type, loc: tuple) -> list[str]:
+    """The fields of the section that `loc` lies in."""
+    for key in loc[:-1]:
+        field = getattr(cls, "model_fields", {}).get(key)
+        inner = field.annotation if field else cls
+        args = getattr(inner, "__args__", ())
+        cls = args[-1] if args and isinstance(args[-1], type) else inner
+    return list(getattr(cls, "model_fields", {}))
+
+
+def _message(error: pydantic.ValidationError, cls: type, prefix: str) -> str:
+    """The first error as one line that names the key and what was expected."""
+    first = error.errors()[0]
+    key = ".".join([prefix, *map(str, first["loc"])])
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_nearest(str(first['loc'][-1]), _fields_at(cls, first['loc']))}"
+    if first["type"] == "missing":
+        return f"{key}: expected a value, found none"
+    expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if not first["loc"]:
+        return f"{prefix}.{expected}"
+    return f"{key}: {expected}, got {first['input']!r}"
+
+
+def validate(cls: type[Settings], section: Any, prefix: str) -> Any:
+    """`cls(**section)`; ConfigError instead of pydantic's report."""
+    if not isinstance(section, dict):
+        raise ConfigError(f"{prefix}: expected a section, got {section!r}")
+    try:
+        return cls(**section)
+    except pydantic.ValidationError as error:
+        raise ConfigError(_message(error, cls, prefix)) from None
+
+
+def model_module(name: str) -> Any:
+    """`gen_jax.models.<name>`; an unknown name lists the folder."""
+    known = [m.name for m in pkgutil.iter_modules(gen_jax.models.__path__) if m.name != "base"]
+    if name not in known:
+        raise ConfigError(f"config.model_name: unknown model {name!r}{_nearest(str(name), known)}")
+    return importlib.import_module(f"gen_jax.models.{name}")
+
+
+def _section(kind: str, parse: Any, section: Any, prefix: str) -> Settings:
+    if not isinstance(section, dict) or kind not in section:
+        raise ConfigError(f"{prefix}.{kind}: expected a value, found none")
+    try:
+        return parse(section)
+    except pydantic.ValidationError as error:
+        cls = next((c for c in Settings.__subclasses__() if c.__name__ == error.title), Settings)
+        raise ConfigError(_message(error, cls, prefix)) from None
+
+
+def resolve(config: Any) -> Experiment:
+    """Checks a config and fills in every default. Takes a ConfigDict, a dict or an Experiment.
+
+    Raises:
+      ConfigError: one line: the key, what was expected, the nearest valid name.
+    """
+    if isinstance(config, Experiment):
+        return config
+    raw = json.loads(config.to_json_best_effort()) if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    for key in ("data", "model_name", "model", "optim"):
+        if key not in raw:
+            raise ConfigError(f"config.{key}: expected a value, found none")
+    raw["data"] = _section("source", data.parse, raw["data"], "config.data")
+    raw["model"] = validate(model_module(raw["model_name"]).Config, raw["model"], "config.model")
+    evals = raw.get("evals") or {}
+    raw["evals"] = {
+        name: _section("type", evaluators.parse, cfg, f"config.evals.{name}") for name, cfg in evals.items()
+    }
+    return validate(Experiment, raw, "config")
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """The resolved config as JSON types."""
+    return experiment.model_dump(mode="json")
+
+
+def _from_file(spec: str) -> ml_collections.ConfigDict:
+    path, _, arg = spec.partition(":")
+    file = Path(path)
+    if not file.is_file():
+        known = [str(p) for p in Path("experiments").glob("*/*.py")]
+        raise ConfigError(f"--config: no file {path}{_nearest(path, known) if known else ''}")
+    module_spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        return module.get_config(arg)
+    except Exception as error:
+        raise ConfigError(f"--config: {spec}: {type(error).__name__}: {error}") from error
+
+
+def load(spec: str, overrides: list[str]) -> Experiment:
+    """Reads `FILE.py[:arg]`, applies `--config.key=value` flags, checks the result.
+
+    Raises:
+      ConfigError: as `resolve`; also for a flag that names no key of the config.
+    """
+    config = ml_collections.ConfigDict(to_dict(resolve(_from_file(spec))))
+    config = ml_collections.ConfigDict(config, convert_dict=True)
+    flags = absl.flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=flags)
+    for override in overrides:
+        key = override.removeprefix("--").partition("=")[0]
+        section, missing = config, ""
+        for name in key.split(".")[1:]:
+            if not isinstance(section, ml_collections.ConfigDict) or name not in section:
+                missing = name
+                break
+            section = section[name]
+        if missing:
+            known = list(section) if isinstance(section, ml_collections.ConfigDict) else []
+            raise ConfigError(f"--{key}: unknown key{_nearest(missing, known)}")
+    try:
+        flags(["gen-jax", *overrides])
+    except (absl.flags.Error, ValueError, TypeError) as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    return resolve(config)

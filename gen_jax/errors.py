@@ -1,0 +1,37 @@
+"""What can go wrong outside the code itself: one line for the user, one exit code for scripts."""
+
+
+class RunError(Exception):
+    """An end that is not a bug: `cli` prints the message on stderr and exits with `code`."""
+
+    code = 1
+
+
+class ConfigError(RunError):
+    """The user's input is wrong. The message names the key and what was expected."""
+
+    code = 2
+
+
+class NonFiniteError(RunError):
+    """A loss or a gradient became NaN or infinite. The message names the step."""
+
+    code = 3
+
+
+class CheckpointError(RunError):
+    """A checkpoint is missing, damaged or does not fit."""
+
+    code = 4
+
+
+class DataError(RunError):
+    """Data is missing or unreadable. The message says what to run."""
+
+    code = 5
+
+
+class Preempted(RunError):
+    """SIGTERM: the state is saved, the same command goes on from there."""
+
+    code = 75

@@ -1,0 +1,245 @@
+"""The protocol that every model keeps, and the step that single-network families share.
+
+A model is a frozen dataclass: networks, optimisers, hyperparameters; no arrays, no mutation. The training loop
+calls `init`, `train_step` and `eval_step` and knows nothing else about it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from gen_jax import ops
+from gen_jax.state import Mean, Net, PyTree, State, combine, partition, path_name
+
+Batch = dict[str, Any]
+
+
+class Model(Protocol):
+    """What the training loop calls. `rng` is the run's root key; a step folds `state.step` into it."""
+
+    def init(self, rng: jax.Array, batch: Batch) -> State: ...
+    def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]: ...
+    def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]: ...
+    def sample(self, state: State, rng: jax.Array, n: int, options: Any) -> Any: ...
+
+
+@flax.struct.dataclass
+class Terms:
+    """What one pass over a batch gives."""
+
+    means: dict[str, Mean]  # [B] each; the one called "loss" is minimised
+    stats: PyTree = dataclasses.field(default_factory=dict)  # the collections other than params, after this batch
+    carry: PyTree = None  # rows of recurrent carry, [B, ...]
+
+
+# (params, stats, batch, rng) -> terms
+LossFn = Callable[[PyTree, PyTree, Batch, jax.Array], Terms]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradients:
+    """The gradient hook: d(sum(total) / sum(weight)) of the term "loss".
+
+    Args:
+      micro_batches: the batch is cut into so many, one after the other, and the sums are divided once at the end:
+        the result is that of the whole batch, whatever the weights.
+      axis_name: pmap's axis; numerators, weights and gradients are summed over it before the division.
+    """
+
+    micro_batches: int = 1
+    axis_name: str | None = None
+
+    def __call__(
+        self, loss_fn: LossFn, params: PyTree, stats: PyTree, batch: Batch, rng: jax.Array
+    ) -> tuple[PyTree, Terms]:
+        """Returns gradients like `params`, and the terms with `means` summed to `[]`."""
+        grad_fn = jax.grad(self._summed, argnums=1, has_aux=True)
+        if self.micro_batches == 1:
+            grads, terms = grad_fn(loss_fn, params, stats, batch, rng)
+        else:
+            grads, terms = self._accumulated(grad_fn, loss_fn, params, stats, batch, rng)
+        if self.axis_name:
+            grads, means = jax.lax.psum((grads, terms.means), self.axis_name)
+            terms = terms.replace(means=means)
+        weight = terms.means["loss"].weight
+        return jax.tree.map(lambda g: g / weight, grads), terms
+
+    @staticmethod
+    def _summed(loss_fn, params, stats, batch, rng):
+        terms = loss_fn(params, stats, batch, rng)
+        means = {name: mean.sum() for name, mean in terms.means.items()}
+        return means["loss"].total, terms.replace(means=means)
+
+    def _accumulated(self, grad_fn, loss_fn, params, stats, batch, rng):
+        m = self.micro_batches
+        # [B, ...] -> [m, B/m, ...] with the rows of each device spread over all micro-batches
+        batches = jax.tree.map(lambda x: x.reshape(len(x) // m, m, *x.shape[1:]).swapaxes(0, 1), batch)
+
+        def body(carry, xs):
+            sums, stats = carry
+            micro, key = xs
+            grads, terms = grad_fn(loss_fn, params, stats, micro, key)
+            return (jax.tree.map(jnp.add, sums, (grads, terms.means)), terms.stats), terms.carry
+
+        shapes = jax.eval_shape(lambda: body_shapes(grad_fn, loss_fn, params, stats, batches, rng))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        ((grads, means), stats), carry = ops.scan(body, (zeros, stats), (batches, jax.random.split(rng, m)))
+        carry = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), carry)
+        return grads, Terms(means, stats, carry)
+
+
+def body_shapes(grad_fn, loss_fn, params, stats, batches, rng):
+    """Gradients and means of the first micro-batch: what the sums of the others start from."""
+    grads, terms = grad_fn(loss_fn, params, stats, jax.tree.map(lambda x: x[0], batches), rng)
+    return grads, terms.means
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimiser:
+    """How one network is updated.
+
+    Args:
+      tx: clipping, schedule, weight decay and the rule itself; sees the trainable leaves only.
+      frozen: regexes on paths (`encoder/.*`); a leaf that one of them matches in full gets no gradient and no moments.
+      ema_decay: 0 = no average is kept.
+      gradients: the gradient hook.
+      log_grad_norm: adds the metric "grad_norm", before clipping.
+    """
+
+    tx: optax.GradientTransformation
+    frozen: tuple[str, ...] = ()
+    ema_decay: float = 0.0
+    gradients: Callable = Gradients()
+    log_grad_norm: bool = False
+
+    def trainable(self, params: PyTree) -> PyTree:
+        """A bool for each leaf of `params`."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: not any(re.fullmatch(rule, path_name(path)) for rule in self.frozen), params
+        )
+
+    def init(self, variables: PyTree) -> Net:
+        """A network from what `Module.init` returns."""
+        stats = {name: tree for name, tree in variables.items() if name != "params"}
+        params = variables["params"]
+        trainable, _ = partition(params, self.trainable(params))
+        ema = {"params": params, "stats": stats} if self.ema_decay else None
+        return Net(params, self.tx.init(trainable), stats, ema)
+
+    def step(self, net: Net, loss_fn: LossFn, batch: Batch, rng: jax.Array) -> tuple[Net, Terms]:
+        """One update of `net` down the gradient of `loss_fn`'s term "loss"; terms' means are `[]`."""
+        trainable, frozen = partition(net.params, self.trainable(net.params))
+
+        def loss(trainable, stats, batch, rng):
+            return loss_fn(combine(trainable, frozen), stats, batch, rng)
+
+        grads, terms = self.gradients(loss, trainable, net.stats, batch, rng)
+        updates, opt = self.tx.update(grads, net.opt, trainable)
+        params = combine(optax.apply_updates(trainable, updates), frozen)
+        if self.log_grad_norm:
+            norm = Mean.of(optax.global_norm(grads))
+            terms = terms.replace(means=terms.means | {"grad_norm": norm})
+        return Net(params, opt, terms.stats, self._average(net.ema, params, terms.stats)), terms
+
+    def _average(self, ema: PyTree, params: PyTree, stats: PyTree) -> PyTree:
+        if ema is None:
+            return None
+
+        def lerp(old, new):
+            is_float = jnp.issubdtype(new.dtype, jnp.floating)
+            return old + (1 - self.ema_decay) * (new - old) if is_float else new
+
+        return jax.tree.map(lerp, ema, {"params": params, "stats": stats})
+
+
+@dataclasses.dataclass(frozen=True)
+class LossModel:
+    """A model of one network that minimises one loss. Subclasses give `terms`, and `sample` where they can."""
+
+    network: nn.Module
+    optimiser: Optimiser
+
+    def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
+        """The loss and its parts, a row an example.
+
+        Args:
+          variables: what `network.apply` takes.
+          batch: arrays [B, ...]; `batch["carry"]` holds the rows of the carry where the model keeps one.
+          rng: one key in training, one key a row [B] in evaluation (`ops.normal` takes both).
+          step: [] int32, for schedules of the loss.
+          train: dropout on, statistics updated.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no terms")
+
+    def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
+        """What `Module.init` returns for this batch."""
+        raise NotImplementedError(f"{type(self).__name__} gives no init_variables")
+
+    def init_carry(self, batch: Batch) -> PyTree:
+        """The carry before the first batch, rows [B, ...]; None for models without one."""
+        return None
+
+    def init(self, rng: jax.Array, batch: Batch) -> State:
+        net = self.optimiser.init(self.init_variables(rng, batch))
+        return State(jnp.zeros((), jnp.int32), {"net": net}, self.init_carry(batch))
+
+    def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
+        if state.carry is not None:
+            batch = batch | {"carry": state.carry}
+
+        def loss_fn(params, stats, batch, rng):
+            return self.terms({"params": params, **stats}, batch, rng, step=state.step, train=True)
+
+        rng = jax.random.fold_in(rng, state.step)
+        net, terms = self.optimiser.step(state.nets["net"], loss_fn, batch, rng)
+        return State(state.step + 1, {"net": net}, terms.carry), terms.means
+
+    def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
+        keys = ops.row_keys(rng, batch["index"])
+        terms = self.terms(state.nets["net"].averaged, batch, keys, step=state.step, train=False)
+        return {name: mean.where(batch["valid"]) for name, mean in terms.means.items()}
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """Images to latents: `vectors` [B, D] of posterior means, or integer codes [B, h, w]."""
+
+    def encode(self, state: State, batch: Batch) -> Any: ...
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """Latents [B, D] or codes [B, h, w] to uint8 images [B, H, W, C]."""
+
+    def decode(self, state: State, latents: Any) -> Any: ...
+
+
+@runtime_checkable
+class HasLogProb(Protocol):
+    """An estimate of log p(x) [B] in nats from `num_samples` importance samples, keyed by the row."""
+
+    def log_prob(self, state: State, batch: Batch, rng: jax.Array, num_samples: int) -> Any: ...
+
+
+@runtime_checkable
+class Carries(Protocol):
+    """A recurrent model: evaluation can go on from where the row's last window stopped."""
+
+    def init_carry(self, batch: Batch) -> PyTree: ...
+    def eval_carried(
+        self, state: State, batch: Batch, carry: PyTree, rng: jax.Array
+    ) -> tuple[dict[str, Mean], PyTree]: ...
+
+
+@runtime_checkable
+class Preprocesses(Protocol):
+    """A model trained on a fixed function of the data (codes of a first stage): computed once, cached by hash."""
+
+    def preprocess(self, state: State, batch: Batch) -> Batch: ...

@@ -1,0 +1,93 @@
+"""From a section `config.optim.<net>` to the `Optimiser` of one network."""
+
+from typing import Literal
+
+import jax
+import optax
+import optax.contrib
+
+from gen_jax.models.base import Gradients, Optimiser
+from gen_jax.settings import Count, Fraction, NonNegative, Positive, PositiveFloat, Settings
+from gen_jax.state import PyTree
+
+
+class Config(Settings):
+    """How one network is updated.
+
+    lr: the peak. warmup: steps of linear rise from 0. end: last learning rate as a share of `lr` (cosine, linear).
+    drop_at, drop: shares of the run at which `step` multiplies the rate by `drop`.
+    decay_steps: updates over which the schedule runs; 0 = the run's total_steps.
+    weight_decay: decoupled (AdamW, Lion, Muon), added to the gradient otherwise; on leaves of rank 2 and more.
+    clip: global norm; 0 = off. ema: decay of the averaged weights; 0 = off.
+    freeze: regexes on parameter paths that stay as they are.
+    micro_batches: gradient accumulation: the batch is cut into so many.
+    """
+
+    name: Literal["sgd", "adam", "adamw", "adafactor", "lion", "muon"] = "adam"
+    lr: PositiveFloat = 1e-3
+    schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
+    warmup: Count = 0
+    end: Fraction = 0.0
+    drop_at: tuple[Fraction, ...] = (0.5, 0.75)
+    drop: Fraction = 0.1
+    decay_steps: Count = 0
+    b1: Fraction = 0.9
+    b2: Fraction = 0.999
+    eps: PositiveFloat = 1e-8
+    momentum: Fraction = 0.0
+    weight_decay: NonNegative = 0.0
+    clip: NonNegative = 0.0
+    ema: Fraction = 0.0
+    freeze: tuple[str, ...] = ()
+    micro_batches: Positive = 1
+
+
+def schedule(cfg: Config, total_steps: int) -> optax.Schedule:
+    """Learning rate by update number: warm-up, then `cfg.schedule` over what is left."""
+    steps = max(1, (cfg.decay_steps or total_steps) - cfg.warmup)
+    after = {
+        "constant": lambda: optax.constant_schedule(cfg.lr),
+        "cosine": lambda: optax.cosine_decay_schedule(cfg.lr, steps, cfg.end),
+        "linear": lambda: optax.linear_schedule(cfg.lr, cfg.lr * cfg.end, steps),
+        "step": lambda: optax.piecewise_constant_schedule(cfg.lr, {round(at * steps): cfg.drop for at in cfg.drop_at}),
+    }[cfg.schedule]()
+    if not cfg.warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, cfg.lr, cfg.warmup), after], [cfg.warmup])
+
+
+def decays(params: PyTree) -> PyTree:
+    """The mask of weight decay: matrices and kernels, not biases and scales."""
+    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def transform(cfg: Config, total_steps: int) -> optax.GradientTransformation:
+    """Clipping, the rule, weight decay and schedule as one Optax chain."""
+    lr = schedule(cfg, total_steps)
+    moments = dict(b1=cfg.b1, b2=cfg.b2)
+    decoupled = dict(weight_decay=cfg.weight_decay, mask=decays)
+    rule = {
+        "sgd": lambda: optax.sgd(lr, momentum=cfg.momentum or None),
+        "adam": lambda: optax.adam(lr, eps=cfg.eps, **moments),
+        "adamw": lambda: optax.adamw(lr, eps=cfg.eps, **moments, **decoupled),
+        "adafactor": lambda: optax.adafactor(lr),
+        "lion": lambda: optax.lion(lr, **moments, **decoupled),
+        "muon": lambda: optax.contrib.muon(
+            lr, weight_decay=cfg.weight_decay, weight_decay_mask=decays, adam_b1=cfg.b1, adam_b2=cfg.b2
+        ),
+    }[cfg.name]()
+    chain = [optax.clip_by_global_norm(cfg.clip)] if cfg.clip else []
+    if cfg.weight_decay and cfg.name in ("sgd", "adam", "adafactor"):
+        chain.append(optax.add_decayed_weights(cfg.weight_decay, decays))
+    return optax.chain(*chain, rule) if chain else rule
+
+
+def build(cfg: Config, total_steps: int, axis_name: str | None = None) -> Optimiser:
+    """The optimiser of one network; `axis_name` is pmap's."""
+    return Optimiser(
+        tx=transform(cfg, total_steps),
+        frozen=cfg.freeze,
+        ema_decay=cfg.ema,
+        gradients=Gradients(cfg.micro_batches, axis_name),
+        log_grad_norm=cfg.clip > 0,
+    )

@@ -1,0 +1,128 @@
+"""Meshes and sharding rules. A rule is data: (regex on a parameter's path, what to do with it).
+
+What to do is a partition spec (a tuple of axis names and None), "fsdp" (cut over the data axis) or "replicate".
+The first rule that matches decides; a parameter that none matches is an error.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gen_jax.errors import ConfigError
+from gen_jax.models.base import Optimiser
+from gen_jax.settings import Positive, Settings
+from gen_jax.state import Net, PyTree, State, partition, path_name
+
+Rules = Sequence[tuple[str, str | tuple]]
+
+
+class MeshConfig(Settings):
+    """Devices on each axis; data = -1 takes what `model` leaves."""
+
+    data: int = -1
+    model: Positive = 1
+
+
+def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh ("data", "model"). Raises ConfigError where the devices do not fit."""
+    devices = jax.devices() if devices is None else devices
+    data = len(devices) // cfg.model if cfg.data == -1 else cfg.data
+    if data < 1 or data * cfg.model > len(devices) or (cfg.data == -1 and len(devices) % cfg.model):
+        raise ConfigError(
+            f"config.mesh: expected data x model to fit {len(devices)} devices, got {cfg.data} x {cfg.model}"
+        )
+    grid = np.asarray(devices[: data * cfg.model]).reshape(data, cfg.model)
+    # Explicit axes, the default of jax.make_mesh, break the specs of shard_map
+    return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+
+
+def param_spec(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> P:
+    """The spec of one parameter by the first rule that matches its whole path."""
+    for pattern, rule in rules:
+        if re.fullmatch(pattern, path):
+            break
+    else:
+        raise ConfigError(
+            f"config.sharding: no rule matches the parameter {path}; end the list with ('.*', 'replicate')"
+        )
+    if rule == "replicate":
+        return P()
+    if rule == "fsdp":
+        return _fsdp(path, shape, mesh)
+    if len(rule) > len(shape) or any(shape[i] % mesh.shape[axis] for i, axis in enumerate(rule) if axis):
+        raise ConfigError(
+            f"config.sharding: the rule {rule} does not fit {path} {shape} on the mesh {dict(mesh.shape)}"
+        )
+    return P(*rule)
+
+
+def _fsdp(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """Cuts the largest axis that the data axis divides; never the layer axis of scanned layers."""
+    size = mesh.shape["data"]
+    first = 1 if "layers/" in path else 0
+    axes = [i for i in range(first, len(shape)) if shape[i] % size == 0 and shape[i] >= size]
+    if size == 1 or not axes:
+        return P()
+    axis = max(axes, key=lambda i: shape[i])
+    return P(*(None,) * axis, "data")
+
+
+def param_specs(params: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
+    """Specs like `params` (arrays or shapes)."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: param_spec(path_name(path), leaf.shape, rules, mesh), params
+    )
+
+
+def _net_specs(net: Net, rules: Rules, mesh: Mesh, optimiser: Optimiser | None) -> Net:
+    specs = param_specs(net.params, rules, mesh)
+    stats = jax.tree.map(lambda _: P(), net.stats)
+    opt = jax.tree.map(lambda _: P(), net.opt)
+    if optimiser is not None:
+        mask = optimiser.trainable(net.params)
+        shapes, trainable = partition(net.params, mask)[0], partition(specs, mask)[0]
+        # a moment that does not have its parameter's rank (Adafactor's factors) is replicated
+        opt = optax.tree_map_params(
+            optimiser.tx,
+            lambda moment, spec, shape: spec if moment.shape == shape.shape else P(),
+            net.opt,
+            trainable,
+            shapes,
+            transform_non_params=lambda _: P(),
+        )
+    ema = None if net.ema is None else {"params": specs, "stats": stats}
+    return Net(specs, opt, stats, ema)
+
+
+def state_shardings(state: State, rules: Rules, mesh: Mesh, optimisers: dict[str, Optimiser]) -> State:
+    """NamedShardings like `state` (shapes): parameters, averages and moments by the rules, carry by rows.
+
+    A network without an optimiser of its name (a frozen first stage) has its parameters sharded all the same.
+    """
+    nets = {name: _net_specs(net, rules, mesh, optimisers.get(name)) for name, net in state.nets.items()}
+    specs = State(P(), nets, jax.tree.map(lambda _: P("data"), state.carry))
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda leaf: isinstance(leaf, P))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def rows(mesh: Mesh, leading: int = 0) -> NamedSharding:
+    """Batch rows over the data axis, after `leading` axes that are not cut."""
+    return NamedSharding(mesh, P(*(None,) * leading, "data"))
+
+
+def with_shardings(shapes: PyTree, shardings: PyTree) -> PyTree:
+    """ShapeDtypeStructs that carry their sharding: what a restore takes."""
+    return jax.tree.map(lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh), shapes, shardings)
+
+
+def describe(mesh: Mesh) -> dict[str, Any]:
+    return {"axes": dict(mesh.shape), "devices": [str(d) for d in mesh.devices.flat]}
