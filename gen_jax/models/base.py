@@ -229,6 +229,32 @@ class HasLogProb(Protocol):
 
 
 @runtime_checkable
+class Reconstructs(Protocol):
+    """Images through the model and back: uint8 [B, H, W, C], the mean where the output is a distribution."""
+
+    def reconstruct(self, state: State, batch: Batch, rng: jax.Array) -> Any: ...
+
+
+@runtime_checkable
+class Quantises(Protocol):
+    """`encode` gives integer codes below `num_codes`, not vectors."""
+
+    @property
+    def num_codes(self) -> int: ...
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """Whether the log-likelihoods that the model reports (`elbo`, `log_prob`) are those of discrete pixels.
+
+    True for uint8 or binary pixels, where bits/dim mean something; False for densities of scaled pixels.
+    """
+
+    @property
+    def discrete_likelihood(self) -> bool: ...
+
+
+@runtime_checkable
 class Carries(Protocol):
     """A recurrent model: evaluation can go on from where the row's last window stopped."""
 
