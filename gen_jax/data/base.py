@@ -1,0 +1,173 @@
+"""What every source declares and what the training loop may ask of a data set.
+
+Data is a pure function of (seed, step): no iterator has a state, so nothing needs saving, and any number of hosts
+see the same global batch and each takes its slice.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from gen_jax.errors import DataError
+from gen_jax.settings import Count, Positive, Settings
+
+SPLITS = ("train", "validation", "test")
+Arrays = dict[str, np.ndarray]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Source(Settings):
+    """Fields that every source has.
+
+    validation, test: the share of the training examples that is cut off where the set has no such split of its own.
+    split_seed: picks which ones. It is not the run's seed, so that runs with several seeds share their test set.
+    """
+
+    source: str
+    validation: Share = 0.1
+    test: Share = 0.1
+    split_seed: Count = 0
+
+
+class ExampleSource(Source):
+    """Images or vectors, seen in a new permutation each epoch."""
+
+    order: Literal["permuted"] = "permuted"
+
+
+class TokenSource(Source):
+    """Text.
+
+    order: `windows` start anywhere; `streams` go on where the row stopped a step before; `permuted` are windows side by
+      side, each once an epoch.
+    context: T, the tokens that are read and predicted at once.
+    """
+
+    order: Literal["permuted", "windows", "streams"] = "windows"
+    context: Positive = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """What a model may need to know of a data set.
+
+    Attributes:
+      kind: what an example is.
+      shape: of one example: (H, W, C), (T + 1,) or (D,).
+      num_classes: 0 where there are no labels.
+      class_names: one a class, or empty.
+      vocab_size: 0 where there are no tokens.
+    """
+
+    kind: Literal["image", "tokens", "vector"]
+    shape: tuple[int, ...]
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    vocab_size: int = 0
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back, exactly."""
+
+    vocab_size: int
+
+    def encode(self, text: str) -> np.ndarray: ...
+    def decode(self, ids: Any) -> str: ...
+
+
+class Feed(Protocol):
+    """Batches of one split by number.
+
+    Attributes:
+      resident: arrays that are put on the device once; {} where the rows hold everything.
+      num_batches: of one pass; None = endless.
+    """
+
+    resident: Arrays
+    num_batches: int | None
+
+    def rows(self, step: int, part: slice = slice(None)) -> Arrays:
+        """What the host sends for batch `step`: arrays [B, ...], or only the rows in `part`."""
+        ...
+
+    def assemble(self, resident: dict[str, Any], rows: dict[str, Any]) -> dict[str, Any]:
+        """The batch; pure, compiled into the step."""
+        ...
+
+
+class Dataset(Protocol):
+    """A data set with its splits.
+
+    Attributes:
+      sizes: split -> examples, or tokens where the set is text.
+    """
+
+    info: Info
+    tokenizer: Tokenizer | None
+
+    @property
+    def sizes(self) -> dict[str, int]: ...
+    def train_feed(self, batch_size: int) -> Feed: ...
+    def eval_feed(self, split: str, batch_size: int) -> Feed: ...
+    def with_arrays(self, extra: dict[str, Arrays]) -> "Dataset": ...
+
+
+def cut(n: int, source: Source, missing: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Cuts n training examples into disjoint, sorted indices int64, by `split_seed`.
+
+    Args:
+      n: the examples there are.
+      source: how much to cut off, and which.
+      missing: the splits that the set does not have itself, among `validation` and `test`.
+    """
+    order = np.random.default_rng([source.split_seed, n]).permutation(n)
+    sizes = {split: round(n * getattr(source, split)) for split in ("test", "validation") if split in missing}
+    splits, start = {}, 0
+    for split, size in sizes.items():
+        if getattr(source, split) > 0:
+            splits[split] = np.sort(order[start : start + max(size, 1)])
+            start += max(size, 1)
+    if start >= n:
+        raise DataError(f"data: {n} examples are too few to cut off {', '.join(sizes)}")
+    splits["train"] = np.sort(order[start:])
+    return {split: splits[split] for split in SPLITS if split in splits}
+
+
+def cut_arrays(found: dict[str, Arrays], source: Source) -> dict[str, Arrays]:
+    """Adds the splits that `found` (split -> arrays [N, ...]) lacks, cut from its `train`."""
+    missing = tuple(split for split in ("validation", "test") if split not in found)
+    train = found["train"]
+    n = len(next(iter(train.values())))
+    parts = cut(n, source, missing)
+    if len(parts) == 1:
+        return found
+    found = found | {split: {k: v[index] for k, v in train.items()} for split, index in parts.items()}
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def cached(name: str, build: Callable[[], Arrays]) -> Arrays:
+    """`build()`, or what it gave the last time; kept as `<name>.npz` in $GEN_JAX_CACHE, else ~/.cache/gen_jax.
+
+    `name` must change whenever the result would. Where nothing can be written, it is built each time.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    path = Path(os.environ.get("GEN_JAX_CACHE") or Path(base) / "gen_jax") / f"{name}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            return dict(saved)
+    except Exception:  # absent or damaged: numpy and zipfile raise many kinds
+        arrays = build()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+    return arrays

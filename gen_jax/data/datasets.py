@@ -1,0 +1,102 @@
+"""The two shapes of a data set: examples (images, vectors) and text."""
+
+import dataclasses
+
+import numpy as np
+
+from gen_jax.data import feeds
+from gen_jax.data.base import Arrays, Feed, Info, Tokenizer
+from gen_jax.errors import ConfigError
+
+
+def has_split(split: str, sizes: dict[str, int]) -> None:
+    """Raises ConfigError where there is no such split."""
+    if not sizes.get(split):
+        raise ConfigError(f"split: expected one of {', '.join(sizes)}, found {split!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleSet:
+    """Images or vectors.
+
+    Args:
+      arrays: split -> arrays [N, ...] that live on the device.
+      seed: of the training order.
+      fetch: split -> reader of what does not; `lengths` gives each split's N.
+    """
+
+    info: Info
+    arrays: dict[str, Arrays]
+    seed: int
+    fetch: dict[str, feeds.Fetch] = dataclasses.field(default_factory=dict)
+    lengths: dict[str, int] = dataclasses.field(default_factory=dict)
+    tokenizer: None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Examples in each split."""
+        return self.lengths or {split: len(next(iter(arrays.values()))) for split, arrays in self.arrays.items()}
+
+    def train_feed(self, batch_size: int) -> Feed:
+        """Endless; epoch e follows a permutation by (seed, e), and a batch may straddle two epochs."""
+        return self._feed("train", batch_size, self.seed)
+
+    def eval_feed(self, split: str, batch_size: int) -> Feed:
+        """Every example once, in order. Raises ConfigError where there is no such split."""
+        return self._feed(split, batch_size, None)
+
+    def _feed(self, split: str, batch_size: int, seed: int | None) -> Feed:
+        has_split(split, self.sizes)
+        fetch = self.fetch.get(split)
+        return feeds.Examples(self.arrays.get(split, {}), self.sizes[split], batch_size, seed, fetch)
+
+    def with_arrays(self, extra: dict[str, Arrays]) -> "ExampleSet":
+        """Adds arrays [N, ...] to splits, in the order of the split; batches hold their rows."""
+        for split, arrays in extra.items():
+            has_split(split, self.sizes)
+            for name, array in arrays.items():
+                if len(array) != self.sizes[split]:
+                    raise ValueError(f"{name}: expected {self.sizes[split]} rows for {split}, found {len(array)}")
+        arrays = {split: self.arrays.get(split, {}) | extra.get(split, {}) for split in self.sizes}
+        return dataclasses.replace(self, arrays=arrays)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSet:
+    """Text, one flat array of tokens a split.
+
+    Args:
+      tokens: split -> [L] uint8 or int32.
+      order, context: as `TokenSource` says.
+    """
+
+    info: Info
+    tokens: dict[str, np.ndarray]
+    seed: int
+    order: str
+    tokenizer: Tokenizer | None = None
+
+    @property
+    def context(self) -> int:
+        return self.info.shape[0] - 1
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Tokens in each split."""
+        return {split: len(tokens) for split, tokens in self.tokens.items()}
+
+    def train_feed(self, batch_size: int) -> Feed:
+        """Endless, in the source's order. Raises ConfigError where the text is too short for the context."""
+        resident = {"tokens": self.tokens["train"]}
+        if self.order == "streams":
+            return feeds.Streams(resident, batch_size, self.context)
+        order = {"windows": feeds.Windows, "permuted": feeds.PermutedWindows}[self.order]
+        return order(resident, batch_size, self.context, seed=self.seed)
+
+    def eval_feed(self, split: str, batch_size: int) -> Feed:
+        """Every target once, row b on its own stretch. Raises ConfigError where there is no such split."""
+        has_split(split, self.sizes)
+        return feeds.EvalTokens({"tokens": self.tokens[split]}, batch_size, self.context)
+
+    def with_arrays(self, extra: dict[str, Arrays]) -> "TokenSet":
+        raise ConfigError("data: arrays for each example can be added to images and vectors, not to text")
