@@ -4,11 +4,9 @@
 has a value; `resolve` does the same for a ConfigDict in hand. Nothing here touches a device.
 """
 
-import difflib
 import importlib
 import importlib.util
 import json
-import pkgutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +14,13 @@ import absl.flags
 import ml_collections
 import pydantic
 from ml_collections import config_flags
+from pydantic import Field
 
 import gen_jax.models
 from gen_jax import data, evaluators, optim
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import EvalConfig
-from gen_jax.settings import Count, NonNegative, Positive, Settings
+from gen_jax.settings import Count, NonNegative, Positive, Settings, named_module, nearest, validate
 from gen_jax.sharding import MeshConfig
 
 
@@ -34,7 +33,7 @@ class InitFrom(Settings):
 
     workdir: str = ""
     step: str = "latest"
-    nets: dict[str, str] = {}
+    nets: dict[str, str] = Field(default_factory=dict)
     allow: tuple[str, ...] = ()
 
 
@@ -76,7 +75,7 @@ class Experiment(Settings):
     optim: dict[str, optim.Config]
     mesh: MeshConfig = MeshConfig()
     sharding: tuple[tuple[str, str | tuple[str | None, ...]], ...] = ((".*", "replicate"),)
-    evals: dict[str, pydantic.SerializeAsAny[EvalConfig]] = {}
+    evals: dict[str, pydantic.SerializeAsAny[EvalConfig]] = Field(default_factory=dict)
     best: Best = Best()
     init_from: InitFrom = InitFrom()
     profile: Profile = Profile()
@@ -92,61 +91,9 @@ class Experiment(Settings):
         return self
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
-
-
-def _fields_at(cls: type, loc: tuple) -> list[str]:
-    """The fields of the section that `loc` lies in."""
-    for key in loc[:-1]:
-        field = getattr(cls, "model_fields", {}).get(key)
-        inner = field.annotation if field else cls
-        args = getattr(inner, "__args__", ())
-        cls = args[-1] if args and isinstance(args[-1], type) else inner
-    return list(getattr(cls, "model_fields", {}))
-
-
-def _message(error: pydantic.ValidationError, cls: type, prefix: str) -> str:
-    """The first error as one line that names the key and what was expected."""
-    first = error.errors()[0]
-    key = ".".join([prefix, *map(str, first["loc"])])
-    if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_nearest(str(first['loc'][-1]), _fields_at(cls, first['loc']))}"
-    if first["type"] == "missing":
-        return f"{key}: expected a value, found none"
-    expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    if not first["loc"]:
-        return f"{prefix}.{expected}"
-    return f"{key}: {expected}, got {first['input']!r}"
-
-
-def validate(cls: type[Settings], section: Any, prefix: str) -> Any:
-    """`cls(**section)`; ConfigError instead of pydantic's report."""
-    if not isinstance(section, dict):
-        raise ConfigError(f"{prefix}: expected a section, got {section!r}")
-    try:
-        return cls(**section)
-    except pydantic.ValidationError as error:
-        raise ConfigError(_message(error, cls, prefix)) from None
-
-
 def model_module(name: str) -> Any:
-    """`gen_jax.models.<name>`; an unknown name lists the folder."""
-    known = [m.name for m in pkgutil.iter_modules(gen_jax.models.__path__) if m.name != "base"]
-    if name not in known:
-        raise ConfigError(f"config.model_name: unknown model {name!r}{_nearest(str(name), known)}")
-    return importlib.import_module(f"gen_jax.models.{name}")
-
-
-def _section(kind: str, parse: Any, section: Any, prefix: str) -> Settings:
-    if not isinstance(section, dict) or kind not in section:
-        raise ConfigError(f"{prefix}.{kind}: expected a value, found none")
-    try:
-        return parse(section)
-    except pydantic.ValidationError as error:
-        cls = next((c for c in Settings.__subclasses__() if c.__name__ == error.title), Settings)
-        raise ConfigError(_message(error, cls, prefix)) from None
+    """`gen_jax.models.<name>`."""
+    return named_module(gen_jax.models, name, "config.model_name")
 
 
 def resolve(config: Any) -> Experiment:
@@ -161,11 +108,10 @@ def resolve(config: Any) -> Experiment:
     for key in ("data", "model_name", "model", "optim"):
         if key not in raw:
             raise ConfigError(f"config.{key}: expected a value, found none")
-    raw["data"] = _section("source", data.parse, raw["data"], "config.data")
+    raw["data"] = data.parse(raw["data"])
     raw["model"] = validate(model_module(raw["model_name"]).Config, raw["model"], "config.model")
-    evals = raw.get("evals") or {}
     raw["evals"] = {
-        name: _section("type", evaluators.parse, cfg, f"config.evals.{name}") for name, cfg in evals.items()
+        name: evaluators.parse(cfg, f"config.evals.{name}") for name, cfg in (raw.get("evals") or {}).items()
     }
     return validate(Experiment, raw, "config")
 
@@ -180,7 +126,7 @@ def _from_file(spec: str) -> ml_collections.ConfigDict:
     file = Path(path)
     if not file.is_file():
         known = [str(p) for p in Path("experiments").glob("*/*.py")]
-        raise ConfigError(f"--config: no file {path}{_nearest(path, known) if known else ''}")
+        raise ConfigError(f"--config: no file {path}{nearest(path, known) if known else ''}")
     module_spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     module = importlib.util.module_from_spec(module_spec)
     try:
@@ -210,7 +156,7 @@ def load(spec: str, overrides: list[str]) -> Experiment:
             section = section[name]
         if missing:
             known = list(section) if isinstance(section, ml_collections.ConfigDict) else []
-            raise ConfigError(f"--{key}: unknown key{_nearest(missing, known)}")
+            raise ConfigError(f"--{key}: unknown key{nearest(missing, known)}")
     try:
         flags(["gen-jax", *overrides])
     except (absl.flags.Error, ValueError, TypeError) as error:

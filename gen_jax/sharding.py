@@ -44,10 +44,8 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
 
 def param_spec(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> P:
     """The spec of one parameter by the first rule that matches its whole path."""
-    for pattern, rule in rules:
-        if re.fullmatch(pattern, path):
-            break
-    else:
+    rule = next((rule for pattern, rule in rules if re.fullmatch(pattern, path)), None)
+    if rule is None:
         raise ConfigError(
             f"config.sharding: no rule matches the parameter {path}; end the list with ('.*', 'replicate')"
         )

@@ -1,0 +1,68 @@
+"""Work of a function, counted on its jaxpr: matrix products and convolutions, loops times their length.
+
+XLA's own cost analysis counts the body of a loop once, so it cannot serve for scanned layers or steps.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+def count(fn: Callable, *args: Any) -> float:
+    """FLOPs of one call, a multiply-add counted as two. `args` may be shapes (ShapeDtypeStruct)."""
+    return _jaxpr(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def _jaxpr(jaxpr: Any) -> float:
+    return sum(_equation(eqn) for eqn in jaxpr.eqns)
+
+
+def _equation(eqn: Any) -> float:
+    name = eqn.primitive.name
+    if name == "dot_general":
+        (contract, _), _ = eqn.params["dimension_numbers"]
+        shape = eqn.invars[0].aval.shape
+        return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(shape[i] for i in contract)
+    if name == "conv_general_dilated":
+        return _convolution(eqn)
+    inner = [_jaxpr(sub) for value in eqn.params.values() for sub in _sub_jaxprs(value)]
+    if name == "scan":
+        return eqn.params["length"] * sum(inner)
+    if name == "cond":
+        return max(inner)
+    return sum(inner)
+
+
+def _convolution(eqn: Any) -> float:
+    """Each output takes one multiply-add for each weight of its group; dilated inputs' zeros are no work."""
+    kernel = eqn.invars[1].aval.shape
+    spec = eqn.params["dimension_numbers"].rhs_spec
+    per_output = math.prod(kernel) / kernel[spec[0]]
+    zeros = math.prod(eqn.params["lhs_dilation"])
+    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * per_output / zeros
+
+
+def _sub_jaxprs(value: Any) -> list[Any]:
+    values = value if isinstance(value, (tuple, list)) else [value]
+    closed = [v.jaxpr for v in values if isinstance(v, core.ClosedJaxpr)]
+    return closed + [v for v in values if isinstance(v, core.Jaxpr)]
+
+
+# Dense peak in bf16, FLOP/s a chip, from the makers' data sheets
+PEAK = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def peak(device: jax.Device) -> float | None:
+    """Peak FLOP/s of a device that is in the table."""
+    return next((flops for name, flops in PEAK.items() if device.device_kind.startswith(name)), None)
