@@ -1,18 +1,21 @@
-"""What an evaluator is given and what it gives back.
+"""What an evaluator is given and what it gives back, and how it reads results.
 
 `evaluators/<type>.py` exports `Config` and `from_config(cfg, context) -> Evaluator`; the config's
-`evals.<name>.type` picks the file.
+`evals.<name>.type` picks the file. Functions are jitted in `from_config`, so that they compile once.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
+from gen_jax.errors import ConfigError
+from gen_jax.models import base as models
 from gen_jax.settings import Settings
-from gen_jax.state import State
+from gen_jax.state import PyTree, State
 
 
 class EvalConfig(Settings):
@@ -49,6 +52,7 @@ class Context:
       batch_size: rows of those batches.
       decode_text: token ids [T] -> text, where the data are tokens.
       rng: the root key of evaluation noise.
+      encode_text: text -> token ids, where the data are tokens.
     """
 
     model: Any
@@ -57,6 +61,61 @@ class Context:
     batch_size: int
     decode_text: Callable[[np.ndarray], str] | None
     rng: jax.Array
+    encode_text: Callable[[str], Any] | None = None
 
 
 Evaluator = Callable[[State], Report]
+
+
+def require(found: bool, what: str, expected: str) -> None:
+    """Refuses an evaluator when it is built.
+
+    Raises:
+      ConfigError: "evals: `what` expected `expected`".
+    """
+    if not found:
+        raise ConfigError(f"evals: {what}: expected {expected}")
+
+
+def require_vectors(model: Any, what: str) -> None:
+    """Refuses models whose `encode` gives no vectors."""
+    vectors = isinstance(model, models.Encodes) and not isinstance(model, models.Quantises)
+    require(vectors, what, f"a model that encodes to vectors, which {type(model).__name__} does not")
+
+
+def read(tree: PyTree) -> PyTree:
+    """Device arrays as numpy arrays, whole ones on every process."""
+    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def results(step: Callable[[Any], PyTree], batches: Iterable[Any], every: int = 32) -> Iterator[PyTree]:
+    """`step` of each batch on the host, in order; the device is waited for once in `every` batches."""
+    waiting = []
+    for batch in batches:
+        waiting.append(step(batch))
+        if len(waiting) == every:
+            yield from read(waiting)
+            waiting = []
+    yield from read(waiting)
+
+
+def first(outputs: Iterable[tuple[PyTree, np.ndarray]], n: int) -> PyTree:
+    """The first `n` valid rows of (rows, valid [B]) pairs, put together; fewer where there are no more."""
+    kept, count = [], 0
+    for rows, valid in outputs:
+        kept.append(jax.tree.map(lambda x: x[valid][: n - count], rows))  # noqa: B023
+        count += min(int(valid.sum()), n - count)
+        if count == n:
+            break
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
+
+
+def reconstructor(model: Any, what: str) -> Callable[[State, dict, jax.Array], jax.Array]:
+    """(state, batch, rng) -> uint8 [B, H, W, C]: the model's own `reconstruct`, else `decode` of `encode`."""
+    if isinstance(model, models.Reconstructs):
+        return model.reconstruct
+    both = isinstance(model, models.Encodes) and isinstance(model, models.Decodes)
+    require(both, what, f"a model that reconstructs, which {type(model).__name__} does not")
+    return lambda state, batch, rng: model.decode(state, model.encode(state, batch))

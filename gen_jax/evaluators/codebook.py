@@ -1,0 +1,43 @@
+"""How much of a codebook a split uses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gen_jax.evaluators import base
+from gen_jax.metrics import codebook
+from gen_jax.models import base as models
+from gen_jax.settings import Fraction
+from gen_jax.state import State
+
+
+class Config(base.EvalConfig):
+    """few: a smaller share of used codes is warned about."""
+
+    few: Fraction = 0.1
+
+
+def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+    """`codebook_perplexity`, exp of the entropy of code use over the whole split, and `codebook_used`, a share."""
+    model = context.model
+    able = isinstance(model, models.Encodes) and isinstance(model, models.Quantises)
+    base.require(able, "codebook", f"a model that encodes to codes, which {type(model).__name__} does not")
+
+    @jax.jit
+    def count(state, batch):
+        codes = model.encode(state, batch)
+        codes = codes.reshape(len(codes), -1)
+        ones = jnp.broadcast_to(batch["valid"][:, None], codes.shape).astype(jnp.int32)
+        return jnp.zeros(model.num_codes, jnp.int32).at[codes].add(ones)
+
+    def evaluate(state: State) -> base.Report:
+        counts = np.zeros(model.num_codes, np.int64)
+        for part in base.results(lambda batch: count(state, batch), context.batches(cfg.split)):
+            counts += part
+        share = codebook.used(counts)
+        report = base.Report({"codebook_perplexity": codebook.perplexity(counts), "codebook_used": share})
+        if share < cfg.few:
+            report.warnings.append(f"codebook: {(counts > 0).sum()} of {counts.size} codes are used")
+        return report
+
+    return evaluate

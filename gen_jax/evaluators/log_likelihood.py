@@ -1,0 +1,82 @@
+"""Importance-weighted log-likelihood of a split."""
+
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gen_jax.evaluators import base
+from gen_jax.metrics import bits
+from gen_jax.metrics.moments import exact_sum
+from gen_jax.models import base as models
+from gen_jax.settings import Count, Positive
+from gen_jax.state import State
+
+
+class Config(base.EvalConfig):
+    """num_samples: importance samples an example (k). max_examples: the first so many of the split; 0 = all.
+    batch: rows at a time; 0 = the evaluation batch; the model itself cuts the samples into chunks."""
+
+    num_samples: Positive = 100
+    max_examples: Count = 0
+    batch: Count = 0
+
+
+def _parts(batches: Iterator[dict], n: int, take) -> Iterator[dict]:
+    for batch in batches:
+        for i in range(n):
+            yield batch if n == 1 else take(batch, i)
+
+
+def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+    """The mean over examples of log 1/k sum_i p(x, z_i) / q(z_i | x) (Burda et al. 2016, eq. 8), a lower bound.
+
+    Scalars: `log_likelihood` in nats an example; `log_likelihood_stderr`, the standard error of that mean over
+    examples; `log_likelihood_bits_per_dim` where the model's pixels are discrete. A row that is not finite is counted
+    in a warning and makes the mean not finite.
+    """
+    able = isinstance(context.model, models.HasLogProb)
+    base.require(able, "log_likelihood", f"a model with log_prob, which {type(context.model).__name__} has not")
+    size = cfg.batch or context.batch_size
+    base.require(context.batch_size % size == 0, "log_likelihood: batch", f"a divisor of {context.batch_size}")
+    parts = context.batch_size // size
+
+    @jax.jit
+    def log_prob(state, batch, rng):
+        return context.model.log_prob(state, batch, rng, cfg.num_samples), batch["index"], batch["valid"]
+
+    @jax.jit
+    def take(batch, i):
+        # every parts-th row: each device keeps its share
+        return jax.tree.map(lambda x: jnp.take(x.reshape(size, parts, *x.shape[1:]), i, axis=1), batch)
+
+    def wanted(batches: Iterator[dict]) -> Iterator[dict]:
+        left = cfg.max_examples or math.inf
+        while left > 0 and (batch := next(batches, None)) is not None:
+            yield batch
+            left -= context.batch_size
+
+    def evaluate(state: State) -> base.Report:
+        batches = _parts(wanted(iter(context.batches(cfg.split))), parts, take)
+        # read each one before the next starts: a signal must not wait behind minutes of queued work
+        rows = list(base.results(lambda batch: log_prob(state, batch, context.rng), batches, every=1))
+        values, index, valid = (np.concatenate(part) for part in zip(*rows, strict=True))
+        order = np.argsort(index[valid], kind="stable")[: cfg.max_examples or None]
+        return _report(values[valid][order].astype(np.float64), context)
+
+    return evaluate
+
+
+def _report(values: np.ndarray, context: base.Context) -> base.Report:
+    report = base.Report()
+    mean = exact_sum(values) / len(values)
+    report.scalars["log_likelihood"] = mean
+    if bad := int((~np.isfinite(values)).sum()):
+        report.warnings.append(f"log_likelihood: {bad} of {len(values)} examples are not finite")
+    elif len(values) > 1:
+        report.scalars["log_likelihood_stderr"] = float(values.std(ddof=1) / math.sqrt(len(values)))
+    if getattr(context.model, "discrete_likelihood", False):
+        report.scalars["log_likelihood_bits_per_dim"] = bits.bits(-mean, math.prod(context.info.shape))
+    return report

@@ -1,0 +1,188 @@
+"""Pictures of what a model does: reconstructions, samples, walks through the latents."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from gen_jax import pictures
+from gen_jax.evaluators import base
+from gen_jax.metrics.moments import Moments, most_varied
+from gen_jax.models import base as models
+from gen_jax.sampling import SampleOptions
+from gen_jax.settings import Positive, PositiveFloat
+from gen_jax.state import State
+
+Kind = Literal["reconstruction", "samples", "interpolation", "traversal", "scatter"]
+Draw = Callable[[State], Any]  # uint8 [H, W, 1 or 3]
+
+
+class Config(base.EvalConfig):
+    """kinds: of picture; empty = all that the model and the data allow. n: images (or points) in samples and
+    reconstruction. rows, columns: of interpolation and traversal. points: in the scatter plot, and to find the latents
+    that vary most. temperature, label: of samples."""
+
+    kinds: tuple[Kind, ...] = ()
+    n: Positive = 64
+    rows: Positive = 8
+    columns: Positive = 11
+    points: Positive = 2000
+    temperature: PositiveFloat = 1.0
+    label: int | None = None
+
+
+def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+    """One picture a kind, drawn from the same examples and the same noise at each evaluation.
+
+    reconstruction: rows of examples over rows of what the model makes of them.
+    samples: a grid; for two-dimensional vectors a scatter plot beside as many examples.
+    interpolation: an example, the decoded straight line between its latent and another's, the other example.
+    traversal: a row a latent, those of largest variance over the split first: it goes from -3 to 3 while the others
+      stay at their mean.
+    scatter: latents coloured by class; of more than two, the two of largest variance.
+
+    Raises:
+      ConfigError: the model or the data cannot give a kind that `cfg.kinds` names.
+    """
+    drawn: dict[str, Draw] = {}
+    for kind, make in MAKERS.items():
+        if cfg.kinds and kind not in cfg.kinds:
+            continue
+        missing = _missing(kind, context)
+        base.require(not (cfg.kinds and missing), f"pictures: kinds: {kind}", missing)
+        if not missing:
+            drawn[kind] = make(cfg, context)
+
+    def evaluate(state: State) -> base.Report:
+        return base.Report(images={kind: draw(state) for kind, draw in drawn.items()})
+
+    return evaluate
+
+
+def _missing(kind: Kind, context: base.Context) -> str:
+    """What `kind` needs and does not find; empty = nothing."""
+    model, info = context.model, context.info
+    name = type(model).__name__
+    vectors = isinstance(model, models.Encodes) and not isinstance(model, models.Quantises)
+    decodes = isinstance(model, models.Decodes)
+    rebuilds = isinstance(model, models.Reconstructs) or (isinstance(model, models.Encodes) and decodes)
+    shows = info.kind == "image" or (kind == "samples" and info.kind == "vector" and info.shape == (2,))
+    if kind != "scatter" and not shows:
+        return f"images, the data are {info.kind} of shape {info.shape}"
+    needs = {
+        "reconstruction": (rebuilds, "reconstructs"),
+        "samples": (hasattr(model, "sample"), "samples"),
+        "interpolation": (vectors and decodes, "encodes to vectors and decodes"),
+        "traversal": (vectors and decodes, "encodes to vectors and decodes"),
+        "scatter": (vectors, "encodes to vectors"),
+    }
+    found, ability = needs[kind]
+    return "" if found else f"a model that {ability}, which {name} does not"
+
+
+def _reconstruction(cfg: Config, context: base.Context) -> Draw:
+    reconstruct = base.reconstructor(context.model, "pictures")
+
+    @jax.jit
+    def step(state, batch, rng):
+        return (batch["image"], reconstruct(state, batch, rng)), batch["valid"]
+
+    def draw(state):
+        rows = base.results(lambda batch: step(state, batch, context.rng), context.batches(cfg.split), every=1)
+        return pictures.pairs(*base.first(rows, cfg.n))
+
+    return draw
+
+
+def _samples(cfg: Config, context: base.Context) -> Draw:
+    options = SampleOptions(temperature=cfg.temperature, label=cfg.label)
+
+    @jax.jit
+    def sample(state, rng):
+        return context.model.sample(state, rng, cfg.n, options)
+
+    def draw(state):
+        made = base.read(sample(state, context.rng))
+        if context.info.kind == "image":
+            return pictures.grid(made)
+        batches = ((base.read(batch["vector"]), base.read(batch["valid"])) for batch in context.batches(cfg.split))
+        return beside(base.first(batches, cfg.n), made)
+
+    return draw
+
+
+def beside(real: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """A scatter plot of samples over real points, [N, 2] each; samples that are not finite are left out."""
+    made = made[np.isfinite(made).all(1)]
+    labels = np.repeat([0, 1], [len(real), len(made)])
+    return pictures.scatter(np.concatenate([real, made]), labels, ("real", "sampled"), equal=True)
+
+
+def _latents(context: base.Context) -> Callable[..., Any]:
+    """(state, split, n) -> the first n of {"latent": [n, D], "image", "label"}, what of them there is."""
+
+    @jax.jit
+    def step(state, batch):
+        shown = {name: batch[name] for name in ("image", "label") if name in batch}
+        return {"latent": context.model.encode(state, batch)} | shown, batch["valid"]
+
+    def latents(state, split, n):
+        return base.first(base.results(lambda batch: step(state, batch), context.batches(split), every=4), n)
+
+    return latents
+
+
+def _interpolation(cfg: Config, context: base.Context) -> Draw:
+    latents, decode = _latents(context), jax.jit(lambda state, z: context.model.decode(state, z))
+
+    def draw(state):
+        found = latents(state, cfg.split, 2 * cfg.rows)
+        rows = len(found["latent"]) // 2
+        (z, x) = (np.asarray(found[name])[: 2 * rows] for name in ("latent", "image"))
+        t = np.linspace(0, 1, cfg.columns, dtype=np.float32)[None, :, None]
+        path = (1 - t) * z[0::2, None] + t * z[1::2, None]  # [R, S, D]
+        made = base.read(decode(state, path.reshape(-1, z.shape[-1])))
+        made = made.reshape(rows, cfg.columns, *x.shape[1:])
+        shown = np.concatenate([x[0::2, None], made, x[1::2, None]], 1)  # [R, 1 + S + 1, H, W, C]
+        return pictures.grid(shown.reshape(-1, *x.shape[1:]), cfg.columns + 2)
+
+    return draw
+
+
+def _traversal(cfg: Config, context: base.Context) -> Draw:
+    latents, decode = _latents(context), jax.jit(lambda state, z: context.model.decode(state, z))
+
+    def draw(state):
+        moments = Moments().update(latents(state, cfg.split, cfg.points)["latent"])
+        units = most_varied(moments, cfg.rows)
+        z = np.tile(np.asarray(moments.mean, np.float32), (len(units), cfg.columns, 1))  # [R, S, D]
+        z[np.arange(len(units)), :, units] = np.linspace(-3, 3, cfg.columns)
+        return pictures.grid(base.read(decode(state, z.reshape(-1, z.shape[-1]))), cfg.columns)
+
+    return draw
+
+
+def _scatter(cfg: Config, context: base.Context) -> Draw:
+    latents = _latents(context)
+
+    def draw(state):
+        found = latents(state, cfg.split, cfg.points)
+        z = np.asarray(found["latent"])
+        dims = z.shape[-1]
+        units = np.arange(dims) if dims <= 2 else most_varied(Moments().update(z), 2)
+        title = f"latents of {cfg.split}" + (f": the 2 of {dims} that vary most" if dims > 2 else "")
+        plane = np.pad(z[:, units], ((0, 0), (0, 2 - len(units))))
+        axes = tuple(f"latent {unit}" for unit in units) + ("",) * (2 - len(units))
+        return pictures.scatter(plane, found.get("label"), context.info.class_names, title=title, axes=axes)
+
+    return draw
+
+
+MAKERS: dict[Kind, Callable[[Config, base.Context], Draw]] = {
+    "reconstruction": _reconstruction,
+    "samples": _samples,
+    "interpolation": _interpolation,
+    "traversal": _traversal,
+    "scatter": _scatter,
+}

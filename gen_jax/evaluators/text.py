@@ -1,0 +1,49 @@
+"""Text that a model writes."""
+
+import re
+
+import jax
+import numpy as np
+
+from gen_jax.evaluators import base
+from gen_jax.sampling import SampleOptions
+from gen_jax.settings import Positive, PositiveFloat
+from gen_jax.state import State
+
+
+class Config(base.EvalConfig):
+    """prompt: what each sample goes on from. n: samples. length: tokens of each."""
+
+    prompt: str = ""
+    n: Positive = 4
+    length: Positive = 256
+    temperature: PositiveFloat = 1.0
+
+
+def fenced(text: str) -> str:
+    """A Markdown code block that shows `text` as it is."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+    """`samples`: Markdown, the prompt and `n` texts from the same noise at each evaluation."""
+    tokens = context.info.kind == "tokens" and context.decode_text is not None
+    base.require(tokens, "text", f"data with a tokeniser, they are {context.info.kind}")
+    base.require(hasattr(context.model, "sample"), "text", f"a model that samples, not {type(context.model).__name__}")
+    base.require(not cfg.prompt or context.encode_text is not None, "text: prompt", "a tokeniser that encodes")
+    prompt = tuple(int(i) for i in context.encode_text(cfg.prompt)) if cfg.prompt else ()
+    options = SampleOptions(temperature=cfg.temperature, length=cfg.length, prompt=prompt)
+
+    @jax.jit
+    def sample(state, rng):
+        return context.model.sample(state, rng, cfg.n, options)
+
+    def evaluate(state: State) -> base.Report:
+        made = base.read(sample(state, context.rng))
+        rows = made if isinstance(made, np.ndarray) else [row[:size] for row, size in zip(*made, strict=True)]
+        head = [f"Prompt:\n\n{fenced(cfg.prompt)}"] if cfg.prompt else []
+        return base.Report(texts={"samples": "\n\n".join([*head, *(fenced(context.decode_text(r)) for r in rows)])})
+
+    return evaluate

@@ -1,0 +1,144 @@
+"""Pictures to look at, as uint8 arrays [H, W, 1 or 3]: grids of images, scatter plots, curves."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped, UInt8
+
+GAP = 96  # grey level between the images of a grid: neither paper nor ink
+
+
+def grid(
+    images: UInt8[np.ndarray, "N H W C"], columns: int = 0, *, pad: int = 1, scale: int = 0
+) -> UInt8[np.ndarray, "h w C"]:
+    """Images in rows, `pad` pixels of grey around each, enlarged by whole pixels.
+
+    Args:
+      columns: 0 = about square.
+      pad: before enlarging.
+      scale: 0 = the smallest that makes the longer side 512 pixels, at most 8.
+    """
+    n, h, w, c = images.shape
+    columns = min(columns or math.ceil(math.sqrt(n * h / w)), n)
+    rows = math.ceil(n / columns)
+    cells = np.full((rows * columns, h + pad, w + pad, c), GAP, np.uint8)
+    cells[:n, pad:, pad:] = images
+    # [rows, columns, h, w, C] -> [rows h, columns w, C]
+    tiled = cells.reshape(rows, columns, h + pad, w + pad, c).swapaxes(1, 2).reshape(rows * (h + pad), -1, c)
+    tiled = np.pad(tiled, ((0, pad), (0, pad), (0, 0)), constant_values=GAP)
+    return enlarge(tiled, scale or min(8, math.ceil(512 / max(tiled.shape[:2]))))
+
+
+def enlarge(image: UInt8[np.ndarray, "H W C"], scale: int) -> UInt8[np.ndarray, "h w C"]:
+    """Each pixel `scale` times as wide and high."""
+    return image.repeat(scale, 0).repeat(scale, 1)
+
+
+def pairs(
+    above: UInt8[np.ndarray, "N H W C"], below: UInt8[np.ndarray, "N H W C"], columns: int = 8
+) -> UInt8[np.ndarray, "h w C"]:
+    """A grid in which each row of `above` stands over the same row of `below`; the last rows are filled with grey."""
+    columns = min(columns, len(above))
+    fill = -len(above) % columns
+
+    def in_rows(images):
+        images = np.pad(images, ((0, fill), (0, 0), (0, 0), (0, 0)), constant_values=GAP)
+        return images.reshape(-1, columns, *images.shape[1:])
+
+    rows = np.stack([in_rows(above), in_rows(below)], 1)  # [R, 2, columns, H, W, C]
+    return grid(rows.reshape(-1, *above.shape[1:]), columns)
+
+
+def _figure(width: float = 6.4, height: float = 5.2) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _pixels(figure: Any) -> UInt8[np.ndarray, "H W 3"]:
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def scatter(
+    points: Float[np.ndarray, "N 2"],
+    labels: Int[np.ndarray, " N"] | None = None,
+    names: tuple[str, ...] = (),
+    *,
+    title: str = "",
+    axes: tuple[str, str] = ("", ""),
+    equal: bool = False,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Points in the plane, a colour a label.
+
+    Args:
+      labels: indices into `names`; None = one colour and no legend.
+      names: for the legend; a label beyond them is shown as its number.
+      equal: the same unit on both axes.
+    """
+    figure = _figure()
+    axis = figure.add_subplot(title=title, xlabel=axes[0], ylabel=axes[1])
+    if labels is None:
+        axis.scatter(*points.T, s=6, linewidths=0)
+    else:
+        kinds = np.unique(labels)
+        colours = _colours(len(kinds))
+        for kind, colour in zip(kinds, colours, strict=True):
+            name = names[kind] if kind < len(names) else str(kind)
+            axis.scatter(*points[labels == kind].T, s=6, linewidths=0, color=colour, label=name)
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3, frameon=False)
+    if equal:
+        axis.set_aspect("equal", adjustable="datalim")
+    return _pixels(figure)
+
+
+def _colours(n: int) -> Any:
+    import matplotlib
+
+    name = "tab10" if n <= 10 else "tab20" if n <= 20 else "hsv"
+    colours = matplotlib.colormaps[name]
+    return [colours(i) if n <= 20 else colours(i / n) for i in range(n)]
+
+
+def lines(
+    series: dict[str, tuple[Shaped[np.ndarray, " N"], Shaped[np.ndarray, " N"]]],
+    *,
+    title: str = "",
+    axes: tuple[str, str] = ("", ""),
+    log: bool = False,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Curves by name, (x, y) each; `log` makes the y axis logarithmic."""
+    figure = _figure()
+    axis = figure.add_subplot(title=title, xlabel=axes[0], ylabel=axes[1])
+    for (name, (x, y)), colour in zip(series.items(), _colours(len(series)), strict=True):
+        axis.plot(x, y, label=name, color=colour, marker="." if len(x) < 30 else "")
+    if log:
+        axis.set_yscale("log")
+    if series:
+        axis.legend(frameon=False)
+    axis.grid(alpha=0.3)
+    return _pixels(figure)
+
+
+def curves(rows: list[dict[str, Any]], tags: tuple[str, ...] = ("train/loss",)) -> UInt8[np.ndarray, "H W 3"]:
+    """Values over steps from the rows of metrics.jsonl, `{"step": 100, "train/loss": 1.2}`; a row may lack a tag."""
+    series = {}
+    for tag in tags:
+        found = [(row["step"], row[tag]) for row in rows if row.get(tag) is not None]
+        steps, values = zip(*found, strict=True) if found else ((), ())
+        series[tag] = (np.asarray(steps, np.int64), np.asarray(values, np.float64))
+    return lines(series, axes=("step", tags[0] if len(tags) == 1 else ""))
+
+
+def png(image: UInt8[np.ndarray, "H W C"]) -> bytes:
+    """A PNG file of a grey (C = 1) or RGB (C = 3) image."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
+    return file.getvalue()
