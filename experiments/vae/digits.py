@@ -1,0 +1,34 @@
+"""The quickstart: a VAE on the embedded 8x8 handwritten digits.
+
+`gen-jax train --config=experiments/vae/digits.py --workdir=runs/vae_digits`
+__ s on 2 cores: test ELBO -__.__ nats.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=""):
+    """`arg`: empty or `smoke`."""
+    c = ConfigDict(dict(seed=0, total_steps=20_000, batch_size=128, steps_per_call=20, parallel="jit"))
+    c.log_every, c.eval_every, c.save_every = 200, 5_000, 5_000
+    c.data = dict(source="digits", order="permuted")
+    c.model_name = "vae"
+    c.model = dict(image=(8, 8, 1), net="mlp", widths=(256, 256), activation="gelu", latent=16, likelihood="bernoulli")
+    c.optim = dict(net=dict(name="adam", lr=1e-3, schedule="cosine", warmup=200, ema=0.999))
+    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
+    c.eval_batch_size = 128
+    c.evals = dict(
+        elbo=dict(type="mean", split="test"),
+        log_likelihood=dict(type="log_likelihood", split="test", num_samples=500, when="end"),
+        active_units=dict(type="active_units", split="test"),
+        pictures=dict(type="pictures", split="test", kinds=("reconstruction", "samples", "interpolation"), n=64),
+    )
+    return smoke(c) if arg == "smoke" else c
+
+
+def smoke(c):
+    """Seconds on any machine."""
+    c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 16, 2, 64
+    c.log_every, c.eval_every, c.save_every = 4, 8, 8
+    c.model.widths, c.model.latent, c.evals.log_likelihood.num_samples = (16, 16), 4, 20
+    return c

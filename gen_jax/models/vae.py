@@ -1,0 +1,401 @@
+"""Autoencoders of images: plain, variational, beta, conditional and importance-weighted.
+
+Kingma & Welling 2014 (VAE), Higgins et al. 2017 (beta), Bowman et al. 2016 (warm-up), Fu et al. 2019 (cyclical),
+Kingma et al. 2016 (free bits), Burda et al. 2016 (IWAE).
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt8
+from pydantic import model_validator
+
+from gen_jax import losses, ops
+from gen_jax.errors import ConfigError
+from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.nets.conv import ConvDecoder, ConvEncoder
+from gen_jax.nets.mlp import ACTIVATIONS, MLPDecoder, MLPEncoder
+from gen_jax.nets.residual import ResidualDecoder, ResidualEncoder
+from gen_jax.sampling import SampleOptions
+from gen_jax.settings import Count, NonNegative, Positive, Settings
+from gen_jax.state import Mean, PyTree, State
+
+LOG_PROB_ROWS = 8192  # decoder rows at a time: large matrix products, and a few hundred MB at most
+
+
+class Config(Settings):
+    """The section `model`.
+
+    image: (height, width, channels).
+    kind: `vae`, or `ae` for a plain autoencoder without noise or divergence.
+    net: `linear` takes no widths; `mlp` takes hidden widths; `conv` and `residual` take the channels of their
+      stride-2 stages. The decoder mirrors the encoder.
+    likelihood: `bernoulli` draws new bits with the grey levels as probabilities at every step (in evaluation the bits
+      of an example are fixed); `bernoulli_grey` takes grey levels in [0, 1] as targets of a cross-entropy, which is
+      not a normalised likelihood; `gaussian` has one learned scale, on pixels in [0, 1]; `logistic_mixture` is
+      a probability of the 256 levels.
+    beta: weight of the divergence; 1 is the VAE, larger a beta-VAE.
+    warmup: `linear` raises the weight from 0 to beta in `warmup_steps`; `cyclical` starts again every `warmup_steps`
+      and rises over the first half of them.
+    free_bits: nats below which a latent dimension's divergence is not pushed.
+    k: importance samples of the bound that is maximised; 1 is the VAE.
+    num_classes: 0, or the number of labels that encoder and decoder are told.
+    """
+
+    image: tuple[Positive, Positive, Positive] = (28, 28, 1)
+    kind: Literal["vae", "ae"] = "vae"
+    net: Literal["linear", "mlp", "conv", "residual"] = "mlp"
+    widths: tuple[Positive, ...] = (200, 200)
+    activation: Literal["relu", "tanh", "gelu", "silu"] = "relu"
+    latent: Positive = 50
+    likelihood: Literal["bernoulli", "bernoulli_grey", "gaussian", "logistic_mixture"] = "bernoulli"
+    mixtures: Positive = 5
+    beta: NonNegative = 1.0
+    warmup: Literal["none", "linear", "cyclical"] = "none"
+    warmup_steps: Count = 0
+    free_bits: NonNegative = 0.0
+    k: Positive = 1
+    num_classes: Count = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Config":
+        stages = 2 ** len(self.widths)
+        if self.net == "linear" and (self.widths or self.likelihood != "gaussian"):
+            raise ValueError("net: expected widths=() and likelihood='gaussian' beside 'linear'")
+        if self.net in ("conv", "residual") and (not self.widths or self.image[0] % stages or self.image[1] % stages):
+            raise ValueError(f"widths: expected 1 or more, with image sides divisible by 2**len(widths) = {stages}")
+        if (self.warmup == "none") != (self.warmup_steps == 0):
+            raise ValueError("warmup_steps: expected 0 where warmup is 'none', and at least 1 where it is not")
+        if self.k > 1 and self.free_bits:
+            raise ValueError("free_bits: expected 0 where k > 1, whose bound has no divergence in closed form")
+        if self.kind == "ae" and (self.k > 1 or self.beta != 1 or self.free_bits or self.warmup != "none"):
+            raise ValueError("kind: expected 'vae' beside k, beta, free_bits or warmup; 'ae' has no divergence")
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihood:
+    """How pixels are distributed, given what the decoder returns: `outputs`, rows [..., H, W, C * size]."""
+
+    size = 1  # outputs for each channel
+
+    def observe(self, image: UInt8[Array, "B H W C"], rng: Key[Array, "*rows"]) -> Float[Array, "B H W C"]:
+        """The data as the model sees it, in [0, 1]."""
+        return ops.to_unit(image)
+
+    def log_prob(self, outputs: Any, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """log p(x | outputs) in nats, an example each; `x` broadcasts."""
+        raise NotImplementedError
+
+    def mean(self, outputs: Any) -> Float[Array, "..."]:
+        """The expected pixels, in [0, 1]."""
+        raise NotImplementedError
+
+
+class GreyBernoulli(Likelihood):
+    """Cross-entropy to grey levels; outputs are logits."""
+
+    def log_prob(self, outputs, x):
+        return losses.bernoulli_log_prob(outputs, x)
+
+    def mean(self, outputs):
+        return jax.nn.sigmoid(outputs)
+
+
+class Bernoulli(GreyBernoulli):
+    """Bits, drawn with the grey levels as probabilities (Salakhutdinov & Murray 2008)."""
+
+    def observe(self, image, rng):
+        # 16 random bits a pixel: exact for 0 and 255, within 2^-17 of image / 255 between
+        threshold = (image.astype(jnp.uint32) * 65536 + 127) // 255
+        if rng.ndim == 0:
+            bits = jax.random.bits(rng, image.shape, "uint16")
+        else:
+            bits = jax.vmap(lambda key: jax.random.bits(key, image.shape[1:], "uint16"))(rng)
+        return (bits < threshold).astype(jnp.float32)
+
+
+class Gaussian(Likelihood):
+    """N(mean, scale^2) on [0, 1]; outputs are the means and the log of one learned scale."""
+
+    def log_prob(self, outputs, x):
+        mean, log_scale = outputs
+        return losses.gaussian_log_prob(mean, log_scale, x)
+
+    def mean(self, outputs):
+        return outputs[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class LogisticMixture(Likelihood):
+    """A discretised mixture of logistics for each channel."""
+
+    mixtures: int = 5
+
+    @property
+    def size(self):
+        return 3 * self.mixtures
+
+    def _split(self, outputs):
+        channels = outputs.shape[-1] // self.size
+        logits, means, log_scales = jnp.split(outputs.reshape(*outputs.shape[:-1], channels, self.size), 3, axis=-1)
+        return logits, means, log_scales - 2.0  # [..., H, W, C, K]; a scale of about 17 grey levels at first
+
+    def log_prob(self, outputs, x):
+        return losses.logistic_mixture_log_prob(*self._split(outputs), 2 * x - 1)
+
+    def mean(self, outputs):
+        logits, means, _ = self._split(outputs)
+        return (jax.nn.softmax(logits) * jnp.clip(means, -1, 1)).sum(-1) / 2 + 0.5
+
+
+class GaussianHead(nn.Module):
+    """Features [B, F] -> mean and log-variance [B, D] of the posterior."""
+
+    latent: int
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "B F"]) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
+        mean, log_var = jnp.split(nn.Dense(2 * self.latent)(h), 2, axis=-1)
+        return mean, log_var
+
+
+class SharedVarianceHead(nn.Module):
+    """The same with one variance for all inputs, which is the exact posterior of a linear model."""
+
+    latent: int
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "B F"]) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
+        mean = nn.Dense(self.latent)(h)
+        log_var = self.param("log_var", nn.initializers.zeros, (self.latent,))
+        return mean, jnp.broadcast_to(log_var, mean.shape)
+
+
+class PointHead(nn.Module):
+    """Features [B, F] -> a latent [B, D] without variance."""
+
+    latent: int
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "B F"]) -> tuple[Float[Array, "B D"], None]:
+        return nn.Dense(self.latent)(h), None
+
+
+class Network(nn.Module):
+    """Encoder [B, H, W, C] -> [B, F], head, and decoder [B, D] -> [B, H, W, C * size]."""
+
+    encoder: nn.Module
+    head: nn.Module
+    decoder: nn.Module
+    num_classes: int
+    learned_scale: bool
+
+    def setup(self):
+        if self.learned_scale:
+            self.log_scale = self.param("log_scale", nn.initializers.zeros, ())
+
+    def __call__(self, x: Float[Array, "B H W C"], label: Int[Array, " B"] | None) -> Any:
+        return self.decode(self.encode(x, label)[0], label)
+
+    def encode(
+        self, x: Float[Array, "B H W C"], label: Int[Array, " B"] | None
+    ) -> tuple[Float[Array, "B D"], Float[Array, "B D"] | None]:
+        """Mean and log-variance of q(z | x, label)."""
+        return self.head(self._told(self.encoder(x).astype(jnp.float32), label))
+
+    def decode(self, z: Float[Array, "B D"], label: Int[Array, " B"] | None) -> Any:
+        """The parameters of p(x | z, label), as `Likelihood` reads them; float32."""
+        outputs = self.decoder(self._told(z, label)).astype(jnp.float32)
+        return (outputs, self.log_scale) if self.learned_scale else outputs
+
+    def _told(self, rows, label):
+        if not self.num_classes:
+            return rows
+        return jnp.concatenate([rows, jax.nn.one_hot(label, self.num_classes)], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder(LossModel):
+    """Reconstruction only. Terms: `rec`, minus log p(x | z) in nats an example, and `loss`, the same."""
+
+    likelihood: Likelihood
+    num_classes: int
+
+    def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
+        if self.num_classes and "label" not in batch:
+            raise ConfigError("model.num_classes: expected 0, since the data set has no labels")
+        return self.network.init(rng, ops.to_unit(batch["image"]), self._label(batch))
+
+    def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
+        x = self._observe(batch, rng, train)
+        outputs = self.network.apply(variables, x, self._label(batch))
+        rec = Mean.of(-self.likelihood.log_prob(outputs, x))
+        return Terms({"loss": rec, "rec": rec})
+
+    def encode(self, state: State, batch: Batch) -> Float[Array, "B D"]:
+        """Posterior means."""
+        return self._posterior(state.nets["net"].averaged, batch)[1]
+
+    def decode(
+        self, state: State, latents: Float[Array, "B D"], label: Int[Array, " B"] | None = None
+    ) -> UInt8[Array, "B H W C"]:
+        """Expected pixels; a conditional model without `label` takes class 0."""
+        if self.num_classes and label is None:
+            label = jnp.zeros(len(latents), jnp.int32)
+        outputs = self.network.apply(state.nets["net"].averaged, latents, label, method="decode")
+        return ops.to_uint8(self.likelihood.mean(outputs))
+
+    def reconstruct(self, state: State, batch: Batch) -> UInt8[Array, "B H W C"]:
+        """Expected pixels at the posterior mean."""
+        return self.decode(state, self.encode(state, batch), self._label(batch))
+
+    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> jax.Array:
+        raise ConfigError("model.kind: expected 'vae'; an autoencoder has no distribution of latents to sample from")
+
+    def _label(self, batch):
+        return batch["label"] if self.num_classes else None
+
+    def _observe(self, batch, rng, train):
+        """Evaluation binarises an example in one way, whatever the evaluation's key: the set is fixed."""
+        return self.likelihood.observe(
+            batch["image"], rng if train else ops.row_keys(jax.random.key(0), batch["index"])
+        )
+
+    def _posterior(self, variables, batch):
+        x = self._observe(batch, None, train=False)
+        return x, *self.network.apply(variables, x, self._label(batch), method="encode")
+
+
+@dataclasses.dataclass(frozen=True)
+class VAE(Autoencoder):
+    """Maximises the k-sample bound on log p(x).
+
+    Terms, in nats an example: `rec`, minus log p(x | z) averaged over the samples; `kl`, KL(q || p(z)) in closed
+    form; `elbo` = -rec - kl; `iwae`, the k-sample bound, where k > 1; `loss`. Evaluation uses the full beta.
+    """
+
+    latent: int
+    beta: float
+    warmup: str
+    warmup_steps: int
+    free_bits: float
+    k: int
+
+    def kl_weight(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The weight of the divergence at `step`."""
+        if self.warmup == "none":
+            return jnp.float32(self.beta)
+        if self.warmup == "linear":
+            return self.beta * jnp.minimum(step / self.warmup_steps, 1.0)
+        return self.beta * jnp.minimum(2 * (step % self.warmup_steps) / self.warmup_steps, 1.0)
+
+    def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
+        noise_rng, data_rng = ops.split(rng, 2)
+        label, beta = self._label(batch), self.kl_weight(step) if train else self.beta
+        x = self._observe(batch, data_rng, train)
+        mean, log_var = self.network.apply(variables, x, label, method="encode")
+        noise = ops.normal(noise_rng, (len(x), self.k, self.latent))
+        log_px, log_ratio = self._weigh(variables, x, label, mean, log_var, noise)  # [B, k] each
+        kl = losses.kl_to_standard_normal(mean, log_var)  # [B, D]
+        rec = -log_px.mean(1)
+        means = {"elbo": -rec - kl.sum(1), "rec": rec, "kl": kl.sum(1)}
+        if self.k == 1:
+            means["loss"] = rec + beta * losses.free_bits(kl, self.free_bits)
+        else:
+            means["iwae"] = _log_mean_exp(log_px + log_ratio)
+            means["loss"] = -_log_mean_exp(log_px + beta * log_ratio)
+        return Terms({name: Mean.of(value) for name, value in means.items()})
+
+    def log_prob(self, state: State, batch: Batch, rng: jax.Array, num_samples: int) -> Float[Array, " B"]:
+        """log p(x) in nats by `num_samples` importance samples from q: a lower bound on average.
+
+        Burda et al. 2016, eq. 8. Every sample has a key of its own, so neither the batch nor the chunks change the result.
+        """
+        variables, label, rows = state.nets["net"].averaged, self._label(batch), len(batch["index"])
+        x, mean, log_var = self._posterior(variables, batch)
+        keys = ops.row_keys(rng, batch["index"])
+        chunk = min(num_samples, max(1, LOG_PROB_ROWS // rows))
+
+        def body(log_sum, start):
+            number = start + jnp.arange(chunk)
+            sample_keys = jax.vmap(lambda key: ops.row_keys(key, number))(keys)  # [B, chunk]
+            noise = ops.normal(sample_keys.reshape(-1), (rows * chunk, self.latent)).reshape(rows, chunk, -1)
+            log_weight = sum(self._weigh(variables, x, label, mean, log_var, noise))
+            log_weight = jnp.where(number < num_samples, log_weight, -jnp.inf)
+            return jnp.logaddexp(log_sum, jax.nn.logsumexp(log_weight, axis=1)), None
+
+        starts = jnp.arange(0, num_samples, chunk)
+        log_sum, _ = ops.scan(body, jnp.full(rows, -jnp.inf), starts)
+        return log_sum - math.log(num_samples)
+
+    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> UInt8[Array, "n H W C"]:
+        """Expected pixels of latents from the prior, whose standard deviation is `options.temperature`."""
+        label = None
+        if self.num_classes:
+            label = jnp.arange(n) % self.num_classes if options.label is None else jnp.full(n, options.label)
+        return self.decode(state, options.temperature * jax.random.normal(rng, (n, self.latent)), label)
+
+    def _weigh(self, variables, x, label, mean, log_var, noise):
+        """log p(x | z) and log p(z) - log q(z | x), [B, S] each, at z = mean + std * noise with noise [B, S, D]."""
+        rows, samples, _ = noise.shape
+        log_var = log_var[:, None]  # [B, 1, D]
+        z = mean[:, None] + jnp.exp(0.5 * log_var) * noise
+        label = None if label is None else jnp.repeat(label, samples)
+        outputs = self.network.apply(variables, z.reshape(rows * samples, -1), label, method="decode")
+        outputs = jax.tree.map(lambda a: a.reshape(rows, samples, *a.shape[1:]) if a.ndim else a, outputs)
+        return self.likelihood.log_prob(outputs, x[:, None]), 0.5 * (noise**2 + log_var - z**2).sum(-1)
+
+
+def _log_mean_exp(values):
+    return jax.nn.logsumexp(values, axis=1) - math.log(values.shape[1])
+
+
+def _network(cfg: Config, likelihood: Likelihood) -> Network:
+    height, width, channels = cfg.image
+    shape, activation = (height, width, channels * likelihood.size), ACTIVATIONS[cfg.activation]
+    encoder, decoder = {
+        "linear": (MLPEncoder, MLPDecoder),
+        "mlp": (MLPEncoder, MLPDecoder),
+        "conv": (ConvEncoder, ConvDecoder),
+        "residual": (ResidualEncoder, ResidualDecoder),
+    }[cfg.net]
+    head = SharedVarianceHead if cfg.net == "linear" else GaussianHead
+    return Network(
+        encoder=encoder(cfg.widths, activation, cfg.dtype),
+        head=(PointHead if cfg.kind == "ae" else head)(cfg.latent),
+        decoder=decoder(shape, cfg.widths[::-1], activation, cfg.dtype),
+        num_classes=cfg.num_classes,
+        learned_scale=cfg.likelihood == "gaussian",
+    )
+
+
+def from_config(cfg: Config, txs: dict[str, Optimiser]) -> Autoencoder:
+    """Raises ConfigError where `txs` is not one optimiser called `net`."""
+    if set(txs) != {"net"}:
+        raise ConfigError(f"optim: expected the one entry 'net', not {sorted(txs)}")
+    likelihood = {
+        "bernoulli": Bernoulli(),
+        "bernoulli_grey": GreyBernoulli(),
+        "gaussian": Gaussian(),
+        "logistic_mixture": LogisticMixture(cfg.mixtures),
+    }[cfg.likelihood]
+    common = dict(
+        network=_network(cfg, likelihood), optimiser=txs["net"], likelihood=likelihood, num_classes=cfg.num_classes
+    )
+    if cfg.kind == "ae":
+        return Autoencoder(**common)
+    return VAE(
+        **common,
+        latent=cfg.latent,
+        beta=cfg.beta,
+        warmup=cfg.warmup,
+        warmup_steps=cfg.warmup_steps,
+        free_bits=cfg.free_bits,
+        k=cfg.k,
+    )
