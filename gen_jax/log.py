@@ -1,0 +1,206 @@
+"""One writer for everything a run logs: TensorBoard, metrics.jsonl, perf.jsonl and pictures.
+
+Its methods have the names of `clu.metric_writers`, which imports TensorFlow; this one needs TensorBoard alone.
+"""
+
+import io
+import json
+import math
+import os
+import sys
+import time
+import types
+import wave
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.audio import metadata as audio_metadata
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.plugins.hparams import summary_v2 as hparams_summary
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.plugins.text import metadata as text_metadata
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.util import tensor_util
+
+from gen_jax.run_dir import RunDir, flatten, is_primary, write_atomic
+
+# TensorBoard would import TensorFlow where it is installed (6 to 10 s); this marker is its own switch against that.
+sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
+
+HISTOGRAM_BUCKETS = 30
+
+
+class Writer:
+    """Logs a run. Only process 0 writes; in the others every method does nothing.
+
+    A row of metrics.jsonl holds all scalars of one step and nothing that depends on the clock. It is written, whole and
+    synced to disk, by `end_step`, or when a later step begins. Call `end_step` before the checkpoint of that step.
+
+    Args:
+      workdir: the run directory.
+      purge_step: TensorBoard forgets earlier events of this step and later ones: the restored step + 1, or 0 in a new
+        run. None where the run itself goes on elsewhere.
+    """
+
+    def __init__(self, workdir: epath.PathLike, purge_step: int | None = 0):
+        run = RunDir(workdir)
+        self._samples = run.samples
+        self._row: dict[str, Any] = {}
+        self._events = None
+        if not is_primary():
+            return
+        self._samples.mkdir(parents=True, exist_ok=True)
+        self._metrics, self._perf = _Lines(run.metrics), _Lines(run.perf)
+        # The files of a run are read in the order of their names, and two starts may share a second: count them.
+        count = len(list(run.tb.glob("events*"))) if run.tb.exists() else 0
+        self._events = EventFileWriter(os.fspath(run.tb), filename_suffix=f".{count}")
+        if purge_step is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._events.add_event(event_pb2.Event(wall_time=time.time(), step=purge_step, session_log=start))
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Deterministic values only: TensorBoard, and the row of this step in metrics.jsonl (null = not finite)."""
+        if self._row and self._row["step"] != step:
+            self.end_step(self._row["step"])
+        self._row = {"step": int(step), **self._row, **{tag: _number(value) for tag, value in scalars.items()}}
+        self._write_scalar_events(step, scalars)
+
+    def end_step(self, step: int) -> None:
+        """The row of `step` is complete: appends it. Nothing where it holds nothing."""
+        if self._events and self._row.get("step") == step:
+            self._metrics.append(self._row)
+        if self._row.get("step") == step:
+            self._row = {}
+        self.flush()
+
+    def write_perf(self, step: int, values: Mapping[str, Any]) -> None:
+        """Timings and throughput: TensorBoard and perf.jsonl."""
+        if self._events:
+            self._perf.append({"step": int(step), **{tag: _number(value) for tag, value in values.items()}})
+        self._write_scalar_events(step, values)
+
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+        """uint8 [H, W, C] or [N, H, W, C] with C = 1 or 3: TensorBoard, and PNG files in samples/."""
+        meta = image_metadata.create_summary_metadata("", "")
+        for tag, array in images.items() if self._events else ():
+            array = np.asarray(array)
+            if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] not in (1, 3):
+                raise ValueError(f"{tag}: expected uint8 [H, W, 1 or 3], found {array.dtype} {list(array.shape)}")
+            batch = array.reshape(-1, *array.shape[-3:])
+            pngs = [_png(image) for image in batch]
+            for i, png in enumerate(pngs):
+                part = f"_{i}" if array.ndim == 4 else ""
+                write_atomic(self._samples / f"{tag.replace('/', '_')}_{step:08d}{part}.png", png)
+            size = [str(n).encode() for n in (batch.shape[2], batch.shape[1])]
+            self._tensor(step, tag, np.array(size + pngs, object), meta, summary_pb2.DATA_CLASS_BLOB_SEQUENCE)
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        """Markdown."""
+        meta = text_metadata.create_summary_metadata("", "")
+        for tag, text in texts.items():
+            self._tensor(step, tag, np.array(text.encode(), object), meta, summary_pb2.DATA_CLASS_TENSOR)
+
+    def write_histograms(
+        self, step: int, arrays: Mapping[str, Any], num_buckets: Mapping[str, int] | None = None
+    ) -> None:
+        """Numbers of any shape; values that are not finite are left out."""
+        meta = histogram_metadata.create_summary_metadata("", "")
+        for tag, array in arrays.items() if self._events else ():
+            values = np.asarray(array, np.float64).ravel()
+            buckets = (num_buckets or {}).get(tag, HISTOGRAM_BUCKETS)
+            counts, edges = np.histogram(values[np.isfinite(values)], bins=buckets)
+            rows = np.stack([edges[:-1], edges[1:], counts], axis=1)  # [buckets, 3]: left, right, count
+            self._tensor(step, tag, rows, meta, summary_pb2.DATA_CLASS_TENSOR)
+
+    def write_audios(self, step: int, audios: Mapping[str, Any], *, sample_rate: int) -> None:
+        """float [N, T, channels] or [T, channels] in [-1, 1], as 16-bit WAV."""
+        meta = audio_metadata.create_summary_metadata("", "", audio_metadata.Encoding.Value("WAV"))
+        for tag, array in audios.items() if self._events else ():
+            array = np.asarray(array, np.float64)
+            wavs = [_wav(audio, sample_rate) for audio in array.reshape(-1, *array.shape[-2:])]
+            pairs = np.array([[wav, b""] for wav in wavs], object)  # [N, 2]: sound, label
+            self._tensor(step, tag, pairs, meta, summary_pb2.DATA_CLASS_BLOB_SEQUENCE)
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
+        """The config, nested or flat: one line of TensorBoard's HPARAMS tab."""
+        if self._events:
+            flat = flatten(hparams)
+            plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in flat.items()}
+            self._summary(0, hparams_summary.hparams_pb(plain))
+
+    def flush(self) -> None:
+        """TensorBoard's queue reaches its file."""
+        if self._events:
+            self._events.flush()
+
+    def close(self) -> None:
+        """Ends the last row and closes the files; a second call does nothing."""
+        if self._events:
+            if self._row:
+                self.end_step(self._row["step"])
+            self._events.close()
+            self._events = None
+
+    def _write_scalar_events(self, step: int, scalars: Mapping[str, Any]) -> None:
+        meta = scalar_metadata.create_summary_metadata("", "")
+        for tag, value in scalars.items():
+            self._tensor(step, tag, np.float32(value), meta, summary_pb2.DATA_CLASS_SCALAR)
+
+    def _tensor(self, step: int, tag: str, value: Any, meta: Any, data_class: int) -> None:
+        if self._events:
+            meta.data_class = data_class
+            dtype = str if np.asarray(value).dtype == object else None
+            tensor = tensor_util.make_tensor_proto(value, dtype=dtype)
+            self._summary(step, summary_pb2.Summary(value=[{"tag": tag, "tensor": tensor, "metadata": meta}]))
+
+    def _summary(self, step: int, summary: Any) -> None:
+        self._events.add_event(event_pb2.Event(wall_time=time.time(), step=int(step), summary=summary))
+
+
+class _Lines:
+    """A JSON-lines file; each append is on disk when it returns. Object stores cannot append: rewritten whole there."""
+
+    def __init__(self, path: epath.Path):
+        self._path = path
+        self._remote = "://" in os.fspath(path)
+        self._text = path.read_text() if self._remote and path.exists() else ""
+
+    def append(self, row: dict[str, Any]) -> None:
+        line = json.dumps(row, allow_nan=False) + "\n"
+        if self._remote:
+            self._text += line
+            self._path.write_text(self._text)
+            return
+        with open(self._path, "a") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _number(value: Any) -> int | float | None:
+    value = np.asarray(value).item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "png")
+    return file.getvalue()
+
+
+def _wav(audio: np.ndarray, sample_rate: int) -> bytes:
+    """float [T, channels] in [-1, 1]."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(audio.shape[1])
+        out.setsampwidth(2)
+        out.setframerate(sample_rate)
+        out.writeframes(np.round(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes())
+    return file.getvalue()

@@ -1,0 +1,124 @@
+"""The step directories of a run, and the manifests that vouch for them.
+
+Orbax restores a flipped bit without a word, and takes a step that a kill left unfinished for its latest one. So every
+committed step gets a manifest, `<step>.sha256.json` beside `<step>/`: the last thing a save writes. A step without one
+was never finished; a file that differs from it is damage.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+from typing import Any
+
+from etils import epath
+
+from gen_jax.run_dir import absolute
+
+log = logging.getLogger(__name__)
+
+
+def available(directory: epath.PathLike) -> list[int]:
+    """The finished steps, oldest first. Reads only: for watching the checkpoints of a running job."""
+    directory = absolute(directory)
+    return [step for step in steps(directory) if manifest_path(directory, step).exists()]
+
+
+def steps(directory: epath.Path) -> list[int]:
+    """Every step directory, finished or not, oldest first."""
+    if not directory.exists():
+        return []
+    return sorted(int(child.name) for child in directory.iterdir() if child.name.isdecimal() and child.is_dir())
+
+
+def manifest_path(directory: epath.Path, step: int) -> epath.Path:
+    """The last file that a save writes."""
+    return directory / f"{step}.sha256.json"
+
+
+def read_manifest(directory: epath.Path, step: int) -> dict[str, Any]:
+    """{"step", "best_step", "files"}; {} where it is missing or unreadable."""
+    try:
+        manifest = json.loads(manifest_path(directory, step).read_text())
+        return manifest if manifest["step"] == step and isinstance(manifest["files"], dict) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def fingerprint(path: epath.Path, hash_limit: int) -> dict[str, tuple[int, str | None]]:
+    """File -> (bytes, sha256), or (bytes, None) where all of them are more than `hash_limit` bytes."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    sizes = {file: file.stat().length for file in files}
+    hashed = sum(sizes.values()) <= hash_limit
+    return {str(file.relative_to(path)): (sizes[file], _sha256(file) if hashed else None) for file in files}
+
+
+def _sha256(file: epath.Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def damage(directory: epath.Path, step: int) -> str | None:
+    """What is wrong with a step, or None where it is intact."""
+    if not (directory / str(step)).exists():
+        return f"there is none (finished: {available(directory)})"
+    manifest = read_manifest(directory, step)
+    if not manifest:
+        return "its save was not finished (no readable manifest)"
+    for name, (size, digest) in manifest["files"].items():
+        file = directory / str(step) / name
+        try:
+            if file.stat().length != size:
+                return f"{name} has {file.stat().length} bytes, expected {size}"
+            if digest is not None and _sha256(file) != digest:
+                return f"{name} is damaged (its sha256 differs)"
+        except OSError:
+            return f"{name} is missing"
+    return None
+
+
+def settle(directory: epath.Path) -> str | None:
+    """Removes what a kill left half-done, and puts aside, with a warning, every step newer than the newest intact one.
+
+    Returns why that is impossible, or None: where finished steps exist and none of them is intact, nothing is renamed.
+    """
+    for child in list(directory.iterdir()):
+        if "orbax-checkpoint-tmp" in child.name or child.name.endswith(".deleted"):
+            child.rmtree()
+            continue
+        vouched = re.fullmatch(r"(\d+)\.sha256\.json", child.name)
+        if child.name.endswith(".tmp") or (vouched and not (directory / vouched[1]).exists()):
+            child.unlink()
+    broken = {}
+    for step in reversed(steps(directory)):
+        problem = damage(directory, step)
+        if problem is None:
+            break
+        broken[step] = problem
+    else:
+        if any(manifest_path(directory, step).exists() for step in broken):
+            problems = "; ".join(f"step {step}: {problem}" for step, problem in broken.items())
+            return f"{directory}: no checkpoint is intact ({problems}); remove them to start again"
+    for step, problem in broken.items():
+        log.warning("%s: step %d is put aside as %s: %s", directory, step, _put_aside(directory, step), problem)
+    return None
+
+
+def _put_aside(directory: epath.Path, step: int) -> str:
+    name, count = f"{step}.damaged", 1
+    while (directory / name).exists():
+        count += 1
+        name = f"{step}.damaged{count}"
+    (directory / str(step)).rename(directory / name)
+    with contextlib.suppress(OSError):
+        manifest_path(directory, step).rename(directory / f"{name}.sha256.json")
+    return name
+
+
+def delete(directory: epath.Path, step: int) -> None:
+    """Renamed first, so that a kill leaves no half of a step under its name."""
+    doomed = directory / f"{step}.deleted"
+    (directory / str(step)).rename(doomed)
+    manifest_path(directory, step).unlink()
+    doomed.rmtree()
