@@ -17,9 +17,10 @@ from ml_collections import config_flags
 from pydantic import Field
 
 import gen_jax.models
-from gen_jax import data, evaluators, optim
+from gen_jax import data, evaluators
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import EvalConfig
+from gen_jax.optim import Config as OptimConfig
 from gen_jax.settings import Count, NonNegative, Positive, Settings, named_module, nearest, validate
 from gen_jax.sharding import MeshConfig
 
@@ -28,7 +29,7 @@ class InitFrom(Settings):
     """Parameters to start from: another run's checkpoint.
 
     workdir: "" = none. step: "latest", "best" or a number. nets: {network here: network there}; empty = same names.
-    allow: regexes on `net/path`: leaves that may be missing there, and then stay at their initial values.
+    allow: regexes on `network/params/path` here: leaves that may be missing there, and keep their initial values.
     """
 
     workdir: str = ""
@@ -72,7 +73,7 @@ class Experiment(Settings):
     data: pydantic.SerializeAsAny[Settings]
     model_name: str
     model: pydantic.SerializeAsAny[Settings]
-    optim: dict[str, optim.Config]
+    optim: dict[str, OptimConfig]
     mesh: MeshConfig = MeshConfig()
     sharding: tuple[tuple[str, str | tuple[str | None, ...]], ...] = ((".*", "replicate"),)
     evals: dict[str, pydantic.SerializeAsAny[EvalConfig]] = Field(default_factory=dict)
@@ -121,6 +122,11 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
     return experiment.model_dump(mode="json")
 
 
+def to_markdown(experiment: Experiment) -> str:
+    """The resolved config as a code block for TensorBoard."""
+    return f"```\n{json.dumps(to_dict(experiment), indent=2)}\n```"
+
+
 def _from_file(spec: str) -> ml_collections.ConfigDict:
     path, _, arg = spec.partition(":")
     file = Path(path)
@@ -142,10 +148,10 @@ def load(spec: str, overrides: list[str]) -> Experiment:
     Raises:
       ConfigError: as `resolve`; also for a flag that names no key of the config.
     """
-    config = ml_collections.ConfigDict(to_dict(resolve(_from_file(spec))))
-    config = ml_collections.ConfigDict(config, convert_dict=True)
+    config = ml_collections.ConfigDict(to_dict(resolve(_from_file(spec))), convert_dict=True)
+    argv = ["gen-jax", *overrides]
     flags = absl.flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, flag_values=flags)
+    config_flags.DEFINE_config_dict("config", config, flag_values=flags, sys_argv=argv)
     for override in overrides:
         key = override.removeprefix("--").partition("=")[0]
         section, missing = config, ""
@@ -158,7 +164,7 @@ def load(spec: str, overrides: list[str]) -> Experiment:
             known = list(section) if isinstance(section, ml_collections.ConfigDict) else []
             raise ConfigError(f"--{key}: unknown key{nearest(missing, known)}")
     try:
-        flags(["gen-jax", *overrides])
+        flags(argv)
     except (absl.flags.Error, ValueError, TypeError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     return resolve(config)

@@ -35,3 +35,9 @@ class Preempted(RunError):
     """SIGTERM: the state is saved, the same command goes on from there."""
 
     code = 75
+
+
+class Interrupted(RunError):
+    """Ctrl-C: the state is saved, the same command goes on from there."""
+
+    code = 130

@@ -22,11 +22,13 @@ class EvalConfig(Settings):
     """Fields that every evaluator has.
 
     split: of the data set; `train`, `validation` or `test`. Tags start with it (`val/` for validation).
+    prefix: of the names behind the split, where two evaluators would give the same.
     when: at each evaluation, or once at the end of training (and in `gen-jax eval`).
     """
 
     type: str
     split: str = "test"
+    prefix: str = ""
     when: Literal["always", "end"] = "always"
 
 
@@ -116,6 +118,10 @@ def reconstructor(model: Any, what: str) -> Callable[[State, dict, jax.Array], j
     """(state, batch, rng) -> uint8 [B, H, W, C]: the model's own `reconstruct`, else `decode` of `encode`."""
     if isinstance(model, models.Reconstructs):
         return model.reconstruct
-    both = isinstance(model, models.Encodes) and isinstance(model, models.Decodes)
-    require(both, what, f"a model that reconstructs, which {type(model).__name__} does not")
-    return lambda state, batch, rng: model.decode(state, model.encode(state, batch))
+    encodes, decodes = isinstance(model, models.Encodes), isinstance(model, models.Decodes)
+    require(encodes and decodes, what, f"a model that reconstructs, which {type(model).__name__} does not")
+
+    def composed(state: State, batch: dict, rng: jax.Array) -> jax.Array:
+        return model.decode(state, model.encode(state, batch))
+
+    return composed

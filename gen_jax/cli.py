@@ -1,0 +1,87 @@
+"""`gen-jax COMMAND`: train, eval, sample, check, data, bench."""
+
+import time
+
+START = time.time()  # before the slow imports: they count in first_step_s
+
+import argparse  # noqa: E402
+import importlib  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from gen_jax.errors import ConfigError, RunError  # noqa: E402
+
+COMMANDS = {
+    "train": "train a config, or go on where it stopped",
+    "eval": "run a trained model's evaluators",
+    "sample": "draw samples from a trained model",
+    "check": "validate a config and print it, its parameters and its memory; trains nothing",
+    "data": "list data sets, show one, prepare one",
+    "bench": "time a config's training step",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs a command; exits with 0, or with the code of the RunError after one line on stderr."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        _run(argv)
+    except RunError as error:
+        print(f"gen-jax: {error}", file=sys.stderr)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(argv: list[str]) -> None:
+    parser = _Parser(prog="gen-jax", description="Generative models in JAX.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, help_line in COMMANDS.items():
+        commands.add_parser(name, help=help_line, description=help_line, allow_abbrev=False, add_help=False)
+    args, rest = parser.parse_known_args(argv[:1])
+    module = importlib.import_module(f"gen_jax.commands.{args.command}")
+    command = _Parser(prog=f"gen-jax {args.command}", description=COMMANDS[args.command], allow_abbrev=False)
+    module.add_arguments(command)
+    args, rest = command.parse_known_args(rest + argv[1:])
+    overrides = _overrides(rest, takes=hasattr(args, "config"))
+    _prepare_jax(deterministic=getattr(args, "deterministic", False))
+    module.run(args, overrides)
+
+
+def _overrides(rest: list[str], takes: bool) -> list[str]:
+    """The flags `--config.key=value` (or `--config.key value`) as `--config.key=value`."""
+    joined: list[str] = []
+    for word in rest:
+        if joined and "=" not in joined[-1] and not word.startswith("--"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    for word in joined:
+        if not takes or not word.startswith("--config."):
+            raise ConfigError(f"unknown argument {word}; see --help")
+        if "=" not in word:
+            raise ConfigError(f"{word}: expected a value")
+    return joined
+
+
+def _prepare_jax(deterministic: bool) -> None:
+    if deterministic:
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    import jax
+
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(base) / "gen_jax" / "jax")
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""`gen-jax bench --config=FILE.py[:arg] --seconds=5`: times the training step; the last line is JSON."""
+
+import argparse
+import json
+import resource
+import sys
+import time
+
+import jax
+
+from gen_jax import cli, config, flops
+from gen_jax.errors import ConfigError
+from gen_jax.program import Program
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of timed steps, after the warm-up")
+    parser.add_argument("--deterministic", action="store_true", help="bit-exact on GPU too, and slower")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> None:
+    if not 0 < args.seconds < float("inf"):
+        raise ConfigError(f"--seconds: expected a positive number, got {args.seconds}")
+    print(json.dumps(measure(Program(config.load(args.config, overrides)), args.seconds)))
+
+
+def measure(program: Program, seconds: float) -> dict:
+    """Times whole dispatches of `steps_per_call` steps, inputs included; metrics are read about every 10 steps."""
+    experiment = program.experiment
+    k = experiment.steps_per_call
+    state = program.enter(program.init())
+    state, metrics = program.step(state, 0)
+    jax.block_until_ready(state)
+    first = time.time() - cli.START
+    for step in (k, 2 * k):
+        state, metrics = program.step(state, step)
+    jax.block_until_ready(state)
+    calls, cpu, wall = 0, time.process_time(), time.perf_counter()
+    while calls == 0 or time.perf_counter() - wall < seconds:
+        state, metrics = program.step(state, (3 + calls) * k)
+        calls += 1
+        if calls % max(1, 10 // k) == 0:
+            jax.device_get(metrics)
+    jax.block_until_ready(state)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    steps = calls * k
+    work = program.flops_per_step()
+    result = {
+        "model": experiment.model_name,
+        "device": jax.devices()[0].device_kind,
+        "ms_per_step": round(1e3 * wall / steps, 4),
+        "steps": steps,
+        **_rates(program, steps / wall),
+        "cpu_ms_per_step": round(1e3 * cpu / steps, 4),
+        "gflop_per_step": round(work / 1e9, 4),
+        "gflop_counted": "matrix products and convolutions of the jaxpr of one step, a multiply-add as 2",
+        "params": sum(x.size for net in program.shapes.nets.values() for x in jax.tree.leaves(net.params)),
+        "first_step_s": round(first, 3),
+        "peak_memory_mb": round(_peak_memory() / 1e6, 1),
+    }
+    peak = flops.peak(program.mesh.devices.flat[0])
+    if peak:
+        result["mfu"] = round(work * steps / wall / peak / program.mesh.devices.size, 4)
+    return result
+
+
+def _rates(program: Program, steps_per_s: float) -> dict[str, float]:
+    batch_size, info = program.experiment.batch_size, program.dataset.info
+    if info.kind == "tokens":
+        return {"tokens_per_s": round(batch_size * (info.shape[0] - 1) * steps_per_s, 1)}
+    return {"examples_per_s": round(batch_size * steps_per_s, 1)}
+
+
+def _peak_memory() -> float:
+    """Bytes on the first device where it counts them, of this process otherwise."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

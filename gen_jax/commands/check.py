@@ -1,0 +1,47 @@
+"""`gen-jax check --config=FILE.py[:arg]`: the resolved config, the parameters and the memory, by shapes alone."""
+
+import argparse
+import json
+import math
+
+import jax
+
+from gen_jax import config
+from gen_jax.program import Program
+from gen_jax.state import PyTree, path_name
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> None:
+    experiment = config.load(args.config, overrides)
+    print(json.dumps(config.to_dict(experiment), indent=2))
+    program = Program(experiment)
+    program.evaluators()
+    print(parameter_table(program))
+    print(f"work of one step: {program.flops_per_step() / 1e9:.4g} GFLOP (matrix products and convolutions)")
+
+
+def parameter_table(program: Program) -> str:
+    """One line a parameter: path, shape, dtype, partition spec, size; then totals and bytes for each device."""
+    lines, count = [], 0
+    for name, net in program.shapes.nets.items():
+        leaves = jax.tree_util.tree_leaves_with_path(net.params)
+        placed = jax.tree.leaves(program.shardings.nets[name].params)
+        for (path, leaf), sharding in zip(leaves, placed, strict=True):
+            size = math.prod(leaf.shape)
+            count += size
+            row = f"{name}/{path_name(path)}"
+            lines.append(f"{row:48} {leaf.shape!s:18} {leaf.dtype!s:9} {sharding.spec!s:24} {size:>12,}")
+    state = _device_bytes(program.shapes, program.shardings)
+    data = sum(array.nbytes for array in program.feed.resident.values())
+    lines.append(f"parameters: {count:,}")
+    lines.append(f"memory on each device: state {state / 1e6:.2f} MB, resident data {data / 1e6:.2f} MB")
+    return "\n".join(lines)
+
+
+def _device_bytes(shapes: PyTree, shardings: PyTree) -> int:
+    leaves = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+    return sum(math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize for x, s in leaves)
