@@ -12,7 +12,7 @@ from gen_jax.errors import ConfigError
 
 __all__ = ["Dataset", "Feed", "Info", "Source", "list_sources", "load", "parse"]
 
-SOURCES = ("digits",)
+SOURCES = ("digits", "pydoc", "ring", "tfds", "npz", "image_folder", "text_file")
 
 
 def _module(source: str) -> Any:

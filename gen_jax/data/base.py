@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Protocol
 import numpy as np
 from pydantic import Field
 
-from gen_jax.errors import DataError
+from gen_jax.errors import ConfigError, DataError
 from gen_jax.settings import Count, Positive, Settings
 
 SPLITS = ("train", "validation", "test")
@@ -46,10 +46,23 @@ class TokenSource(Source):
     order: `windows` start anywhere; `streams` go on where the row stopped a step before; `permuted` are windows side by
       side, each once an epoch.
     context: T, the tokens that are read and predicted at once.
+    tokenizer: `byte` takes any text, `char` knows the characters of this one.
     """
 
     order: Literal["permuted", "windows", "streams"] = "windows"
     context: Positive = 128
+    tokenizer: Literal["byte", "char"] = "byte"
+
+
+class AnySource(TokenSource):
+    """A source that may hold images, vectors or text."""
+
+    order: Literal["permuted", "windows", "streams"] = "permuted"
+
+    def check_order(self, kind: str) -> None:
+        """Raises ConfigError where `kind` is not text and the order is one of text."""
+        if kind != "tokens" and self.order != "permuted":
+            raise ConfigError(f"data.order: expected 'permuted' for {kind}s, found {self.order!r}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,5 @@
 """Text to tokens and back."""
+
+from gen_jax.text.tokenizers import ByteTokenizer, CharTokenizer
+
+__all__ = ["ByteTokenizer", "CharTokenizer"]

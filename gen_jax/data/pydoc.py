@@ -1,0 +1,109 @@
+"""Python's own documentation: the docstrings of the standard library and the reference's topics, about 3 MB."""
+
+import ast
+import hashlib
+import os
+import sys
+import sysconfig
+import textwrap
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from gen_jax.data.base import Arrays, TokenSource, cached
+from gen_jax.data.datasets import TokenSet
+from gen_jax.data.documents import token_set
+from gen_jax.errors import DataError
+
+SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "turtledemo", "pydoc_data"}
+Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Config(TokenSource):
+    """The text is the same for all installations of one Python version that have the whole standard library."""
+
+    source: Literal["pydoc"] = "pydoc"
+
+
+def load(cfg: Config, seed: int) -> TokenSet:
+    """The set, cut into splits by document (a module, a topic). Raises DataError where there is no documentation."""
+    root = Path(sysconfig.get_path("stdlib"))
+    files = _files(root)
+    topics = root / "pydoc_data" / "topics.py"
+    if len(files) < 100 or not topics.exists():
+        raise DataError(f"pydoc: {root} holds no sources of the standard library, use another Python installation")
+    listing = "".join(f"{file.relative_to(root)} {file.stat().st_size}\n" for file in [*files, topics])
+    digest = hashlib.sha256(f"1 {sys.version_info}\n{listing}".encode()).hexdigest()[:16]
+    return token_set({"train": _unpack(cached(f"pydoc-{digest}", lambda: _build(root, files, topics)))}, cfg, seed)
+
+
+def _files(root: Path) -> list[Path]:
+    files = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in SKIPPED and not name.startswith("config-")]
+        files += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted(files)
+
+
+def _build(root: Path, files: list[Path], topics: Path) -> Arrays:
+    """The documents as bytes: all of them in `text` uint8 [L], document i ends at `ends` [N]."""
+    documents = [module_text(_module_name(file.relative_to(root)), file.read_bytes()) for file in files]
+    documents += [f"{name}\n\n{text.strip()}\n" for name, text in sorted(_topics(topics).items())]
+    encoded = [text.encode() for text in documents if text]
+    return {"text": np.frombuffer(b"".join(encoded), np.uint8), "ends": np.cumsum([len(one) for one in encoded])}
+
+
+def _unpack(arrays: Arrays) -> list[str]:
+    text, ends = arrays["text"].tobytes(), arrays["ends"].tolist()
+    return [text[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _module_name(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def _topics(path: Path) -> dict[str, str]:
+    for node in ast.parse(path.read_bytes()).body:
+        if isinstance(node, ast.Assign):
+            return ast.literal_eval(node.value)
+    return {}
+
+
+def module_text(name: str, source: bytes) -> str:
+    """The docstrings of a module's source, each under its signature; "" where there are none. Nothing is run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd escapes in old modules
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError):
+            return ""
+    parts = [f"module {name}\n{_indented(tree)}", *_members(tree, "")]
+    return "\n".join(parts) if ast.get_docstring(tree) or len(parts) > 1 else ""
+
+
+def _members(parent: ast.AST, prefix: str) -> list[str]:
+    """Each documented class and function in `parent`, in order, with its members."""
+    parts = []
+    for node in ast.iter_child_nodes(parent):
+        if isinstance(node, Documented):
+            if ast.get_docstring(node):
+                parts.append(f"{_signature(node, prefix)}\n{_indented(node)}")
+            if isinstance(node, ast.ClassDef):
+                parts += _members(node, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.If | ast.Try | ast.With):
+            parts += _members(node, prefix)
+    return parts
+
+
+def _signature(node: Documented, prefix: str) -> str:
+    if isinstance(node, ast.ClassDef):
+        bases = ", ".join(ast.unparse(base) for base in node.bases)
+        return f"class {prefix}{node.name}" + (f"({bases})" if bases else "")
+    return f"{prefix}{node.name}({ast.unparse(node.args)})"
+
+
+def _indented(node: ast.Module | Documented) -> str:
+    text = ast.get_docstring(node)
+    return textwrap.indent(text, "    ") + "\n" if text else ""

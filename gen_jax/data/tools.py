@@ -1,0 +1,93 @@
+"""What `gen-jax data list | show | prepare` does."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gen_jax.data import SOURCES, image_folder, load, parse, tfds
+from gen_jax.data.base import Dataset
+from gen_jax.errors import ConfigError
+
+EMBEDDED = ("digits", "pydoc", "ring")
+
+
+def resolve(name: str, data_dir: str = "", **fields: Any) -> dict[str, Any]:
+    """The section `config.data` that a name on the command line means.
+
+    An embedded source, a path (.npz, text, folder of pictures or of text), else a TFDS name.
+    """
+    if name in EMBEDDED:
+        return {"source": name, **fields}
+    if name in SOURCES:
+        raise ConfigError(f"data: {name} needs a path or a name: pass a TFDS name, an .npz, a text file or a folder")
+    path = Path(name).expanduser()
+    if path.is_file():
+        return {"source": "npz" if path.suffix == ".npz" else "text_file", "path": str(path), **fields}
+    if path.is_dir():
+        pictures = any(file.suffix.lower() in image_folder.SUFFIXES for file in path.rglob("*"))
+        return {"source": "image_folder" if pictures else "text_file", "path": str(path), **fields}
+    return {"source": "tfds", "name": name, "data_dir": data_dir, **fields}
+
+
+def list_prepared(data_dir: str = "") -> list[str]:
+    """The names of the sets that TFDS has prepared in `data_dir`."""
+    base = tfds.data_dir(data_dir)
+    found = (
+        [file.parent.parent.relative_to(base) for file in base.glob("**/dataset_info.json")] if base.is_dir() else []
+    )
+    return sorted({str(path) for path in found})
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """What a set is: kind, shape of an example, sizes of the splits, and classes or vocabulary where it has them."""
+    info = dataset.info
+    found = {"kind": info.kind, "shape": info.shape, "sizes": dataset.sizes}
+    if info.num_classes:
+        found["classes"] = ", ".join(info.class_names) or info.num_classes
+    if info.vocab_size:
+        found["vocab_size"] = info.vocab_size
+    return found
+
+
+def show(section: dict[str, Any], path: str, split: str = "train", n: int = 64) -> tuple[Dataset, str]:
+    """The set, and an excerpt of its text; or "" after writing a PNG to `path`.
+
+    Images become a grid of the first `n` of the split, vectors a density plot of their first two dimensions.
+    """
+    from gen_jax.data import pixels
+
+    dataset = load(parse(section), seed=0)
+    n = min(n, dataset.sizes.get(split, n))
+    if dataset.info.kind == "tokens":
+        feed = dataset.eval_feed(split, 1)
+        ids = feed.resident["tokens"][:1000]
+        return dataset, dataset.tokenizer.decode(ids) if dataset.tokenizer else " ".join(map(str, ids.tolist()))
+    if dataset.info.kind == "image":
+        feed = dataset.eval_feed(split, n)
+        images = np.asarray(feed.assemble(feed.resident, feed.rows(0))["image"])
+        if images.shape[-1] not in (1, 3):
+            images = images[..., :1]
+        scale = max(1, 32 // images.shape[1])
+        pixels.write_grid(path, images, columns=int(np.ceil(np.sqrt(n))), scale=scale)
+        return dataset, ""
+    feed = dataset.eval_feed(split, 1)
+    pixels.write_grid(path, _density(feed.resident["vector"])[None], columns=1, scale=4)
+    return dataset, ""
+
+
+def _density(points: np.ndarray, bins: int = 128) -> np.ndarray:
+    """uint8 [bins, bins, 1]: how many points [N, D] fall where, by their first two dimensions; y upwards."""
+    x, y = points[:, 0], points[:, min(1, points.shape[1] - 1)]
+    count, _, _ = np.histogram2d(y, x, bins)
+    shade = np.sqrt(count / max(count.max(), 1))
+    return np.round(255 * shade[::-1]).astype(np.uint8)[..., None]
+
+
+def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> str:
+    """Prepares a TFDS set and says where it is; embedded sources need nothing. Errors as `tfds.prepare`."""
+    if name in EMBEDDED:
+        return f"{name} is embedded: nothing to prepare"
+    if name in SOURCES:
+        raise ConfigError(f"data: {name} reads your own files: nothing to prepare")
+    return f"{name} is in {tfds.prepare(name, data_dir, manual_dir)}"

@@ -1,0 +1,60 @@
+"""Tokenisers whose `decode(encode(text))` is `text`, exactly."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, Int32
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteTokenizer:
+    """UTF-8 bytes: 256 tokens, any text."""
+
+    vocab_size: int = dataclasses.field(default=256, init=False)
+
+    def encode(self, text: str) -> Int32[np.ndarray, " T"]:
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    def decode(self, ids: Any) -> str:
+        """The text of ids [T]; bytes that are not UTF-8, as a model may write them, become U+FFFD."""
+        return np.asarray(ids).astype(np.uint8).tobytes().decode(errors="replace")
+
+
+@dataclasses.dataclass(frozen=True)
+class CharTokenizer:
+    """One token a character of `alphabet`, which is sorted and holds each once."""
+
+    alphabet: str
+
+    @classmethod
+    def of(cls, *texts: str) -> "CharTokenizer":
+        """The tokeniser of all characters in `texts`."""
+        return cls("".join(sorted(set().union(*texts))))
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.alphabet)
+
+    @functools.cached_property
+    def _points(self) -> np.ndarray:
+        return _code_points(self.alphabet)
+
+    def encode(self, text: str) -> Int32[np.ndarray, " T"]:
+        """Raises ValueError that names a character outside the alphabet."""
+        points = _code_points(text)
+        ids = np.searchsorted(self._points, points).astype(np.int32)
+        known = self._points[np.minimum(ids, len(self._points) - 1)] == points if self.alphabet else points < 0
+        if not known.all():
+            raise ValueError(
+                f"text: {text[int(np.argmin(known))]!r} is not among the {self.vocab_size} known characters"
+            )
+        return ids
+
+    def decode(self, ids: Int[Any, " T"]) -> str:
+        return "".join(self.alphabet[i] for i in np.asarray(ids).tolist())
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
