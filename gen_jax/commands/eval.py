@@ -1,0 +1,73 @@
+"""`gen-jax eval --workdir=D [--step=latest|best|N] [--watch]`: runs the config's evaluators on checkpoints.
+
+Results go to `D/eval/`: metrics.jsonl, samples/ and tb/, as in training; D itself is only read.
+"""
+
+import argparse
+import contextlib
+import time
+
+from gen_jax import signals, step_dirs
+from gen_jax.commands import restored
+from gen_jax.errors import ConfigError
+from gen_jax.log import Writer
+from gen_jax.program import Program
+from gen_jax.run_dir import RunDir
+from gen_jax.train import write_report
+
+WATCH_SECONDS = 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, help="the run directory")
+    parser.add_argument("--step", default="latest", help="latest (default), best, or a number")
+    parser.add_argument("--watch", action="store_true", help="follow the checkpoints of a running job until it ends")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> None:
+    run_dir = RunDir(args.workdir)
+    experiment = restored.experiment_of(run_dir)
+    if not experiment.evals:
+        raise ConfigError("config.evals: expected at least one evaluator; this run has none")
+    with signals.polled() as asked, contextlib.closing(Writer(run_dir.path / "eval", None)) as writer:
+
+        def poll() -> None:
+            if error := asked():
+                raise error("stopped; the same command starts again")
+
+        program = Program(experiment, poll=poll)
+        evaluate = _Evaluation(program, run_dir, writer)
+        if not args.watch:
+            evaluate(args.step)
+            return
+        seen: set[int] = set()
+        while True:
+            ended = run_dir.status().get("state") != "running"
+            for step in [s for s in step_dirs.available(run_dir.checkpoints) if s not in seen]:
+                seen.add(step)
+                evaluate(str(step))
+            if ended:
+                return
+            poll()
+            time.sleep(WATCH_SECONDS)
+
+
+class _Evaluation:
+    """Evaluates checkpoints of one run, compiled once."""
+
+    def __init__(self, program: Program, run_dir: RunDir, writer: Writer):
+        self.program, self.run_dir, self.writer = program, run_dir, writer
+        self.evaluators = None
+
+    def __call__(self, step: str) -> None:
+        found, state = restored.restore(self.program, self.run_dir, step)
+        if self.evaluators is None:
+            self.program = self.program.preprocessed(state, self.run_dir.path / "cache")
+            self.evaluators = self.program.evaluators()
+        print(f"step {found}", flush=True)
+        for name, evaluator in self.evaluators.items():
+            cfg = self.program.experiment.evals[name]
+            scalars = write_report(self.writer, found, cfg, evaluator(state), print)
+            for tag, value in scalars.items():
+                print(f"  {tag} {value:.6g}", flush=True)
+        self.writer.end_step(found)

@@ -1,0 +1,24 @@
+"""A trained run, read back: what `eval` and `sample` start from. Needs config.json and a checkpoint, no config file."""
+
+from gen_jax import checkpoint, config
+from gen_jax.config import Experiment
+from gen_jax.program import Program
+from gen_jax.run_dir import RunDir
+from gen_jax.sharding import MeshConfig
+from gen_jax.state import State
+
+
+def experiment_of(run: RunDir) -> Experiment:
+    """The run's config, with a mesh for the devices at hand instead of those it was trained on.
+
+    Raises:
+      ConfigError: no run is here.
+    """
+    experiment = config.resolve(run.config())
+    return experiment.model_copy(update={"mesh": MeshConfig(), "parallel": "jit", "platform": "any"})
+
+
+def restore(program: Program, run: RunDir, step: str) -> tuple[int, State]:
+    """The checkpoint `step` ("latest", "best" or a number) of the run."""
+    found, state, _ = checkpoint.load(run.checkpoints, program.abstract, step)
+    return found, state

@@ -1,0 +1,81 @@
+"""`gen-jax sample --workdir=D [--n=64] [--seed=0] [--step=latest|best|N]`: draws from a trained model.
+
+Images become a grid (PNG), other arrays a plot or text; the samples themselves go to an .npz beside it. The files are
+named after the run, the step and the seed, and are never overwritten unasked.
+"""
+
+import argparse
+import functools
+import io
+import sys
+
+import jax
+import numpy as np
+from etils import epath
+
+from gen_jax import pictures
+from gen_jax.commands import restored
+from gen_jax.errors import ConfigError
+from gen_jax.program import Program
+from gen_jax.run_dir import RunDir, write_atomic
+from gen_jax.sampling import SampleOptions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, help="the run directory")
+    parser.add_argument("--step", default="latest", help="latest (default), best, or a number")
+    parser.add_argument("--n", type=int, default=64, help="how many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--temperature", type=float, default=SampleOptions.temperature)
+    parser.add_argument("--label", type=int, help="the class of all samples; default: all classes in turn")
+    parser.add_argument("--length", type=int, default=SampleOptions.length, help="tokens of text")
+    parser.add_argument("--prompt", default="", help="text to go on from")
+    parser.add_argument("--out", help="directory for the files; default: WORKDIR/samples")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> None:
+    for name, low in (("n", 1), ("seed", 0), ("temperature", 0), ("length", 1)):
+        if not low <= getattr(args, name) < float("inf"):
+            raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
+    run_dir = RunDir(args.workdir)
+    program = Program(restored.experiment_of(run_dir))
+    options = _options(args, program)
+    step, state = restored.restore(program, run_dir, args.step)
+    folder = epath.Path(args.out) if args.out else run_dir.samples
+    stem = f"sample_{run_dir.path.name}_step{step}_seed{args.seed}"
+    if (folder / f"{stem}.npz").exists() and not args.overwrite:
+        raise ConfigError(
+            f"--overwrite: {folder / stem}.npz is there; pass --overwrite to replace it, or another --seed"
+        )
+    draw = jax.jit(functools.partial(program.model.sample, n=args.n, options=options))
+    samples = jax.device_get(draw(state, jax.random.key(args.seed)))
+    folder.mkdir(parents=True, exist_ok=True)
+    print(_write(folder, stem, samples, program))
+
+
+def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
+    tokenizer, classes = program.dataset.tokenizer, program.dataset.info.num_classes
+    if args.prompt and tokenizer is None:
+        raise ConfigError("--prompt: expected none; this model does not generate text")
+    if args.label is not None and not 0 <= args.label < classes:
+        raise ConfigError(f"--label: expected a class below {classes}, got {args.label}")
+    prompt = tuple(int(i) for i in tokenizer.encode(args.prompt)) if args.prompt else ()
+    return SampleOptions(temperature=args.temperature, label=args.label, length=args.length, prompt=prompt)
+
+
+def _write(folder: epath.Path, stem: str, samples: np.ndarray, program: Program) -> str:
+    """Writes the samples and a form of them that people look at; returns what to print."""
+    arrays = io.BytesIO()
+    np.savez_compressed(arrays, samples=samples)
+    write_atomic(folder / f"{stem}.npz", arrays.getvalue())
+    if program.dataset.info.kind == "tokens":
+        decode = program.dataset.tokenizer.decode if program.dataset.tokenizer else str
+        text = "\n\n".join(decode(row) for row in samples)
+        write_atomic(folder / f"{stem}.txt", text)
+        print(text)
+        print(f"{folder / stem}.txt", file=sys.stderr)
+        return ""
+    image = pictures.grid(samples) if samples.ndim == 4 else pictures.scatter(samples[:, :2], equal=True)
+    write_atomic(folder / f"{stem}.png", pictures.png(image))
+    return f"{folder / stem}.png"

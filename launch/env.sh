@@ -1,0 +1,28 @@
+# Sourced by the launch scripts, from the top of the repository: makes .venv with the pinned packages, sets malloc up.
+# Usage: . launch/env.sh [extra ...]
+
+python=""
+for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
+  if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+if [ -z "$python" ]; then
+  echo "Python 3.11 or newer is needed; set PYTHON to its path" >&2
+  exit 2
+fi
+
+extras="$*"
+stamp=.venv/installed
+wanted="$(cat pyproject.toml constraints.txt | cksum) $extras"
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+  echo "installing into .venv (minutes, once)" >&2
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --constraint constraints.txt --editable ".${extras:+[${extras// /,}]}" >&2
+  echo "$wanted" > "$stamp"
+fi
+
+# glibc gives large blocks back to the kernel at once, and each step pays for their pages again
+export MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456
