@@ -20,8 +20,10 @@ class Config(base.EvalConfig):
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """`codebook_perplexity`, exp of the entropy of code use over the whole split, and `codebook_used`, a share."""
     model = context.model
-    able = isinstance(model, models.Encodes) and isinstance(model, models.Quantises)
-    base.require(able, "codebook", f"a model that encodes to codes, which {type(model).__name__} does not")
+    encodes, quantises = isinstance(model, models.Encodes), isinstance(model, models.Quantises)
+    base.require(
+        encodes and quantises, "codebook", f"a model that encodes to codes, which {type(model).__name__} does not"
+    )
 
     @jax.jit
     def count(state, batch):

@@ -1,6 +1,7 @@
 """Every metric of the model over a whole split, as sum(total) / sum(weight)."""
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -74,7 +75,7 @@ def _flat(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.ravel(part) for part in parts])
 
 
-def text_bytes(context: base.Context, split: str) -> int:
+def text_bytes(decode: Callable[[np.ndarray], str], batches: Iterable[dict]) -> int:
     """UTF-8 bytes of the text of all target tokens of a split, in the order of the text."""
 
     @jax.jit
@@ -82,11 +83,11 @@ def text_bytes(context: base.Context, split: str) -> int:
         counted = batch.get("mask", jnp.ones(1)) * batch["valid"][:, None] > 0
         return batch["tokens"][:, 1:], counted, batch["index"], batch["valid"]
 
-    rows = base.results(targets, context.batches(split))
+    rows = base.results(targets, batches)
     tokens, counted, index, valid = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     order = np.argsort(np.where(valid, index, np.iinfo(np.int64).max), kind="stable")
     tokens, counted = tokens[order], np.broadcast_to(counted[order], tokens.shape)
-    return len(context.decode_text(tokens[counted]).encode())
+    return len(decode(tokens[counted]).encode())
 
 
 def _of_tokens(sums: dict[str, tuple[float, float]], num_bytes: int | None) -> dict[str, float]:
@@ -130,7 +131,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
                 report.scalars[name] = total / weight
         if kind == "tokens" and "loss" in report.scalars:
             if context.decode_text and not known_bytes:
-                known_bytes.append(text_bytes(context, cfg.split))
+                known_bytes.append(text_bytes(context.decode_text, context.batches(cfg.split)))
             report.scalars |= _of_tokens(sums, known_bytes[0] if known_bytes else None)
         if kind == "image":
             report.scalars |= _of_images(model, context.info.shape, report.scalars)

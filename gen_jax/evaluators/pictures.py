@@ -173,7 +173,7 @@ def _scatter(cfg: Config, context: base.Context) -> Draw:
         units = np.arange(dims) if dims <= 2 else most_varied(Moments().update(z), 2)
         title = f"latents of {cfg.split}" + (f": the 2 of {dims} that vary most" if dims > 2 else "")
         plane = np.pad(z[:, units], ((0, 0), (0, 2 - len(units))))
-        axes = tuple(f"latent {unit}" for unit in units) + ("",) * (2 - len(units))
+        axes = (f"latent {units[0]}", f"latent {units[1]}" if dims > 1 else "")
         return pictures.scatter(plane, found.get("label"), context.info.class_names, title=title, axes=axes)
 
     return draw

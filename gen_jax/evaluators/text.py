@@ -5,6 +5,7 @@ import re
 import jax
 import numpy as np
 
+from gen_jax.errors import ConfigError
 from gen_jax.evaluators import base
 from gen_jax.sampling import SampleOptions
 from gen_jax.settings import Positive, PositiveFloat
@@ -29,11 +30,12 @@ def fenced(text: str) -> str:
 
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """`samples`: Markdown, the prompt and `n` texts from the same noise at each evaluation."""
-    tokens = context.info.kind == "tokens" and context.decode_text is not None
-    base.require(tokens, "text", f"data with a tokeniser, they are {context.info.kind}")
+    encode, decode = context.encode_text, context.decode_text
+    if decode is None:
+        raise ConfigError(f"evals: text: expected data with a tokeniser, they are {context.info.kind}")
     base.require(hasattr(context.model, "sample"), "text", f"a model that samples, not {type(context.model).__name__}")
-    base.require(not cfg.prompt or context.encode_text is not None, "text: prompt", "a tokeniser that encodes")
-    prompt = tuple(int(i) for i in context.encode_text(cfg.prompt)) if cfg.prompt else ()
+    base.require(not cfg.prompt or encode is not None, "text: prompt", "a tokeniser that encodes")
+    prompt = tuple(int(i) for i in encode(cfg.prompt)) if cfg.prompt and encode else ()
     options = SampleOptions(temperature=cfg.temperature, length=cfg.length, prompt=prompt)
 
     @jax.jit
@@ -44,6 +46,6 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         made = base.read(sample(state, context.rng))
         rows = made if isinstance(made, np.ndarray) else [row[:size] for row, size in zip(*made, strict=True)]
         head = [f"Prompt:\n\n{fenced(cfg.prompt)}"] if cfg.prompt else []
-        return base.Report(texts={"samples": "\n\n".join([*head, *(fenced(context.decode_text(r)) for r in rows)])})
+        return base.Report(texts={"samples": "\n\n".join([*head, *(fenced(decode(row)) for row in rows)])})
 
     return evaluate

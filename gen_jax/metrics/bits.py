@@ -3,7 +3,7 @@
 import math
 
 
-def bits(nats: float, count: float = 1.0) -> float:
+def bits(nats: float, count: float | int = 1) -> float:
     """`nats` in bits, shared over `count` tokens, bytes or dimensions."""
     return nats / (math.log(2) * count)
 
