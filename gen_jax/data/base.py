@@ -8,7 +8,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import Field
@@ -84,6 +84,8 @@ class Info:
     vocab_size: int = 0
 
 
+@runtime_checkable
+@runtime_checkable
 class Tokenizer(Protocol):
     """Text to ids and back, exactly."""
 
@@ -93,6 +95,8 @@ class Tokenizer(Protocol):
     def decode(self, ids: Any) -> str: ...
 
 
+@runtime_checkable
+@runtime_checkable
 class Feed(Protocol):
     """Batches of one split by number.
 
@@ -113,6 +117,8 @@ class Feed(Protocol):
         ...
 
 
+@runtime_checkable
+@runtime_checkable
 class Dataset(Protocol):
     """A data set with its splits.
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +14,7 @@ READERS = 8  # threads that decode
 AHEAD = 3  # batches that are read before they are asked for
 
 
+@runtime_checkable
 class RandomAccess(Protocol):
     """Pictures by index: {"image": uint8 [H, W, C], "label": int}."""
 

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import hashlib
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -204,17 +205,19 @@ def prepare(name: str, path: str = "", manual_dir: str = "") -> Path:
 
     if manual_dir and not Path(manual_dir).expanduser().is_dir():
         raise ConfigError(f"manual_dir: there is no folder {manual_dir}")
+    builders = tfds.list_builders(with_community_datasets=False)
+    base = name.partition("/")[0].partition(":")[0]
+    if base not in builders:
+        near = difflib.get_close_matches(base, builders, n=3)
+        raise ConfigError(f"tfds: no set is called {base!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    if importlib.util.find_spec("tensorflow") is None:
+        raise DataError(f"preparing {name} needs TensorFlow (reading it does not), run: pip install 'gen-jax[prepare]'")
     options = {"manual_dir": Path(manual_dir).expanduser().resolve()} if manual_dir else {}
     try:
         builder = tfds.builder(name, data_dir=str(data_dir(path)), file_format="array_record")
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**options))
-    except tfds.core.DatasetNotFoundError:
-        near = difflib.get_close_matches(name, tfds.list_builders(), n=3)
-        raise ConfigError(
-            f"tfds: there is no set {name!r}" + (f"; did you mean {', '.join(near)}?" if near else "")
-        ) from None
     except ImportError as error:
-        missing = str(error.name or error).strip().splitlines()[0]
+        missing = error.name or "a package that is not installed"
         raise DataError(f"preparing {name} needs {missing}, run: pip install 'gen-jax[prepare]'") from None
     except Exception as error:  # no network, a wrong checksum, a full disk: each has its own type
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

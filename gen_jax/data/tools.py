@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from gen_jax.data import SOURCES, image_folder, load, parse, tfds
+from gen_jax.data import image_folder, tfds
 from gen_jax.data.base import Dataset
+from gen_jax.data.sources import SOURCES, load, parse
 from gen_jax.errors import ConfigError
 
 EMBEDDED = ("digits", "pydoc", "ring")
