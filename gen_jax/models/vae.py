@@ -83,6 +83,7 @@ class Likelihood:
     """How pixels are distributed, given what the decoder returns: `outputs`, rows [..., H, W, C * size]."""
 
     size = 1  # outputs for each channel
+    discrete = True  # probabilities of pixel values, not densities
 
     def observe(self, image: UInt8[Array, "B H W C"], rng: Key[Array, "*rows"]) -> Float[Array, "B H W C"]:
         """The data as the model sees it, in [0, 1]."""
@@ -100,6 +101,8 @@ class Likelihood:
 class GreyBernoulli(Likelihood):
     """Cross-entropy to grey levels; outputs are logits."""
 
+    discrete = False
+
     def log_prob(self, outputs, x):
         return losses.bernoulli_log_prob(outputs, x)
 
@@ -109,6 +112,8 @@ class GreyBernoulli(Likelihood):
 
 class Bernoulli(GreyBernoulli):
     """Bits, drawn with the grey levels as probabilities (Salakhutdinov & Murray 2008)."""
+
+    discrete = True
 
     def observe(self, image, rng):
         # 16 random bits a pixel: exact for 0 and 255, within 2^-17 of image / 255 between
@@ -122,6 +127,8 @@ class Bernoulli(GreyBernoulli):
 
 class Gaussian(Likelihood):
     """N(mean, scale^2) on [0, 1]; outputs are the means and the log of one learned scale."""
+
+    discrete = False
 
     def log_prob(self, outputs, x):
         mean, log_scale = outputs
@@ -251,7 +258,7 @@ class Autoencoder(LossModel):
         outputs = self.network.apply(state.nets["net"].averaged, latents, label, method="decode")
         return ops.to_uint8(self.likelihood.mean(outputs))
 
-    def reconstruct(self, state: State, batch: Batch) -> UInt8[Array, "B H W C"]:
+    def reconstruct(self, state: State, batch: Batch, rng: jax.Array) -> UInt8[Array, "B H W C"]:
         """Expected pixels at the posterior mean."""
         return self.decode(state, self.encode(state, batch), self._label(batch))
 
@@ -287,6 +294,11 @@ class VAE(Autoencoder):
     free_bits: float
     k: int
 
+    @property
+    def discrete_likelihood(self) -> bool:
+        """Whether `elbo` and `log_prob` are of discrete pixels."""
+        return self.likelihood.discrete
+
     def kl_weight(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The weight of the divergence at `step`."""
         if self.warmup == "none":
@@ -315,7 +327,7 @@ class VAE(Autoencoder):
     def log_prob(self, state: State, batch: Batch, rng: jax.Array, num_samples: int) -> Float[Array, " B"]:
         """log p(x) in nats by `num_samples` importance samples from q: a lower bound on average.
 
-        Burda et al. 2016, eq. 8. Every sample has a key of its own, so neither the batch nor the chunks change the result.
+        Burda et al. 2016, eq. 8. Every sample has its own key, so neither the batch nor the chunks change the result.
         """
         variables, label, rows = state.nets["net"].averaged, self._label(batch), len(batch["index"])
         x, mean, log_var = self._posterior(variables, batch)
