@@ -148,10 +148,7 @@ def load(spec: str, overrides: list[str]) -> Experiment:
     Raises:
       ConfigError: as `resolve`; also for a flag that names no key of the config.
     """
-    config = ml_collections.ConfigDict(to_dict(resolve(_from_file(spec))), convert_dict=True)
-    argv = ["gen-jax", *overrides]
-    flags = absl.flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, flag_values=flags, sys_argv=argv)
+    config = ml_collections.ConfigDict(resolve(_from_file(spec)).model_dump(), convert_dict=True)
     for override in overrides:
         key = override.removeprefix("--").partition("=")[0]
         section, missing = config, ""
@@ -163,7 +160,10 @@ def load(spec: str, overrides: list[str]) -> Experiment:
         if missing:
             known = list(section) if isinstance(section, ml_collections.ConfigDict) else []
             raise ConfigError(f"--{key}: unknown key{nearest(missing, known)}")
+    argv = ["gen-jax", *overrides]
+    flags = absl.flags.FlagValues()
     try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=flags, sys_argv=argv)
         flags(argv)
     except (absl.flags.Error, ValueError, TypeError) as error:
         raise ConfigError(" ".join(str(error).split())) from None

@@ -17,7 +17,7 @@ def count(fn: Callable, *args: Any) -> float:
 
 
 def _jaxpr(jaxpr: Any) -> float:
-    return sum(_equation(eqn) for eqn in jaxpr.eqns)
+    return sum((_equation(eqn) for eqn in jaxpr.eqns), 0.0)
 
 
 def _equation(eqn: Any) -> float:
@@ -30,10 +30,10 @@ def _equation(eqn: Any) -> float:
         return _convolution(eqn)
     inner = [_jaxpr(sub) for value in eqn.params.values() for sub in _sub_jaxprs(value)]
     if name == "scan":
-        return eqn.params["length"] * sum(inner)
+        return eqn.params["length"] * sum(inner, 0.0)
     if name == "cond":
         return max(inner)
-    return sum(inner)
+    return sum(inner, 0.0)
 
 
 def _convolution(eqn: Any) -> float:

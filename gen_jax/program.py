@@ -132,6 +132,7 @@ class Program:
             batches=self.batches,
             batch_size=self.experiment.eval_batch_size,
             decode_text=tokenizer.decode if tokenizer else None,
+            encode_text=tokenizer.encode if tokenizer else None,
             rng=self.eval_key,
         )
 

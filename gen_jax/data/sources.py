@@ -20,7 +20,7 @@ def list_sources() -> dict[str, str]:
     return {source: _module(source).__doc__.splitlines()[0] for source in SOURCES}
 
 
-def parse(section: Mapping[str, Any]) -> Source:
+def parse(section: Any) -> Source:
     """Checks the section `config.data` against the `Config` of its source.
 
     Raises ConfigError, which names the key and what was expected, for an unknown source or key or a wrong value.

@@ -21,6 +21,7 @@ from gen_jax.state import Mean, Net, PyTree, State, combine, partition, path_nam
 Batch = dict[str, Any]
 
 
+@runtime_checkable
 class Model(Protocol):
     """What the training loop calls. `rng` is the run's root key; a step folds `state.step` into it."""
 
@@ -144,7 +145,7 @@ class Optimiser:
         updates, opt = self.tx.update(grads, net.opt, trainable)
         params = combine(optax.apply_updates(trainable, updates), frozen)
         if self.log_grad_norm:
-            norm = Mean.of(optax.global_norm(grads))
+            norm = Mean.of(optax.tree.norm(grads))
             terms = terms.replace(means=terms.means | {"grad_norm": norm})
         return Net(params, opt, terms.stats, self._average(net.ema, params, terms.stats)), terms
 

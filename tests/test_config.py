@@ -1,0 +1,82 @@
+"""Configs: every default filled in, flags applied, each wrong value refused in one line that names the key."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from gen_jax import config
+from gen_jax.errors import ConfigError
+
+DIGITS = "experiments/vae/digits.py:smoke"
+
+
+def raw(**changes):
+    c = config.to_dict(config.load(DIGITS, []))
+    for key, value in changes.items():
+        section, *path = key.split("__")
+        inner = c
+        for name in [section, *path][:-1]:
+            inner = inner[name]
+        inner[[section, *path][-1]] = value
+    return c
+
+
+def test_resolving_twice_changes_nothing():
+    once = config.load(DIGITS, [])
+    assert config.resolve(config.to_dict(once)) == once
+    assert config.resolve(ConfigDict(config.to_dict(once))) == once
+
+
+def test_flags_reach_fields_that_the_file_does_not_name():
+    flags = ["--config.optim.net.lr=3e-4", "--config.model.beta=4", "--config.seed=7", "--config.model.widths=(8,)"]
+    experiment = config.load(DIGITS, flags)
+    assert experiment.optim["net"].lr == 3e-4
+    assert experiment.model.beta == 4.0
+    assert experiment.seed == 7
+    assert experiment.model.widths == (8,)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.optim.net.lrr=1", r"config\.optim\.net\.lrr: unknown key; did you mean lr\?"),
+        ("--config.optim.net.lr=nan", r"config\.optim\.net\.lr: expected a finite number"),
+        ("--config.optim.net.lr=-1", r"config\.optim\.net\.lr: expected greater than 0|should be greater than 0"),
+        ("--config.optim.net.lr=fast", r"config\.optim\.net\.lr"),
+        ("--config.optim.net.name=adamm", r"config\.optim\.net\.name: expected .*'adam'"),
+        ("--config.total_steps=-5", r"config\.total_steps"),
+        ("--config.total_steps=3", r"config\.total_steps: expected a multiple of steps_per_call = 2"),
+        ("--config.model.likelihood=poisson", r"config\.model\.likelihood: expected 'bernoulli'"),
+        ("--config.data.source=digit", r"data\.source"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_that_names_the_key(flag, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        config.load(DIGITS, [flag])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_name": "vea"}, "config.model_name: unknown name 'vea'; did you mean vae?"),
+        ({"steps_per_cal": 2}, "config.steps_per_cal: unknown key; did you mean steps_per_call?"),
+        ({"model__latnt": 2}, "config.model.latnt: unknown key; did you mean latent?"),
+        ({"optim__net__weight_dcay": 2}, "config.optim.net.weight_dcay: unknown key; did you mean weight_decay?"),
+        ({"mesh__date": 2}, "config.mesh.date: unknown key; did you mean data?"),
+        ({"evals__elbo__typ": 2}, "config.evals.elbo.typ: unknown key; did you mean type?"),
+        ({"evals__elbo__type": "maen"}, "config.evals.elbo.type: unknown name 'maen'; did you mean mean?"),
+        ({"data__sizee": 2}, "config.data.sizee: unknown key; did you mean size?"),
+        ({"data": 3}, "config.data.source: expected one of"),
+    ],
+)
+def test_a_wrong_section_names_the_nearest_key(changes, message):
+    with pytest.raises(ConfigError) as error:
+        config.resolve(raw(**changes))
+    assert str(error.value).startswith(message)
+
+
+def test_a_missing_file_lists_the_nearest():
+    with pytest.raises(
+        ConfigError, match=r"no file experiments/vae/digit\.py; did you mean experiments/vae/digits\.py"
+    ):
+        config.load("experiments/vae/digit.py", [])
