@@ -4,39 +4,29 @@ Built on Orbax's `AsyncCheckpointer` rather than on its `CheckpointManager`: whi
 which stay is decided here, by the manifests of `step_dirs`.
 """
 
+import functools
 import hashlib
 import json
 import logging
 import re
 import threading
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
 from gen_jax import step_dirs
-from gen_jax.errors import CheckpointError
-from gen_jax.run_dir import absolute, is_primary, write_atomic
-from gen_jax.settings import Count, Positive, Settings
-from gen_jax.state import PyTree, path_name
+from gen_jax.errors import CheckpointError, ConfigError
+from gen_jax.run_dir import RunDir, absolute, is_primary, write_atomic
+from gen_jax.state import Net, PyTree, State, combine, path_name
 from gen_jax.step_dirs import available
 
 log = logging.getLogger(__name__)
-
-
-class Config(Settings):
-    """Fields of `config.checkpoint`.
-
-    keep: so many last checkpoints stay, and the best one that each of them names.
-    hash_limit_mb: above this size a checkpoint's files are checked by their sizes alone.
-    """
-
-    keep: Positive = 3
-    hash_limit_mb: Count = 4096
 
 
 class Checkpoints:
@@ -46,13 +36,18 @@ class Checkpoints:
     intact one are renamed aside (`7.damaged`), with a warning. Use it as a context: saves are asynchronous, and
     leaving without `close` loses the last one.
 
+    Args:
+      directory: made where it is missing.
+      keep: so many last checkpoints stay, and the best one that each of them names.
+      hash_limit_mb: above this size (10^6 bytes) the files of a checkpoint are checked by their sizes alone.
+
     Raises:
       CheckpointError: there are finished checkpoints and none is intact.
     """
 
-    def __init__(self, directory: epath.PathLike, config: Config):
+    def __init__(self, directory: epath.PathLike, keep: int, hash_limit_mb: int | float):
         self._directory = absolute(directory)
-        self._config = config
+        self._keep, self._hash_limit = keep, int(hash_limit_mb * 10**6)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         problem = None
@@ -67,9 +62,8 @@ class Checkpoints:
         }
         self._saver = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
 
-    @property
-    def latest(self) -> int | None:
-        """The newest finished step."""
+    def latest_step(self) -> int | None:
+        """The newest step that is saved or being saved; None before the first."""
         return max(self._best, default=None)
 
     def save(self, step: int, state: PyTree, loop: dict[str, Any]) -> None:
@@ -91,7 +85,8 @@ class Checkpoints:
             self._saver.save(self._directory / str(step), args=items)
         except Exception as error:
             raise CheckpointError(f"{self._directory}: step {step} was not saved: {_line(error)}") from error
-        self._thread = threading.Thread(target=self._finish, args=(step, loop.get("best_step")), name="checkpoint")
+        self._best[step] = loop.get("best_step")
+        self._thread = threading.Thread(target=self._finish, args=(step,), name="checkpoint")
         self._thread.start()
 
     def restore(self, abstract: PyTree, step: int | None = None) -> tuple[int, PyTree, dict[str, Any]] | None:
@@ -105,7 +100,7 @@ class Checkpoints:
           CheckpointError: `step` is missing or damaged, or the checkpoint does not fit `abstract`.
         """
         self.wait()
-        step = self.latest if step is None else step
+        step = self.latest_step() if step is None else step
         return None if step is None else load(self._directory, abstract, step)
 
     def wait(self) -> None:
@@ -139,32 +134,32 @@ class Checkpoints:
                 raise
             log.error("%s", second)  # the first error says why the run ends
 
-    def _finish(self, step: int, best_step: int | None) -> None:
+    def _finish(self, step: int) -> None:
         """In a thread: waits for the commit, writes the manifest, deletes what need not be kept."""
         try:
             self._saver.wait_until_finished()
             if is_primary():
-                files = step_dirs.fingerprint(self._directory / str(step), self._config.hash_limit_mb * 10**6)
-                manifest = {"step": step, "best_step": best_step, "files": files}
+                files = step_dirs.fingerprint(self._directory / str(step), self._hash_limit)
+                manifest = {"step": step, "best_step": self._best[step], "files": files}
                 write_atomic(step_dirs.manifest_path(self._directory, step), json.dumps(manifest, indent=1))
-            self._best[step] = best_step
-            kept = set(sorted(self._best)[-self._config.keep :])
-            kept |= {self._best[step] for step in kept}
+            kept = set(sorted(self._best)[-self._keep :])
+            kept |= {self._best[other] for other in kept}
             for old in set(self._best) - kept:
                 del self._best[old]
                 if is_primary():
                     step_dirs.delete(self._directory, old)
         except BaseException as error:
+            self._best.pop(step, None)
             self._error = error
 
 
 def load(
     directory: epath.PathLike,
     abstract: PyTree,
-    step: int | Literal["latest", "best"] = "latest",
+    step: int | str = "latest",
     *,
     partial: bool = False,
-    allow: Sequence[str] = (),
+    optional: Callable[[str], bool] = lambda name: False,
 ) -> tuple[int, PyTree, dict[str, Any]]:
     """Reads a verified checkpoint without touching the directory: (step, tree, loop).
 
@@ -172,26 +167,75 @@ def load(
       directory: `checkpoints/` of a run, which may be running.
       abstract: `jax.ShapeDtypeStruct`s with shardings (default: the first device), a `State` or, with `partial`, nested
         dicts of a part of one, such as {"nets": {"net": {"params": ...}}}: paths are compared by name.
-      step: "latest" is the newest intact one, "best" the step that it names as the best.
+      step: a number, "latest" (the newest intact one) or "best" (the one that the newest intact one names).
       partial: the checkpoint may hold arrays that `abstract` lacks.
-      allow: regexes; a leaf whose path (`nets/net/params/head/.*`) one matches in full may be absent from the
-        checkpoint or have another shape there, and comes back as None.
+      optional: path (`nets/net/params/head/kernel`) -> whether that leaf may be missing in the checkpoint, or have
+        another shape there, and then comes back as None.
 
     Raises:
       CheckpointError: no such checkpoint, or damaged, or it does not fit (names the first path and both shapes).
     """
     directory = absolute(directory)
-    if not isinstance(step, int):
-        newest = _newest_intact(directory)
-        step = newest if step == "latest" else _best_of(directory, newest)
+    step = _number(directory, step)
     if problem := step_dirs.damage(directory, step):
         raise CheckpointError(f"{directory}: step {step} cannot be used: {problem}")
     try:
-        return step, *_read(directory / str(step), abstract, partial, allow)
+        return step, *_read(directory, step, abstract, partial, optional)
     except CheckpointError:
         raise
     except Exception as error:
         raise CheckpointError(f"{directory}: step {step} was not restored: {_line(error)}") from error
+
+
+def load_into(
+    state: State,
+    workdir: epath.PathLike,
+    step: int | str = "latest",
+    nets: Mapping[str, str] | None = None,
+    allow: Sequence[str] = (),
+) -> State:
+    """A state with variables from another run: its averages where it keeps them, as in evaluation.
+
+    Args:
+      state: a new one; optimiser states, step and carry stay as they are, averages start from what was loaded.
+      workdir: the other run.
+      step: as in `load`.
+      nets: {network here: network there}; empty = every network, by the same name.
+      allow: regexes on `<network here>/params/<path>` and `<network here>/stats/<collection>/<path>`: a leaf that one
+        matches in full, and that is missing there or has another shape, keeps its value.
+
+    Raises:
+      ConfigError: no run there, or no such network here.
+      CheckpointError: no usable checkpoint there, or it does not fit.
+    """
+    other = RunDir(workdir)
+    other.config()
+    nets = nets or {name: name for name in state.nets}
+    if missing := sorted(set(nets) - set(state.nets)):
+        raise ConfigError(f"init_from.nets: expected some of {sorted(state.nets)}, found {missing}")
+    step = _number(other.checkpoints, step)
+    new = {
+        here: _loaded_net(state.nets[here], other.checkpoints, step, here, there, allow) for here, there in nets.items()
+    }
+    return State(state.step, {**state.nets, **new}, state.carry)
+
+
+def _loaded_net(net: Net, directory: epath.Path, step: int, here: str, there: str, allow: Sequence[str]) -> Net:
+    fresh = {"params": net.params, "stats": net.stats}
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh)
+    prefix = f"nets/{there}/"
+    if any(name.startswith(f"{prefix}ema/") for name in _paths(_saved(directory, step))):
+        prefix += "ema/"
+
+    def optional(name: str) -> bool:
+        return any(re.fullmatch(rule, f"{here}/{name.removeprefix(prefix)}") for rule in allow)
+
+    keys = prefix.strip("/").split("/")
+    tree = functools.reduce(lambda inner, key: {key: inner}, reversed(keys), abstract)
+    _, tree, _ = load(directory, tree, step, partial=True, optional=optional)
+    variables = combine(functools.reduce(lambda outer, key: outer[key], keys, tree), fresh)
+    ema = None if net.ema is None else jax.tree.map(jnp.copy, variables)  # buffers of its own: the state is donated
+    return Net(variables["params"], net.opt, variables["stats"], ema)
 
 
 def digest(directory: epath.PathLike, step: int) -> str:
@@ -202,28 +246,38 @@ def digest(directory: epath.PathLike, step: int) -> str:
     return hashlib.sha256(step_dirs.manifest_path(directory, step).read_bytes()).hexdigest()[:16]
 
 
-def _read(path: epath.Path, abstract: PyTree, partial: bool, allow: Sequence[str]) -> tuple[PyTree, dict[str, Any]]:
-    saved = ocp.PyTreeCheckpointHandler().metadata(path / "state").tree
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-    wanted = {path_name(key): leaf for key, leaf in leaves}
-    found = {path_name(key): leaf for key, leaf in jax.tree_util.tree_flatten_with_path(saved)[0]}
+def _saved(directory: epath.Path, step: int) -> PyTree:
+    """The tree of a checkpoint's state, with a description of the array at each leaf."""
+    try:
+        return ocp.PyTreeCheckpointHandler().metadata(directory / str(step) / "state").tree
+    except Exception as error:
+        raise CheckpointError(f"{directory}: step {step} is not readable: {_line(error)}") from error
+
+
+def _paths(tree: PyTree) -> dict[str, Any]:
+    return {path_name(key): leaf for key, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _read(
+    directory: epath.Path, step: int, abstract: PyTree, partial: bool, optional: Callable[[str], bool]
+) -> tuple[PyTree, dict[str, Any]]:
+    saved = _saved(directory, step)
+    wanted, found = _paths(abstract), _paths(saved)
     chosen = {}
     for name in wanted if partial else wanted | found:
         have, want = _shape(found.get(name)), _shape(wanted.get(name))
         if have == want:
             chosen[name] = wanted[name]
-        elif not any(re.fullmatch(rule, name) for rule in allow):
-            raise CheckpointError(f"{path}: {name} does not fit: the checkpoint has {have}, the model {want}")
-
-    def template(key, _):
-        return chosen.get(path_name(key), ocp.PLACEHOLDER)
-
-    template = jax.tree_util.tree_map_with_path(template, saved)
+        elif not optional(name):
+            raise CheckpointError(f"{directory}: step {step}: {name}: the checkpoint has {have}, the model {want}")
+    template = jax.tree_util.tree_map_with_path(lambda key, _: chosen.get(path_name(key), ocp.PLACEHOLDER), saved)
     args = ocp.args.PyTreeRestore(template, restore_args=jax.tree.map(_restore_args, template))
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-        restored = reader.restore(path, args=ocp.args.Composite(state=args, loop=ocp.args.JsonRestore()))
-    arrays = {path_name(key): leaf for key, leaf in jax.tree_util.tree_flatten_with_path(restored.state)[0]}
-    return treedef.unflatten(arrays[name] if name in chosen else None for name in wanted), restored.loop
+        items = ocp.args.Composite(state=args, loop=ocp.args.JsonRestore())
+        restored = reader.restore(directory / str(step), args=items)
+    arrays = _paths(restored.state)
+    leaves = [arrays[name] if name in chosen else None for name in wanted]
+    return jax.tree.structure(abstract).unflatten(leaves), restored.loop
 
 
 def _restore_args(leaf: Any) -> ocp.RestoreArgs:
@@ -247,10 +301,18 @@ def _newest_intact(directory: epath.Path) -> int:
     raise CheckpointError(f"{directory}: no finished and intact checkpoint")
 
 
-def _best_of(directory: epath.Path, step: int) -> int:
-    best = step_dirs.read_manifest(directory, step).get("best_step")
+def _number(directory: epath.Path, step: int | str) -> int:
+    """The step that a number, "latest" or "best" means."""
+    if isinstance(step, int) or step.isdecimal():
+        return int(step)
+    if step not in ("latest", "best"):
+        raise ConfigError(f'step: expected "latest", "best" or a number, found {step!r}')
+    newest = _newest_intact(directory)
+    if step == "latest":
+        return newest
+    best = step_dirs.read_manifest(directory, newest).get("best_step")
     if best is None:
-        raise CheckpointError(f"{directory}: step {step} names no best step")
+        raise CheckpointError(f"{directory}: step {newest} names no best step")
     return best
 
 

@@ -3,6 +3,9 @@
 Its methods have the names of `clu.metric_writers`, which imports TensorFlow; this one needs TensorBoard alone.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# protobuf makes the names of its messages at run time
+
 import io
 import json
 import math
@@ -11,7 +14,7 @@ import sys
 import time
 import types
 import wave
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,12 +42,13 @@ class Writer:
     """Logs a run. Only process 0 writes; in the others every method does nothing.
 
     A row of metrics.jsonl holds all scalars of one step and nothing that depends on the clock. It is written, whole and
-    synced to disk, by `end_step`, or when a later step begins. Call `end_step` before the checkpoint of that step.
+    synced to disk, by `end_step` (before the checkpoint of that step is saved), or when another step begins. A row that
+    is not ended when the run ends is not written.
 
     Args:
       workdir: the run directory.
       purge_step: TensorBoard forgets earlier events of this step and later ones: the restored step + 1, or 0 in a new
-        run. None where the run itself goes on elsewhere.
+        run. None = it forgets nothing: for an evaluation beside a run.
     """
 
     def __init__(self, workdir: epath.PathLike, purge_step: int | None = 0):
@@ -56,9 +60,8 @@ class Writer:
             return
         self._samples.mkdir(parents=True, exist_ok=True)
         self._metrics, self._perf = _Lines(run.metrics), _Lines(run.perf)
-        # The files of a run are read in the order of their names, and two starts may share a second: count them.
-        count = len(list(run.tb.glob("events*"))) if run.tb.exists() else 0
-        self._events = EventFileWriter(os.fspath(run.tb), filename_suffix=f".{count}")
+        _wait_for_new_second(run.tb)
+        self._events = EventFileWriter(os.fspath(run.tb))
         if purge_step is not None:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._events.add_event(event_pb2.Event(wall_time=time.time(), step=purge_step, session_log=start))
@@ -79,10 +82,10 @@ class Writer:
         self.flush()
 
     def write_perf(self, step: int, values: Mapping[str, Any]) -> None:
-        """Timings and throughput: TensorBoard and perf.jsonl."""
+        """Timings and throughput: perf.jsonl, and TensorBoard under `perf/`."""
         if self._events:
             self._perf.append({"step": int(step), **{tag: _number(value) for tag, value in values.items()}})
-        self._write_scalar_events(step, values)
+        self._write_scalar_events(step, {f"perf/{tag}": value for tag, value in values.items()})
 
     def write_images(self, step: int, images: Mapping[str, Any]) -> None:
         """uint8 [H, W, C] or [N, H, W, C] with C = 1 or 3: TensorBoard, and PNG files in samples/."""
@@ -126,11 +129,14 @@ class Writer:
             pairs = np.array([[wav, b""] for wav in wavs], object)  # [N, 2]: sound, label
             self._tensor(step, tag, pairs, meta, summary_pb2.DATA_CLASS_BLOB_SEQUENCE)
 
-    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """The config, nested or flat: one line of TensorBoard's HPARAMS tab."""
+    def write_hparams(self, hparams: Mapping[str, Any], metrics: Iterable[str] = ()) -> None:
+        """The config, nested or flat: one line of TensorBoard's HPARAMS tab, with the scalars `metrics` beside it."""
         if self._events:
             flat = flatten(hparams)
             plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in flat.items()}
+            if columns := [hparams_summary.Metric(tag) for tag in metrics]:
+                names = [hparams_summary.HParam(name) for name in plain]
+                self._summary(0, hparams_summary.hparams_config_pb(names, columns))
             self._summary(0, hparams_summary.hparams_pb(plain))
 
     def flush(self) -> None:
@@ -139,10 +145,8 @@ class Writer:
             self._events.flush()
 
     def close(self) -> None:
-        """Ends the last row and closes the files; a second call does nothing."""
+        """Closes the files; a second call does nothing."""
         if self._events:
-            if self._row:
-                self.end_step(self._row["step"])
             self._events.close()
             self._events = None
 
@@ -154,12 +158,12 @@ class Writer:
     def _tensor(self, step: int, tag: str, value: Any, meta: Any, data_class: int) -> None:
         if self._events:
             meta.data_class = data_class
-            dtype = str if np.asarray(value).dtype == object else None
-            tensor = tensor_util.make_tensor_proto(value, dtype=dtype)
+            tensor = tensor_util.make_tensor_proto(value)
             self._summary(step, summary_pb2.Summary(value=[{"tag": tag, "tensor": tensor, "metadata": meta}]))
 
     def _summary(self, step: int, summary: Any) -> None:
-        self._events.add_event(event_pb2.Event(wall_time=time.time(), step=int(step), summary=summary))
+        if self._events:
+            self._events.add_event(event_pb2.Event(wall_time=time.time(), step=int(step), summary=summary))
 
 
 class _Lines:
@@ -180,6 +184,13 @@ class _Lines:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _wait_for_new_second(folder: epath.Path) -> None:
+    """TensorBoard reads event files in the order of their names, which hold the second they were made in."""
+    seconds = [int(file.name.split(".")[3]) for file in folder.glob("events.out.tfevents.*")] if folder.exists() else []
+    if seconds and int(time.time()) == max(seconds):
+        time.sleep(max(seconds) + 1 - time.time())
 
 
 def _number(value: Any) -> int | float | None:

@@ -20,7 +20,7 @@ from etils import epath
 from gen_jax.errors import ConfigError
 
 # What may differ when the same run is started again: its length and its periods.
-FREE_KEYS = ("total_steps", "log_every", "eval_every", "save_every", "histogram_every")
+FREE_KEYS = ("total_steps", "log_every", "eval_every", "save_every")
 PACKAGES = ("gen-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets")
 ABSENT = "absent"
 
@@ -185,7 +185,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _row_step(line: str) -> float:
+def _row_step(line: str) -> int | float:
     """The step of a row; infinity for a torn one."""
     try:
         return json.loads(line)["step"] if line.endswith("\n") else float("inf")

@@ -48,15 +48,23 @@ def read_manifest(directory: epath.Path, step: int) -> dict[str, Any]:
 
 def fingerprint(path: epath.Path, hash_limit: int) -> dict[str, tuple[int, str | None]]:
     """File -> (bytes, sha256), or (bytes, None) where all of them are more than `hash_limit` bytes."""
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    sizes = {file: file.stat().length for file in files}
+    sizes = {file: file.stat().length for file in _files(path)}
     hashed = sum(sizes.values()) <= hash_limit
-    return {str(file.relative_to(path)): (sizes[file], _sha256(file) if hashed else None) for file in files}
+    return {str(file.relative_to(path)): (size, _sha256(file) if hashed else None) for file, size in sizes.items()}
+
+
+def _files(path: epath.Path) -> list[epath.Path]:
+    """Every file below `path`, in order; epath has no recursive glob."""
+    children = sorted(path.iterdir())
+    return [file for child in children for file in (_files(child) if child.is_dir() else [child])]
 
 
 def _sha256(file: epath.Path) -> str:
+    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while chunk := stream.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def damage(directory: epath.Path, step: int) -> str | None:

@@ -1,0 +1,103 @@
+"""What a run directory accepts, refuses, and keeps through kills."""
+
+import json
+import sys
+
+import pytest
+
+from gen_jax.errors import ConfigError
+from gen_jax.run_dir import RunDir, write_atomic
+
+CONFIG = {"seed": 0, "total_steps": 100, "save_every": 10, "model": {"width": 64, "sizes": (1, 2)}, "evals": {}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.create(CONFIG)
+    return run
+
+
+def test_create_then_reopen_with_another_length_and_other_periods(run):
+    again = RunDir(run.path)
+    new = CONFIG | {"total_steps": 200, "save_every": 5}
+    assert again.create(new) is True
+    assert again.config() == json.loads(json.dumps(new))
+    assert run.checkpoints.is_dir() and run.tb.is_dir() and run.samples.is_dir()
+
+
+def test_another_config_is_refused_with_every_key_in_one_line(run):
+    before = run.config_file.read_bytes()
+    other = CONFIG | {"seed": 1, "total_steps": 7, "model": {"width": 32, "sizes": (1, 2), "depth": 2}}
+    with pytest.raises(ConfigError) as error:
+        RunDir(run.path).create(other)
+    message = str(error.value)
+    assert "seed was 0, is now 1" in message and "model.width was 64, is now 32" in message
+    assert "model.depth was 'absent', is now 2" in message
+    assert "total_steps" not in message and "sizes" not in message and "\n" not in message
+    assert run.config_file.read_bytes() == before
+
+
+def test_what_is_not_a_run_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="not empty and holds no run"):
+        RunDir(tmp_path).create(CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(ConfigError, match="is a file"):
+        RunDir(tmp_path / "thesis.tex").create(CONFIG)
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        RunDir(tmp_path).config()
+
+
+def test_a_kill_before_the_config_was_written_leaves_a_usable_directory(tmp_path):
+    (tmp_path / ".config.json.tmp").write_text('{"see')
+    assert RunDir(tmp_path).create(CONFIG) is False
+    assert RunDir(tmp_path).config()["seed"] == 0
+
+
+def test_check_writes_nothing(tmp_path):
+    assert RunDir(tmp_path / "new").check(CONFIG) is False
+    assert not (tmp_path / "new").exists()
+
+
+def test_each_start_is_appended_to_the_manifest(run):
+    run.record_start(seed=3)
+    run.record_start(seed=3, mesh="data: 8")
+    first, second = json.loads(run.manifest_file.read_text())["starts"]
+    assert second["mesh"] == "data: 8" and "mesh" not in first
+    assert first["command"] == sys.argv and first["seed"] == 3
+    assert first["versions"]["jax"] and len(first["devices"]) == 8
+    assert "device_count=8" in first["xla_flags"]
+
+
+def test_status_is_replaced(run):
+    assert run.status() == {}
+    run.write_status("running", 0)
+    run.write_status("done", 100)
+    assert (run.status()["state"], run.status()["step"]) == ("done", 100)
+
+
+def test_write_atomic_keeps_the_old_file_when_it_fails(run, monkeypatch):
+    monkeypatch.setattr(type(run.path), "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    before = run.config_file.read_bytes()
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(run.config_file, "half")
+    assert run.config_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ('{"step": 1}\n{"step": 2, "a": 0.10}\n{"step": 3}\n', '{"step": 1}\n{"step": 2, "a": 0.10}\n'),
+        ('{"step": 1}\n{"step": 2, "a": 0.1', '{"step": 1}\n'),
+        ('{"step": 1}\n{"step": 2}', '{"step": 1}\n'),  # whole by chance, but without its end
+        ("", ""),
+    ],
+)
+def test_truncation_cuts_later_rows_and_a_torn_last_line(run, text, kept):
+    for file in (run.metrics, run.perf):
+        file.write_text(text)
+    run.truncate_after(2)
+    assert run.metrics.read_text() == run.perf.read_text() == kept
+    run.truncate_after(-1)
+    assert run.metrics.read_text() == ""
