@@ -62,7 +62,7 @@ class AnySource(TokenSource):
     def check_order(self, kind: str) -> None:
         """Raises ConfigError where `kind` is not text and the order is one of text."""
         if kind != "tokens" and self.order != "permuted":
-            raise ConfigError(f"data.order: expected 'permuted' for {kind}s, found {self.order!r}")
+            raise ConfigError(f"config.data.order: expected 'permuted' for {kind}s, found {self.order!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +89,8 @@ class Info:
 class Tokenizer(Protocol):
     """Text to ids and back, exactly."""
 
-    vocab_size: int
-
+    @property
+    def vocab_size(self) -> int: ...
     def encode(self, text: str) -> np.ndarray: ...
     def decode(self, ids: Any) -> str: ...
 
@@ -105,8 +105,10 @@ class Feed(Protocol):
       num_batches: of one pass; None = endless.
     """
 
-    resident: Arrays
-    num_batches: int | None
+    @property
+    def resident(self) -> Arrays: ...
+    @property
+    def num_batches(self) -> int | None: ...
 
     def rows(self, step: int, part: slice = slice(None)) -> Arrays:
         """What the host sends for batch `step`: arrays [B, ...], or only the rows in `part`."""
@@ -126,9 +128,10 @@ class Dataset(Protocol):
       sizes: split -> examples, or tokens where the set is text.
     """
 
-    info: Info
-    tokenizer: Tokenizer | None
-
+    @property
+    def info(self) -> Info: ...
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
     @property
     def sizes(self) -> dict[str, int]: ...
     def train_feed(self, batch_size: int) -> Feed: ...

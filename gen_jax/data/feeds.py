@@ -82,11 +82,13 @@ class Tokens:
     batch_size: int
     context: int
 
-    num_batches: int | None = dataclasses.field(default=None, init=False)
+    @property
+    def num_batches(self) -> int | None:
+        return None
 
     def __post_init__(self):
         if self.targets < self.context:
-            raise ConfigError(f"data.context: expected at most {max(self.targets, 0)}, the length of the split")
+            raise ConfigError(f"config.data.context: expected at most {max(self.targets, 0)}, the length of the split")
 
     @property
     def targets(self) -> int:
@@ -136,7 +138,9 @@ class Streams(Tokens):
         super().__post_init__()
         if self.targets // self.batch_size < self.context:
             most = self.targets // self.batch_size
-            raise ConfigError(f"data.context: expected at most {most}, the length of a row's stretch of the text")
+            raise ConfigError(
+                f"config.data.context: expected at most {most}, the length of a row's stretch of the text"
+            )
 
     def rows(self, step: int, part: slice = slice(None)) -> Arrays:
         stretch = self.targets // self.batch_size
@@ -156,8 +160,11 @@ class EvalTokens(Tokens):
     def __post_init__(self):
         if self.targets < 1:
             raise ConfigError("data: expected at least 2 tokens in an evaluated split")
+
+    @property
+    def num_batches(self) -> int:
         windows = -(-self.targets // self.context)
-        object.__setattr__(self, "num_batches", -(-windows // self.batch_size))
+        return -(-windows // self.batch_size)
 
     def rows(self, step: int, part: slice = slice(None)) -> Arrays:
         row = np.arange(self.batch_size, dtype=np.int32)[part]

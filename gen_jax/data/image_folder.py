@@ -57,14 +57,14 @@ def load(cfg: Config, seed: int) -> ExampleSet:
 
     root = Path(cfg.path).expanduser()
     if not root.is_dir():
-        raise DataError(f"data.path: there is no folder {root}")
+        raise DataError(f"config.data.path: there is no folder {root}")
     folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
     if "train" not in folders:
         folders = {"train": root}
     files = {split: _pictures(folder) for split, folder in folders.items()}
     empty = [folders[split] for split, found in files.items() if not found]
     if empty:
-        raise DataError(f"data.path: no pictures in {empty[0]} ({', '.join(sorted(SUFFIXES))})")
+        raise DataError(f"config.data.path: no pictures in {empty[0]} ({', '.join(sorted(SUFFIXES))})")
     classes = tuple(
         sorted({name for split in files for file in files[split] if (name := _class(file, folders[split]))})
     )

@@ -46,7 +46,7 @@ def load(cfg: Config, seed: int) -> ExampleSet | TokenSet:
 
 def _read(path: Path) -> Arrays:
     if not path.is_file():
-        raise DataError(f"data.path: there is no file {path}")
+        raise DataError(f"config.data.path: there is no file {path}")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -66,7 +66,7 @@ def _splits(arrays: Arrays, names: tuple[str, ...]) -> dict[str, Arrays]:
 
 
 def _examples(cfg: Config, split: str, parts: Arrays) -> Arrays:
-    def expect(right: bool, name: str, what: str):
+    def expect(right: bool | np.bool, name: str, what: str):
         if not right:
             found = f"{parts[name].dtype} {list(parts[name].shape)}"
             raise DataError(f"{cfg.path}: {name} of {split}: expected {what}, found {found}")
@@ -85,7 +85,7 @@ def _examples(cfg: Config, split: str, parts: Arrays) -> Arrays:
         vector = parts["vector"]
         number = np.issubdtype(vector.dtype, np.floating) or np.issubdtype(vector.dtype, np.integer)
         expect(number and vector.ndim == 2 and vector.size > 0, "vector", "numbers [N, D]")
-        expect(bool(np.isfinite(vector).all()), "vector", "finite numbers")
+        expect(np.isfinite(vector).all(), "vector", "finite numbers")
         checked["vector"] = vector.astype(np.float32)
     return checked
 

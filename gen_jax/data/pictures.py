@@ -1,7 +1,7 @@
 """Sets of pictures read by index: resident where they fit, streamed where they do not."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
@@ -72,7 +72,7 @@ def resident_set(info: Info, found: dict[str, Arrays], source: Source, seed: int
     return ExampleSet(info, cut_arrays(found, source), seed)
 
 
-def streamed_set(info: Info, found: dict[str, RandomAccess], source: Source, seed: int) -> ExampleSet:
+def streamed_set(info: Info, found: Mapping[str, RandomAccess], source: Source, seed: int) -> ExampleSet:
     """Pictures read as they are needed, with the missing splits cut: the same batches as `resident_set` gives."""
     import grain
 

@@ -12,8 +12,13 @@ from gen_jax.errors import DataError
 def to_array(picture: Any, size: int, channels: int) -> np.ndarray:
     """The centre square of a Pillow picture as uint8 [size, size, channels]; grey for 1 channel, RGB for 3."""
     picture = ImageOps.exif_transpose(picture).convert("L" if channels == 1 else "RGB")
-    if picture.size != (size, size):
-        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+    width, height = picture.size
+    side = min(width, height)
+    if width != height:
+        left, top = (width - side) // 2, (height - side) // 2
+        picture = picture.crop((left, top, left + side, top + side))
+    if side != size:
+        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(picture).reshape(size, size, channels)
 
 

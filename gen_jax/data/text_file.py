@@ -31,9 +31,9 @@ def load(cfg: Config, seed: int) -> TokenSet:
     """The set, cut into splits: a folder by file, a file by place. `seed` is that of the training order."""
     path = Path(cfg.path).expanduser()
     if not path.exists():
-        raise DataError(f"data.path: there is no {path}")
+        raise DataError(f"config.data.path: there is no {path}")
     files = sorted(file for file in path.rglob(cfg.pattern) if file.is_file()) if path.is_dir() else [path]
     documents = [text for file in files if (text := read(file))]
     if not documents:
-        raise DataError(f"data.path: no text in {path} (pattern {cfg.pattern})")
+        raise DataError(f"config.data.path: no text in {path} (pattern {cfg.pattern})")
     return token_set({"train": documents}, cfg, seed)

@@ -122,7 +122,7 @@ def _images(
     shape = tuple(int(dim) for dim in feature["image"]["shape"].get("dimensions", (-1, -1, 3)))
     channels = shape[2] if shape[2] > 0 else 3
     if not cfg.size and min(shape) < 1:
-        raise ConfigError(f"data.size: expected the pixels a side, {cfg.name} has pictures of many sizes")
+        raise ConfigError(f"config.data.size: expected the pixels a side, {cfg.name} has pictures of many sizes")
     shape = (cfg.size, cfg.size, channels) if cfg.size else shape
     names = tuple(_class_names(folder, label)) if label else ()
     info = Info("image", shape, len(names), names)
@@ -212,10 +212,10 @@ def prepare(name: str, path: str = "", manual_dir: str = "") -> Path:
         raise ConfigError(f"tfds: no set is called {base!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(f"preparing {name} needs TensorFlow (reading it does not), run: pip install 'gen-jax[prepare]'")
-    options = {"manual_dir": Path(manual_dir).expanduser().resolve()} if manual_dir else {}
+    originals = Path(manual_dir).expanduser().resolve() if manual_dir else None
     try:
         builder = tfds.builder(name, data_dir=str(data_dir(path)), file_format="array_record")
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**options))
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=originals))
     except ImportError as error:
         missing = error.name or "a package that is not installed"
         raise DataError(f"preparing {name} needs {missing}, run: pip install 'gen-jax[prepare]'") from None

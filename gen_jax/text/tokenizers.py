@@ -5,7 +5,7 @@ import functools
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,8 @@ class CharTokenizer:
             )
         return ids
 
-    def decode(self, ids: Int[Any, " T"]) -> str:
+    def decode(self, ids: Any) -> str:
+        """The text of ids [T]."""
         return "".join(self.alphabet[i] for i in np.asarray(ids).tolist())
 
 
