@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 def get_config(arg=""):
     """`arg`: empty, `smoke`, or `k=NUMBER`."""
-    c = ConfigDict(dict(seed=0, total_steps=600_000, batch_size=100, steps_per_call=20, parallel="jit"))
-    c.log_every, c.eval_every, c.save_every = 1_000, 60_000, 60_000
+    c = ConfigDict(dict(seed=0, total_steps=720_000, batch_size=100, steps_per_call=20, parallel="jit"))
+    c.log_every, c.eval_every, c.save_every = 1_000, 72_000, 72_000
     c.data = dict(source="tfds", name="mnist", data_dir="", validation=0.0, order="permuted")
     c.model_name = "vae"
     c.model = dict(image=(28, 28, 1), net="mlp", widths=(200, 200), activation="tanh", latent=50, k=1)
