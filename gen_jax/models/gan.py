@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 from gen_jax import ops
 from gen_jax.errors import ConfigError
 from gen_jax.models.base import Batch, Optimiser, Terms
+from gen_jax.nets.mlp import MLP
 from gen_jax.sampling import SampleOptions
 from gen_jax.settings import NonNegative, Positive, Settings
 from gen_jax.state import Mean, Net, State
@@ -34,26 +35,23 @@ class Config(Settings):
     """
 
     data_dim: Positive = 2
-    latent: Positive = 2
+    latent: Positive = 16
     width: Positive = 128
     depth: Positive = 3
     loss: Literal["non_saturating", "wgan_gp"] = "wgan_gp"
-    penalty: NonNegative = 0.1
+    penalty: NonNegative = 1.0
     n_critic: Positive = 5
 
 
-class MLP(nn.Module):
-    """`depth` hidden layers of `width`, ReLU between them, a linear layer to `features`."""
+class Network(nn.Module):
+    """Hidden ReLU layers of `widths` and a linear layer to `features`."""
 
     features: int
-    width: int
-    depth: int
+    widths: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B F"]:
-        for _ in range(self.depth):
-            x = nn.relu(nn.Dense(self.width)(x))
-        return nn.Dense(self.features)(x)
+    def __call__(self, x: Float[Array, "B _"]) -> Float[Array, "B F"]:
+        return nn.Dense(self.features)(MLP(self.widths)(x))
 
 
 def logistic_critic(real: Float[Array, " B"], fake: Float[Array, " B"]) -> Float[Array, " B"]:
@@ -203,9 +201,10 @@ def _named(means: dict[str, Mean], net: str) -> dict[str, Mean]:
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> GAN:
     critic_loss, generator_loss = LOSSES[cfg.loss]
+    widths = (cfg.width,) * cfg.depth
     return GAN(
-        generator=MLP(cfg.data_dim, cfg.width, cfg.depth),
-        critic=MLP(1, cfg.width, cfg.depth),
+        generator=Network(cfg.data_dim, widths),
+        critic=Network(1, widths),
         gen_optimiser=txs["gen"],
         disc_optimiser=txs["disc"],
         latent=cfg.latent,
