@@ -1,0 +1,135 @@
+"""A recurrent language model (Graves 2013; Zaremba 2014 for the dropout) whose carry goes on from window to window."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from gen_jax import ops
+from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.nets.recurrent import LSTM
+from gen_jax.sampling import SampleOptions, sample_categorical
+from gen_jax.settings import Count, Fraction, Positive, Settings
+from gen_jax.state import Mean, PyTree, State
+
+
+class Config(Settings):
+    """The section `config.model`.
+
+    vocab: number of tokens; 256 for bytes.
+    embed: width of the token vectors.
+    width, layers: of the recurrent layers.
+    dropout: between layers, never along time.
+    start: the token that an empty prompt of `sample` stands for.
+    """
+
+    vocab: Positive = 256
+    embed: Positive = 64
+    width: Positive = 512
+    layers: Positive = 1
+    dropout: Fraction = 0.0
+    start: Count = 0
+
+
+class Network(nn.Module):
+    """Token vectors, LSTM layers, logits of the next token."""
+
+    vocab: int
+    embed: int
+    width: int
+    layers: int
+    dropout: float
+
+    @nn.compact
+    def __call__(
+        self, tokens: Int[Array, "B T"], carry: PyTree, *, train: bool = False
+    ) -> tuple[Float[Array, "B T V"], PyTree]:
+        """`carry` is a pair of [B, H] for each layer; returns logits and the carry after the last token."""
+        x = nn.Embed(self.vocab, self.embed)(tokens)
+        carries = []
+        for i in range(self.layers):
+            x, after = self._layer(x, carry[i], i, train)
+            carries.append(after)
+        return nn.Dense(self.vocab, name="logits")(x), tuple(carries)
+
+    def _layer(self, x, carry, i, train):
+        after, x = LSTM(self.width, name=f"lstm_{i}")(x, carry)
+        return nn.Dropout(self.dropout, deterministic=not train)(x), after
+
+
+def zero_rows(carry: PyTree, reset: Bool[Array, " B"]) -> PyTree:
+    """The carry [B, ...] with the rows to be reset at 0."""
+    return jax.tree.map(lambda x: jnp.where(reset[:, None], 0, x), carry)
+
+
+@dataclasses.dataclass(frozen=True)
+class LSTMModel(LossModel):
+    """Next-token prediction. Batches with `reset` [B] (streams) carry on; batches without start each window at 0."""
+
+    start: int = 0
+
+    def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
+        tokens = batch["tokens"][:1, :1]
+        return self.network.init(rng, tokens, self._zeros(1))
+
+    def init_carry(self, batch: Batch) -> PyTree:
+        """Zeros, a pair of [B, H] for each layer; None where the batches are no streams."""
+        return self._zeros(len(batch["tokens"])) if "reset" in batch else None
+
+    def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
+        """The next tokens' negative log-likelihood in nats a token, and how often the likeliest is right.
+
+        Rows of `batch["carry"]` go on, but for those that `batch["reset"]` names; without a carry, all start at 0.
+        """
+        inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
+        carry = batch.get("carry")
+        before = self._zeros(len(inputs)) if carry is None else zero_rows(carry, batch["reset"])
+        rngs = {"dropout": rng} if train else {}
+        logits, after = self.network.apply(variables, inputs, before, train=train, rngs=rngs)
+        counts = batch.get("mask", jnp.ones(targets.shape)).astype(jnp.float32)  # [B, T]
+        weight = counts.sum(axis=1)
+        nats = (optax.softmax_cross_entropy_with_integer_labels(logits, targets) * counts).sum(axis=1)
+        right = ((logits.argmax(axis=-1) == targets) * counts).sum(axis=1)
+        means = {
+            "loss": Mean(nats, weight),
+            "accuracy": Mean(right, weight),
+        }
+        return Terms(means, carry=None if carry is None else after)
+
+    def eval_carried(self, state: State, batch: Batch, carry: PyTree, rng: jax.Array) -> tuple[dict[str, Mean], PyTree]:
+        """`eval_step` that goes on from `carry`; returns the carry after this batch as well.
+
+        `eval_step` itself is the cold evaluation: every window starts from zeros.
+        """
+        keys = ops.row_keys(rng, batch["index"])
+        variables = state.nets["net"].averaged
+        terms = self.terms(variables, batch | {"carry": carry}, keys, step=state.step, train=False)
+        return {name: mean.where(batch["valid"]) for name, mean in terms.means.items()}, terms.carry
+
+    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Array:
+        """int32 [n, options.length]: what follows `options.prompt`, at `options.temperature` (0 = the likeliest)."""
+        variables = state.nets["net"].averaged
+        prompt = jnp.asarray(options.prompt or (self.start,), jnp.int32)
+        rows = jnp.broadcast_to(prompt, (n, len(prompt)))
+        logits, carry = self.network.apply(variables, rows, self._zeros(n))
+
+        def step(carry, key):
+            logits, carry = carry
+            token = sample_categorical(key, logits, options.temperature)  # [n]
+            logits, carry = self.network.apply(variables, token[:, None], carry)
+            return (logits[:, 0], carry), token
+
+        _, tokens = jax.lax.scan(step, (logits[:, -1], carry), jax.random.split(rng, options.length))
+        return tokens.T.astype(jnp.int32)
+
+    def _zeros(self, rows: int) -> PyTree:
+        shape = (rows, self.network.width)
+        return tuple((jnp.zeros(shape), jnp.zeros(shape)) for _ in range(self.network.layers))
+
+
+def from_config(cfg: Config, txs: dict[str, Optimiser]) -> LSTMModel:
+    network = Network(cfg.vocab, cfg.embed, cfg.width, cfg.layers, cfg.dropout)
+    return LSTMModel(network, txs["net"], start=cfg.start)
