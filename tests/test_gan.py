@@ -79,7 +79,7 @@ def test_a_train_step_is_its_parts_written_out():
 
 def test_batch_that_does_not_divide_is_refused():
     model, _, state = start(n_critic=3)
-    with pytest.raises(ConfigError, match="multiple of model.n_critic = 3, got 7"):
+    with pytest.raises(ConfigError, match=r"multiple of model\.n_critic = 3, got 7"):
         model.train_step(state, batch_of(7), ROOT)
 
 

@@ -1,0 +1,37 @@
+"""Wasserstein GAN with gradient penalty on a ring of 8 Gaussians (radius 2, sigma 0.02), 5 critic updates a step.
+
+`gen-jax train --config=experiments/gan/ring.py --workdir=runs/gan_ring` (`:loss=non_saturating` for the logistic loss)
+__ min on 2 cores: _ of 8 modes, __ % of samples within 3 sigma of one (of true samples, 98.9 %).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=""):
+    """`arg`: empty, `smoke`, or `loss=NAME`."""
+    n_critic, critic_batch, total_steps = 5, 256, 12_000
+    c = ConfigDict(dict(seed=0, total_steps=total_steps, batch_size=n_critic * critic_batch, parallel="jit"))
+    c.steps_per_call, c.log_every, c.eval_every, c.save_every = 20, 200, 2_000, 4_000
+    c.data = dict(source="ring", modes=8, radius=2.0, sigma=0.02, examples=100_000, order="permuted")
+    c.model_name = "gan"
+    c.model = dict(data_dim=2, latent=16, width=128, depth=3, loss="wgan_gp", penalty=1.0, n_critic=n_critic)
+    adam = dict(name="adam", lr=1e-3, b1=0.0, b2=0.9, schedule="cosine")
+    c.optim = dict(gen=dict(adam, ema=0.995), disc=dict(adam, decay_steps=n_critic * total_steps))
+    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
+    c.eval_batch_size = 1_000
+    c.evals = dict(
+        modes=dict(type="modes", split="test", modes=8, radius=2.0, sigma=0.02, n=2_500),
+        critic=dict(type="mean", split="test"),
+    )
+    if arg.startswith("loss="):
+        c.model.loss = arg[5:]
+    return smoke(c) if arg == "smoke" else c
+
+
+def smoke(c):
+    """Seconds on any machine."""
+    c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 40, 2, 64
+    c.log_every, c.eval_every, c.save_every = 4, 8, 8
+    c.data.examples, c.model.width, c.model.depth, c.optim.disc.decay_steps = 1_000, 16, 1, 40
+    c.evals.modes.n = 100
+    return c
