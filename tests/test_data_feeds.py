@@ -52,9 +52,9 @@ def test_each_example_once_an_epoch(n, batch_size, seed):
 
 
 def test_epochs_and_seeds_have_other_orders():
-    first, second = (feeds.permutation(3, epoch, N).tolist() for epoch in (0, 1))
-    assert first != second
-    assert first != feeds.permutation(4, 0, N).tolist()
+    first, second = (examples(seed=3).train_feed(N).rows(step)["index"].tolist() for step in (0, 1))
+    other = examples(seed=4).train_feed(N).rows(0)["index"].tolist()
+    assert first != second and first != other and first != list(range(N))
 
 
 @pytest.mark.parametrize("name", FEEDS)
