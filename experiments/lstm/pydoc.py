@@ -19,7 +19,7 @@ def get_config(arg=""):
     c.eval_batch_size = 64
     c.evals = dict(
         carried=dict(type="mean", split="test", carried=True),
-        cold=dict(type="mean", split="test"),
+        cold=dict(type="mean", split="test", prefix="cold_"),
         text=dict(type="text", split="test", prompt="class ", n=2, length=400, temperature=0.7),
     )
     return smoke(c) if arg == "smoke" else c
