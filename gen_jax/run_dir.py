@@ -125,6 +125,10 @@ class RunDir:
         """STATUS.json, or {} before the first one."""
         return json.loads(self.status_file.read_text()) if self.status_file.exists() else {}
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, oldest first."""
+        return [json.loads(line) for line in self.metrics.read_text().splitlines()] if self.metrics.exists() else []
+
     def truncate_after(self, step: int) -> None:
         """Cuts the rows of metrics.jsonl and perf.jsonl beyond `step`, and a last line that a kill tore.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 
 import jax
@@ -25,7 +26,10 @@ def polled() -> Iterator[Callable[[], type[RunError] | None]]:
             raise KeyboardInterrupt
         seen.append(number)
 
-    before = {number: signal.signal(number, note) for number in _ERRORS}
+    # only the main thread may set handlers; with several processes SIGTERM is jax's own
+    mine = threading.current_thread() is threading.main_thread()
+    numbers = [n for n in _ERRORS if mine and (n != signal.SIGTERM or jax.process_count() == 1)]
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield lambda: _ERRORS[signal.Signals(seen[0])] if seen else None
     finally:

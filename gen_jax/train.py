@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from gen_jax import config as configs
-from gen_jax import flops, optim, sharding, signals
+from gen_jax import flops, optim, pictures, sharding, signals
 from gen_jax.checkpoint import Checkpoints, load_into
 from gen_jax.errors import Interrupted, NonFiniteError, Preempted, RunError
 from gen_jax.log import Writer
@@ -109,6 +109,7 @@ class _Loop:
             ):
                 self.run_dir.write_status("running", self.step)
                 self._steps()
+                self._draw_curves()
             self.checkpoints.wait()
             ended = "done"
         except (Preempted, Interrupted) as error:
@@ -233,6 +234,13 @@ class _Loop:
             return
         self.checkpoints.save(self.step, self.program.leave(self.state), dataclasses.asdict(self.journal))
         self.timer.skip()
+
+    def _draw_curves(self) -> None:
+        """The losses over the whole run as one picture."""
+        rows = self.run_dir.rows()
+        losses = {tag: None for row in rows for tag in row if tag.endswith("loss")}
+        if losses:
+            self.writer.write_images(self.step, {"curves": pictures.curves(rows, tuple(losses))})
 
     def _trace(self) -> None:
         """Starts and ends the profiler's trace around the steps that the config names."""

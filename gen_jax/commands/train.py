@@ -1,11 +1,9 @@
 """`gen-jax train --config=FILE.py[:arg] --workdir=DIR [--config.key=value ...]`."""
 
 import argparse
-import json
-
-from etils import epath
 
 from gen_jax import config
+from gen_jax.run_dir import RunDir
 from gen_jax.train import train
 
 
@@ -18,20 +16,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
     experiment = config.load(args.config, overrides)
     train(experiment, args.workdir)
-    print(summary(epath.Path(args.workdir)))
+    print(summary(RunDir(args.workdir), args.workdir))
 
 
-def summary(workdir: epath.Path) -> str:
+def summary(run: RunDir, name: str) -> str:
     """The last evaluation, the latest pictures and the TensorBoard command of a finished run."""
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rows = run.rows()
     evaluated = [row for row in rows if any(not key.startswith(("train/", "step")) for key in row)]
-    lines = [f"done: {workdir} is trained to step {rows[-1]['step']}"]
+    lines = [f"done: {name} is trained to step {rows[-1]['step']}"]
     if evaluated:
         last = evaluated[-1]
         lines += [f"  {k} {v:.6g}" for k, v in last.items() if not k.startswith(("train/", "step"))]
     latest: dict[str, str] = {}
-    for path in sorted((workdir / "samples").glob("*.png")):
+    for path in sorted(run.samples.glob("*.png")):
         latest[path.name.rsplit("_", 1)[0]] = str(path)
     if latest:
         lines += ["pictures:", *(f"  {path}" for path in latest.values())]
-    return "\n".join([*lines, f"curves: tensorboard --logdir={workdir / 'tb'}"])
+    return "\n".join([*lines, f"curves: tensorboard --logdir={name}"])

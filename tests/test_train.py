@@ -1,0 +1,188 @@
+"""The loop: resumed equals uninterrupted, signals, guards, early stop, no recompilation, no host read between logs."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from gen_jax import config
+from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted
+from gen_jax.program import Program
+from gen_jax.run_dir import RunDir
+from gen_jax.train import train
+
+DIGITS = "experiments/vae/digits.py:smoke"
+
+
+def digits(*flags):
+    return config.load(DIGITS, [f"--config.{flag}" for flag in flags])
+
+
+LONG = ("total_steps=24", "log_every=4", "eval_every=8", "save_every=6")
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def signal_at(monkeypatch, where, step, number=signal.SIGTERM):
+    """Sends this process a signal when `Program.<where>` is called the `step`-th time."""
+    original, calls = getattr(Program, where), []
+
+    def wrapper(self, *args):
+        calls.append(args)
+        if len(calls) == step:
+            os.kill(os.getpid(), number)
+        return original(self, *args)
+
+    monkeypatch.setattr(Program, where, wrapper)
+
+
+@pytest.mark.parametrize(("where", "count"), [("step", 1), ("step", 5), ("step", 12), ("batches", 3), ("batches", 5)])
+def test_preempted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, where, count):
+    whole = train(digits(*LONG), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        signal_at(patch, where, count)
+        with pytest.raises(Preempted, match="stopped"):
+            train(digits(*LONG), tmp_path / "cut")
+    assert RunDir(tmp_path / "cut").status()["state"] == "preempted"
+    resumed = train(digits(*LONG), tmp_path / "cut")
+    same(whole, resumed)
+    assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert RunDir(tmp_path / "cut").status()["state"] == "done"
+
+
+def test_ctrl_c_saves_too(tmp_path, monkeypatch):
+    signal_at(monkeypatch, "step", 2, signal.SIGINT)
+    with pytest.raises(Interrupted):
+        train(digits(*LONG), tmp_path / "run")
+    assert RunDir(tmp_path / "run").status() | {"time": 0} == {"state": "interrupted", "step": 4, "time": 0}
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    train(digits(), tmp_path / "run")
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    train(digits(), tmp_path / "run")
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+
+
+def test_another_config_in_the_same_workdir_is_refused(tmp_path):
+    train(digits(), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"seed was 0, is now 1"):
+        train(digits("seed=1"), tmp_path / "run")
+    assert int(train(digits("total_steps=12"), tmp_path / "run").step) == 12
+
+
+def test_the_guard_names_the_step(tmp_path):
+    flags = ("optim.net.name=sgd", "optim.net.lr=1e20", "optim.net.warmup=0", "optim.net.schedule=constant")
+    with pytest.raises(NonFiniteError) as alone:
+        train(digits(*flags, "steps_per_call=1", "log_every=1"), tmp_path / "alone")
+    with pytest.raises(NonFiniteError) as together:
+        train(digits(*flags, "steps_per_call=4", "log_every=8"), tmp_path / "together")
+    assert str(alone.value) == str(together.value)
+    assert "at step 2" in str(alone.value)
+    assert RunDir(tmp_path / "alone").status()["state"] == "failed"
+
+
+def test_stops_early_and_keeps_the_best(tmp_path):
+    flags = ("total_steps=40", "eval_every=4", "save_every=0", "best.metric=test/loss", "best.patience=2")
+    experiment = digits(*flags, "optim.net.lr=1e-9", "optim.net.warmup=0", "best.mode=max")
+    state = train(experiment, tmp_path / "run")
+    rows = RunDir(tmp_path / "run").rows()
+    values = {row["step"]: row["test/loss"] for row in rows if "test/loss" in row}
+    assert int(state.step) < 40
+    best = max(values, key=values.get)
+    assert int(state.step) - best == 8
+    assert (tmp_path / f"run/checkpoints/{best}").is_dir()
+    assert "test/log_likelihood" in rows[-1]  # what runs at the end runs at an early end too
+
+
+def test_metrics_do_not_depend_on_steps_per_call(tmp_path):
+    train(digits("steps_per_call=1"), tmp_path / "one")
+    train(digits("steps_per_call=4"), tmp_path / "four")
+    one, four = ([json.loads(x) for x in (tmp_path / n / "metrics.jsonl").open()] for n in ("one", "four"))
+    for a, b in zip(one, four, strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+class Watched:
+    """An array that counts its readings."""
+
+    def __init__(self, array, reads):
+        self.array, self.reads = array, reads
+
+    def __array__(self, *args, **kwargs):
+        self.reads.append(1)
+        return np.asarray(self.array)
+
+
+def watch(monkeypatch):
+    """Counts at each dispatch how often step results were read on the host."""
+    step, leave, reads, seen = Program.step, Program.leave, [], {}
+
+    def unwatched(tree):
+        return jax.tree.map(lambda x: x.array if isinstance(x, Watched) else x, tree)
+
+    def watched_step(self, state, number):
+        seen[number] = len(reads)
+        return jax.tree.map(lambda x: Watched(x, reads), step(self, unwatched(state), number))
+
+    monkeypatch.setattr(Program, "step", watched_step)
+    monkeypatch.setattr(Program, "leave", lambda self, state: leave(self, unwatched(state)))
+    return seen
+
+
+def test_the_loop_reads_nothing_between_logs(tmp_path, monkeypatch):
+    seen = watch(monkeypatch)
+    train(digits(*LONG, "log_every=8", "save_every=0"), tmp_path / "run")
+    assert seen[0] == seen[2] == seen[4] == seen[6] == 0
+    assert seen[8] == seen[10] == seen[14] > 0
+
+
+def test_the_watch_sees_a_read(tmp_path, monkeypatch):
+    """The test above can fail: logging each step reads each step."""
+    seen = watch(monkeypatch)
+    train(digits(*LONG, "log_every=2", "save_every=0"), tmp_path / "run")
+    assert seen[2] < seen[4] < seen[6]
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """Program.step number -> compilations until it was called."""
+    count, seen, step = [], {}, Program.step
+
+    def listen(event, _, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            count.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+
+    def counted(self, state, number):
+        seen[number] = len(count)
+        return step(self, state, number)
+
+    monkeypatch.setattr(Program, "step", counted)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_nothing_compiles_after_the_first_round(tmp_path, compilations):
+    """Logs, evaluations and saves included: what compiles, compiles in the first period."""
+    train(digits("total_steps=48", "log_every=4", "eval_every=8", "save_every=8"), tmp_path / "run")
+    assert compilations[0] < compilations[2]
+    assert compilations[2] == compilations[4]
+    assert compilations[16] == compilations[46]
+
+
+def test_the_count_sees_a_recompilation(tmp_path, compilations, monkeypatch):
+    """The test above can fail: rows of another shape compile again."""
+    rows = Program.rows
+    monkeypatch.setattr(
+        Program, "rows", lambda self, step: jax.tree.map(lambda x: x[:, : 16 - 8 * (step > 8)], rows(self, step))
+    )
+    train(digits("total_steps=16", "log_every=16", "eval_every=0", "save_every=0"), tmp_path / "run")
+    assert compilations[14] > compilations[8]
