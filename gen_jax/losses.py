@@ -24,9 +24,7 @@ def bernoulli_log_prob(logits: Float[Array, "..."], x: Float[Array, "..."], even
 
     For x strictly between 0 and 1 it is minus the cross-entropy to Bernoulli(x): not a normalised likelihood.
     """
-    # log(1 + exp(logits)), written out: half the time of jax.nn.softplus, whose infinite cases do not arise here
-    softplus = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    return _per_example(x * logits - softplus, event)
+    return _per_example(x * logits - jax.nn.softplus(logits), event)
 
 
 def gaussian_log_prob(
