@@ -1,0 +1,33 @@
+"""A linear VAE on the embedded digits, whose optimum is probabilistic PCA (Tipping & Bishop 1999; Lucas et al. 2019).
+
+`gen-jax train --config=experiments/vae/digits_ppca.py --workdir=runs/vae_digits_ppca`
+__ s on 2 cores: log-likelihood of the training split __.__ nats, ELBO __.__; closed form of PPCA __.__.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=""):
+    """`arg`: empty or `smoke`."""
+    c = ConfigDict(dict(seed=0, total_steps=20_000, batch_size=256, steps_per_call=20, parallel="jit"))
+    c.log_every, c.eval_every, c.save_every = 200, 5_000, 5_000
+    c.data = dict(source="digits", order="permuted")
+    c.model_name = "vae"
+    c.model = dict(image=(8, 8, 1), net="linear", widths=(), latent=10, likelihood="gaussian")
+    c.optim = dict(net=dict(name="adam", lr=5e-3, schedule="cosine", warmup=0, ema=0.999))
+    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
+    c.eval_batch_size = 256
+    c.evals = dict(
+        train=dict(type="mean", split="train"),
+        elbo=dict(type="mean", split="test"),
+        log_likelihood=dict(type="log_likelihood", split="train", num_samples=200, when="end"),
+    )
+    return smoke(c) if arg == "smoke" else c
+
+
+def smoke(c):
+    """Seconds on any machine."""
+    c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 16, 2, 64
+    c.log_every, c.eval_every, c.save_every = 4, 8, 8
+    c.model.latent, c.evals.log_likelihood.num_samples = 3, 10
+    return c

@@ -1,0 +1,38 @@
+"""Convolutional VAE on dynamically binarised MNIST.
+
+`gen-jax train --config=experiments/vae/mnist.py --workdir=runs/vae_mnist`
+__ min on 2 cores: test ELBO -__.__ nats, log-likelihood -__.__ (128 samples).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=""):
+    """`arg`: empty or `smoke`."""
+    c = ConfigDict(dict(seed=0, total_steps=20_000, batch_size=128, steps_per_call=10, parallel="jit"))
+    c.log_every, c.eval_every, c.save_every = 200, 5_000, 5_000
+    c.data = dict(source="tfds", name="mnist", data_dir="", order="permuted")
+    c.model_name = "vae"
+    c.model = dict(image=(28, 28, 1), net="conv", widths=(32, 64), latent=32, likelihood="bernoulli")
+    c.optim = dict(net=dict(name="adam", lr=1e-3, schedule="cosine", warmup=500, ema=0.999))
+    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
+    c.eval_batch_size = 128
+    c.evals = dict(
+        val=dict(type="mean", split="validation"),
+        elbo=dict(type="mean", split="test"),
+        # one chunk of samples for each batch: convolutions are slow inside a loop on CPU
+        log_likelihood=dict(type="log_likelihood", split="test", num_samples=128, max_examples=1_280, when="end"),
+        active_units=dict(type="active_units", split="test"),
+        pictures=dict(type="pictures", split="test", kinds=("reconstruction", "samples", "interpolation", "traversal")),
+    )
+    return smoke(c) if arg == "smoke" else c
+
+
+def smoke(c):
+    """Seconds on any machine."""
+    c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 4, 16, 2, 64
+    c.log_every, c.eval_every, c.save_every = 2, 4, 4
+    c.data = dict(source="digits", size=28)
+    c.model.widths, c.model.latent = (4, 8), 4
+    c.evals.log_likelihood.num_samples, c.evals.log_likelihood.max_examples = 8, 64
+    return c
