@@ -1,6 +1,7 @@
 """The VAE against what is known exactly: closed forms, bounds, keys, schedules."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +117,7 @@ def test_bound_with_one_sample_is_the_elbo_and_more_samples_tighten_it(plain):
     elbo = np.mean([eval_step(state, batch, jax.random.key(i))["elbo"].total.mean() for i in range(200)])
     bounds = [bound(k) for k in (1, 4, 16)]
     assert abs(bounds[0][0] - elbo) < 5 * bounds[0][1]
-    for (low, low_error), (high, high_error) in zip(bounds, bounds[1:], strict=False):
+    for (low, low_error), (high, high_error) in itertools.pairwise(bounds):
         assert high - low > 3 * (low_error + high_error)
 
 
@@ -242,7 +243,7 @@ def test_averaged_weights_are_what_evaluation_reads(plain):
     ids=str,
 )
 def test_contradictions_are_refused(fields):
-    with pytest.raises(ValueError, match="expected|Input should"):
+    with pytest.raises(ValueError, match=r"expected|Input should"):
         vae.Config(**(SMALL | fields))
 
 
@@ -251,7 +252,7 @@ def test_contradictions_are_refused(fields):
 
 def ppca_log_likelihood(x, latent):
     """The mean log N(x; b, W W' + scale^2 I) at its maximum over W, b and scale, nats (Tipping & Bishop 1999)."""
-    n, d = x.shape
+    d = x.shape[1]
     eigenvalues = np.linalg.eigvalsh(np.cov(x.T, bias=True))[::-1]
     variance = eigenvalues[latent:].mean()
     log_det = np.log(eigenvalues[:latent]).sum() + (d - latent) * np.log(variance)

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 def get_config(arg=""):
     """`arg`: empty or `smoke`."""
-    c = ConfigDict(dict(seed=0, total_steps=20_000, batch_size=128, steps_per_call=20, parallel="jit"))
-    c.log_every, c.eval_every, c.save_every = 200, 5_000, 5_000
+    c = ConfigDict(dict(seed=0, total_steps=12_000, batch_size=128, steps_per_call=20, parallel="jit"))
+    c.log_every, c.eval_every, c.save_every = 200, 4_000, 4_000
     c.data = dict(source="digits", order="permuted")
     c.model_name = "vae"
     c.model = dict(image=(8, 8, 1), net="mlp", widths=(256, 256), activation="gelu", latent=16, likelihood="bernoulli")
