@@ -10,12 +10,12 @@ from ml_collections import ConfigDict
 def get_config(arg=""):
     """`arg`: empty, `smoke`, or `run=DIR` of the first stage."""
     run = arg[4:] if arg.startswith("run=") else "runs/vqvae_digits"
-    c = ConfigDict(dict(seed=0, total_steps=2_000, batch_size=64, steps_per_call=10, parallel="jit"))
+    c = ConfigDict(dict(seed=0, total_steps=5_000, batch_size=64, steps_per_call=10, parallel="jit"))
     c.log_every, c.eval_every, c.save_every = 100, 1_000, 1_000
     c.data = dict(source="digits", order="permuted")
     c.model_name = "code_prior"
     first = dict(image=(8, 8, 1), widths=(64,), codes=64, code_width=16, commitment=0.25, variance=0.1)
-    c.model = dict(first_stage=first, width=64, layers=3, heads=4, dropout=0.3, num_classes=10)
+    c.model = dict(first_stage=first, width=96, layers=3, heads=4, dropout=0.2, num_classes=10)
     c.init_from = dict(workdir=run, step="latest", nets=dict(first_stage="net"), allow=())
     c.optim = dict(
         net=dict(name="adamw", lr=1e-3, schedule="cosine", warmup=100, weight_decay=0.01, clip=1.0, ema=0.995)

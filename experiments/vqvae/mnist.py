@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 def get_config(arg=""):
     """`arg`: empty or `smoke`."""
-    c = ConfigDict(dict(seed=0, total_steps=6_000, batch_size=128, steps_per_call=2, parallel="jit"))
+    c = ConfigDict(dict(seed=0, total_steps=4_000, batch_size=128, steps_per_call=2, parallel="jit"))
     c.log_every, c.eval_every, c.save_every = 100, 2_000, 2_000
     c.data = dict(source="tfds", name="mnist", data_dir="", order="permuted")
     c.model_name = "vqvae"
