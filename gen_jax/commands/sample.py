@@ -16,6 +16,7 @@ from etils import epath
 from gen_jax import pictures
 from gen_jax.commands import restored
 from gen_jax.errors import ConfigError
+from gen_jax.models.base import Samples
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir, write_atomic
 from gen_jax.sampling import SampleOptions
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
             raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
     run_dir = RunDir(args.workdir)
     program = Program(restored.experiment_of(run_dir))
+    if not isinstance(program.model, Samples):
+        raise ConfigError(f"config.model_name: expected a model that samples; {program.experiment.model_name} does not")
     options = _options(args, program)
     step, state = restored.restore(program, run_dir, args.step)
     folder = epath.Path(args.out) if args.out else run_dir.samples

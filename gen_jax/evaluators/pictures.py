@@ -72,7 +72,7 @@ def _missing(kind: Kind, context: base.Context) -> str:
         return f"images, the data are {info.kind} of shape {info.shape}"
     needs = {
         "reconstruction": (rebuilds, "reconstructs"),
-        "samples": (hasattr(model, "sample"), "samples"),
+        "samples": (isinstance(model, models.Samples), "samples"),
         "interpolation": (vectors and decodes, "encodes to vectors and decodes"),
         "traversal": (vectors and decodes, "encodes to vectors and decodes"),
         "scatter": (vectors, "encodes to vectors"),

@@ -7,6 +7,7 @@ import numpy as np
 
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators import base
+from gen_jax.models import base as models
 from gen_jax.sampling import SampleOptions
 from gen_jax.settings import Positive, PositiveFloat
 from gen_jax.state import State
@@ -33,7 +34,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     encode, decode = context.encode_text, context.decode_text
     if decode is None:
         raise ConfigError(f"evals: text: expected data with a tokeniser, they are {context.info.kind}")
-    base.require(hasattr(context.model, "sample"), "text", f"a model that samples, not {type(context.model).__name__}")
+    samples = isinstance(context.model, models.Samples)
+    base.require(samples, "text", f"a model that samples, not {type(context.model).__name__}")
     base.require(not cfg.prompt or encode is not None, "text: prompt", "a tokeniser that encodes")
     prompt = tuple(int(i) for i in encode(cfg.prompt)) if cfg.prompt and encode else ()
     options = SampleOptions(temperature=cfg.temperature, length=cfg.length, prompt=prompt)

@@ -28,7 +28,6 @@ class Model(Protocol):
     def init(self, rng: jax.Array, batch: Batch) -> State: ...
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]: ...
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]: ...
-    def sample(self, state: State, rng: jax.Array, n: int, options: Any) -> Any: ...
 
 
 @flax.struct.dataclass
@@ -89,14 +88,14 @@ class Gradients:
             grads, terms = grad_fn(loss_fn, params, stats, micro, key)
             return (jax.tree.map(jnp.add, sums, (grads, terms.means)), terms.stats), terms.carry
 
-        shapes = jax.eval_shape(lambda: body_shapes(grad_fn, loss_fn, params, stats, batches, rng))
+        shapes = jax.eval_shape(lambda: _body_shapes(grad_fn, loss_fn, params, stats, batches, rng))
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         ((grads, means), stats), carry = ops.scan(body, (zeros, stats), (batches, jax.random.split(rng, m)))
         carry = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), carry)
         return grads, Terms(means, stats, carry)
 
 
-def body_shapes(grad_fn, loss_fn, params, stats, batches, rng):
+def _body_shapes(grad_fn, loss_fn, params, stats, batches, rng):
     """Gradients and means of the first micro-batch: what the sums of the others start from."""
     grads, terms = grad_fn(loss_fn, params, stats, jax.tree.map(lambda x: x[0], batches), rng)
     return grads, terms.means
@@ -206,6 +205,13 @@ class LossModel:
         keys = ops.row_keys(rng, batch["index"])
         terms = self.terms(state.nets["net"].averaged, batch, keys, step=state.step, train=False)
         return {name: mean.where(batch["valid"]) for name, mean in terms.means.items()}
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """Draws: uint8 images [n, H, W, C], float32 vectors [n, D] or int32 tokens [n, T]; options: SampleOptions."""
+
+    def sample(self, state: State, rng: jax.Array, n: int, options: Any) -> Any: ...
 
 
 @runtime_checkable

@@ -262,9 +262,6 @@ class Autoencoder(LossModel):
         """Expected pixels at the posterior mean."""
         return self.decode(state, self.encode(state, batch), self._label(batch))
 
-    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> jax.Array:
-        raise ConfigError("model.kind: expected 'vae'; an autoencoder has no distribution of latents to sample from")
-
     def _label(self, batch):
         return batch["label"] if self.num_classes else None
 

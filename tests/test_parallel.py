@@ -1,0 +1,123 @@
+"""One device equals eight, pmap equals jit where there is no noise, and a checkpoint moves between device counts."""
+
+import jax
+import numpy as np
+import pytest
+from members import SMALLEST, smoke
+
+from gen_jax.checkpoint import Checkpoints
+from gen_jax.errors import ConfigError
+from gen_jax.models.base import Terms
+from gen_jax.program import Program
+from gen_jax.state import Mean
+
+
+def program(path, *flags, devices=1, fsdp=False):
+    experiment = smoke(path, "steps_per_call=1", *flags, devices=devices)
+    rules = ((".*", "fsdp"),) if fsdp else ((".*", "replicate"),)
+    return Program(experiment.model_copy(update={"sharding": rules}))
+
+
+def losses(program, steps=10):
+    state, seen = program.enter(program.init()), []
+    for step in range(steps):
+        state, metrics = program.step(state, step)
+        seen.append({name: float(m.total[0] / m.weight[0]) for name, m in jax.device_get(metrics).items()})
+    return seen, program.leave(state)
+
+
+def sgd(path, **kwargs):
+    """One step of SGD with rate 1 moves the parameters by their gradient."""
+    names = Program(smoke(path)).optimisers
+    flags = [
+        f"optim.{n}.{k}" for n in names for k in ("name=sgd", "lr=1.0", "schedule=constant", "warmup=0", "clip=0.0")
+    ]
+    return program(path, *flags, **kwargs)
+
+
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+def test_one_device_equals_eight_with_fsdp(name):
+    path = SMALLEST[name]
+    one, eight = sgd(path), sgd(path, devices=8, fsdp=True)
+    assert any("data" in str(s.spec) for s in jax.tree.leaves(eight.shardings.nets))
+    start = one.init()
+    first = jax.tree.map(np.asarray, start.nets)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(eight.init().nets), strict=True):
+        np.testing.assert_array_equal(a, b)
+    (_, here), (_, there) = losses(one, 1), losses(eight, 1)
+    for net in first:
+        moved = [
+            jax.tree.map(lambda new, old: np.asarray(new) - old, s.nets[net].params, first[net].params)
+            for s in (here, there)
+        ]
+        scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(moved[0])) or 1.0
+        for a, b in zip(*map(jax.tree.leaves, moved), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5 * scale)
+    few, many = losses(program(path))[0], losses(program(path, devices=8, fsdp=True))[0]
+    for a, b in zip(few, many, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+
+
+def test_pmap_equals_jit_where_there_is_no_noise():
+    flags = ("model.kind=ae", "model.likelihood=gaussian")
+    jit, _ = losses(program(SMALLEST["vae"], *flags, devices=8))
+    pmap, _ = losses(program(SMALLEST["vae"], *flags, "parallel=pmap", devices=8))
+    for a, b in zip(jit, pmap, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_pmap_with_noise_equals_the_shards_written_out():
+    """Each shard's key is the step's with its number folded in; totals and weights are added before the division."""
+    pmapped = program(SMALLEST["vae"], "parallel=pmap", devices=8)
+    seen, _ = losses(pmapped, 1)
+    plain = program(SMALLEST["vae"], devices=1)
+    state = plain.init()
+    batch = plain.feed.assemble(plain.feed.resident, plain.feed.rows(0))
+    total = weight = 0.0
+    for i in range(8):
+        shard = jax.tree.map(lambda x, i=i: x[2 * i : 2 * i + 2], batch)
+        rng = jax.random.fold_in(jax.random.fold_in(plain.train_key, i), 0)
+        terms = plain.model.terms(state.nets["net"].variables, shard, rng, step=state.step, train=True)
+        assert isinstance(terms, Terms) and isinstance(terms.means["loss"], Mean)
+        total += float(terms.means["loss"].total.sum())
+        weight += float(terms.means["loss"].weight.sum())
+    assert seen[0]["loss"] == pytest.approx(total / weight, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vqvae", "lstm"])
+def test_pmap_is_refused_where_state_mixes_rows(name):
+    with pytest.raises(ConfigError, match=r"config\.parallel: pmap does not fit a model whose state mixes rows"):
+        program(SMALLEST[name], "parallel=pmap", devices=8)
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused():
+    with pytest.raises(ConfigError, match=r"config\.batch_size: expected a multiple of 8"):
+        program(SMALLEST["vae"], "batch_size=12", devices=8)
+    with pytest.raises(ConfigError, match=r"config\.mesh: expected data x model to fit 8 devices"):
+        program(SMALLEST["vae"], devices=16)
+
+
+@pytest.mark.parametrize("devices", [4, 1])
+def test_saved_on_eight_restored_on_fewer(tmp_path, devices):
+    eight, fewer = (program(SMALLEST["vae"], devices=n, fsdp=True) for n in (8, devices))
+    _, state = losses(eight, 2)
+    with Checkpoints(tmp_path / "checkpoints", keep=1, hash_limit_mb=100) as checkpoints:
+        checkpoints.save(2, state, {})
+        checkpoints.wait()
+        _, restored, _ = checkpoints.restore(fewer.abstract)
+    assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(restored)} == {devices}
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), state, restored)
+
+
+def test_the_step_of_a_data_parallel_model_only_reduces_gradients():
+    """The compiled program of 8 replicated devices holds all-reduces and no gathers of parameters."""
+    eight = program(SMALLEST["vae"], devices=8)
+    text = eight.compiled_step.lower(eight.init(), eight.resident, eight.rows(0)).compile().as_text()
+    assert "all-reduce" in text
+    assert "all-gather" not in text and "all-to-all" not in text
+
+
+def test_no_parameter_is_born_whole_on_one_device():
+    eight = program(SMALLEST["vae"], devices=8, fsdp=True)
+    kernel = eight.init().nets["net"].params["encoder"]["MLP_0"]["Dense_0"]["kernel"]
+    assert {s.data.size for s in kernel.addressable_shards} == {kernel.size // 8}
