@@ -1,6 +1,7 @@
 """The second stage of a VQ-VAE: an autoregressive Transformer over the grid of codes, row by row; it draws samples."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -102,7 +103,7 @@ class CodePrior(LossModel):
         codes = batch["codes"].reshape(len(batch["codes"]), -1)  # [B, N]
         label = batch["label"] if self.num_classes else jnp.zeros(len(codes), jnp.int32)
         rngs = {"dropout": rng} if train else {}
-        logits = self.network.apply(variables, codes, label, train=train, rngs=rngs)
+        logits: Any = self.network.apply(variables, codes, label, train=train, rngs=rngs)
         weight = jnp.full(len(codes), codes.shape[1], jnp.float32)
         right = (logits.argmax(axis=-1) == codes).sum(axis=1).astype(jnp.float32)
         nats = losses.cross_entropy(logits, codes).sum(axis=1)
@@ -122,8 +123,8 @@ class CodePrior(LossModel):
 
         def step(codes, xs):
             i, key = xs
-            logits = self.network.apply(variables, codes, label)[:, i]
-            return codes.at[:, i].set(sample_categorical(key, logits, options.temperature)), None
+            logits: Any = self.network.apply(variables, codes, label)  # [n, N, K]
+            return codes.at[:, i].set(sample_categorical(key, logits[:, i], options.temperature)), None
 
         # what lies after position i has no influence on its logits, so the row can start as zeros
         start = jnp.zeros((n, h * w), jnp.int32)

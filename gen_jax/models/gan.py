@@ -165,7 +165,7 @@ class GAN:
           rng: one key, or one a row [B].
         """
         noise_rng, mix_rng = ops.split(rng, 2)
-        fake = self.generator.apply(gen, self._noise(noise_rng, len(real)))
+        fake: Any = self.generator.apply(gen, self._noise(noise_rng, len(real)))
         real_logits, fake_logits = self._logits(disc, real), self._logits(disc, fake)
         loss = self.critic_loss(real_logits, fake_logits)
         means = {"logit_gap": Mean.of(real_logits - fake_logits)}
@@ -185,13 +185,15 @@ class GAN:
     def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Array:
         """float32 [n, D]; `options.temperature` scales the noise."""
         noise = self._noise(rng, n) * options.temperature
-        return self.generator.apply(state.nets["gen"].averaged, noise)
+        vectors: Any = self.generator.apply(state.nets["gen"].averaged, noise)
+        return vectors
 
     def _noise(self, rng, rows):
         return ops.normal(rng, (rows, self.latent))
 
     def _logits(self, variables, x):
-        return self.critic.apply(variables, x).squeeze(-1)
+        logits: Any = self.critic.apply(variables, x)  # [B, 1]
+        return logits.squeeze(-1)
 
 
 def _named(means: dict[str, Mean], net: str) -> dict[str, Mean]:

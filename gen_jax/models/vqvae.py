@@ -5,6 +5,7 @@ the model of the codes, and draws samples.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -115,7 +116,7 @@ class VQVAE(LossModel):
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         net_rng, book_rng = jax.random.split(rng)
-        variables = self.network.init(net_rng, ops.to_unit(batch["image"][:1]))
+        variables: Any = self.network.init(net_rng, ops.to_unit(batch["image"][:1]))
         return variables | {"codebook": vq.init_codebook(book_rng, self.num_codes, self.network.code_width)}
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
@@ -150,7 +151,7 @@ class VQVAE(LossModel):
         variables = state.nets["net"].averaged
         return ops.to_uint8(self._apply(variables, vq.vectors(variables["codebook"])[codes], "decode"))
 
-    def _apply(self, variables: PyTree, x: Array, method: str) -> Array:
+    def _apply(self, variables: PyTree, x: Array, method: str) -> Any:
         return self.network.apply({"params": variables["params"]}, x, method=method)
 
 
