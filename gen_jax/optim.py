@@ -16,7 +16,7 @@ class Config(Settings):
 
     lr: the peak. warmup: steps of linear rise from 0. end: last learning rate as a share of `lr` (cosine, linear).
     drop_at, drop: shares of the run at which `step` multiplies the rate by `drop`.
-    decay_steps: updates over which the schedule runs; 0 = the run's total_steps.
+    updates_per_step: of this network in one training step (n_critic for a critic): the schedule counts updates.
     weight_decay: decoupled (AdamW, Lion, Muon), added to the gradient otherwise; on leaves of rank 2 and more.
     clip: global norm; 0 = off. ema: decay of the averaged weights; 0 = off.
     freeze: regexes on parameter paths that stay as they are.
@@ -30,7 +30,7 @@ class Config(Settings):
     end: Fraction = 0.0
     drop_at: tuple[Fraction, ...] = (0.5, 0.75)
     drop: Fraction = 0.1
-    decay_steps: Count = 0
+    updates_per_step: Positive = 1
     b1: Fraction = 0.9
     b2: Fraction = 0.999
     eps: PositiveFloat = 1e-8
@@ -44,7 +44,7 @@ class Config(Settings):
 
 def schedule(cfg: Config, total_steps: int) -> optax.Schedule:
     """Learning rate by update number: warm-up, then `cfg.schedule` over what is left."""
-    steps = max(1, (cfg.decay_steps or total_steps) - cfg.warmup)
+    steps = max(1, total_steps * cfg.updates_per_step - cfg.warmup)
     after = {
         "constant": lambda: optax.constant_schedule(cfg.lr),
         "cosine": lambda: optax.cosine_decay_schedule(cfg.lr, steps, cfg.end),

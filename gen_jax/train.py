@@ -172,7 +172,7 @@ class _Loop:
         for name, cfg in self.experiment.optim.items():
             if cfg.schedule != "constant" or cfg.warmup:
                 schedule = optim.schedule(cfg, self.experiment.total_steps)
-                scalars[f"train/{name}_lr"] = float(schedule(self.step))
+                scalars[f"train/{name}_lr"] = float(schedule(self.step * cfg.updates_per_step))
         self.journal.window, self.journal.row = {}, scalars
         self.writer.write_scalars(self.step, scalars)
         self.writer.write_perf(self.step, self.timer.lap(self.step))

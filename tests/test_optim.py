@@ -93,7 +93,7 @@ def test_weight_decay_spares_vectors():
         ({"schedule": "cosine", "end": 0.1}, {0: 1.0, 50: 0.55, 100: 0.1}),
         ({"schedule": "linear", "warmup": 20}, {10: 0.5, 20: 1.0, 60: 0.5, 100: 0.0}),
         ({"schedule": "step", "drop_at": (0.5,), "drop": 0.1}, {49: 1.0, 51: 0.1}),
-        ({"schedule": "linear", "decay_steps": 500}, {250: 0.5, 500: 0.0}),
+        ({"schedule": "linear", "updates_per_step": 5}, {250: 0.5, 500: 0.0}),
     ],
 )
 def test_schedules(fields, values):

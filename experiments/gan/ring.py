@@ -9,14 +9,14 @@ from ml_collections import ConfigDict
 
 def get_config(arg=""):
     """`arg`: empty, `smoke`, or `loss=NAME`."""
-    n_critic, critic_batch, total_steps = 5, 256, 12_000
-    c = ConfigDict(dict(seed=0, total_steps=total_steps, batch_size=n_critic * critic_batch, parallel="jit"))
+    n_critic, critic_batch = 5, 256
+    c = ConfigDict(dict(seed=0, total_steps=12_000, batch_size=n_critic * critic_batch, parallel="jit"))
     c.steps_per_call, c.log_every, c.eval_every, c.save_every = 20, 200, 2_000, 4_000
     c.data = dict(source="ring", modes=8, radius=2.0, sigma=0.02, examples=100_000, order="permuted")
     c.model_name = "gan"
     c.model = dict(data_dim=2, latent=16, width=128, depth=3, loss="wgan_gp", penalty=1.0, n_critic=n_critic)
     adam = dict(name="adam", lr=1e-3, b1=0.0, b2=0.9, schedule="cosine")
-    c.optim = dict(gen=dict(adam, ema=0.995), disc=dict(adam, decay_steps=n_critic * total_steps))
+    c.optim = dict(gen=dict(adam, ema=0.995), disc=dict(adam, updates_per_step=n_critic))
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 1_000
     c.evals = dict(
@@ -32,6 +32,6 @@ def smoke(c):
     """Seconds on any machine."""
     c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 40, 2, 64
     c.log_every, c.eval_every, c.save_every = 4, 8, 8
-    c.data.examples, c.model.width, c.model.depth, c.optim.disc.decay_steps = 1_000, 16, 1, 40
+    c.data.examples, c.model.width, c.model.depth = 1_000, 16, 1
     c.evals.modes.n = 100
     return c

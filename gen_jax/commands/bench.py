@@ -76,6 +76,6 @@ def _peak_memory() -> float:
     """Bytes on the first device where it counts them, of this process otherwise."""
     stats = jax.devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"]
+        return float(stats["peak_bytes_in_use"])
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

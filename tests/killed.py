@@ -1,0 +1,40 @@
+"""`python killed.py WHERE N ARG...`: `gen-jax ARG...`, killed with SIGKILL at the N-th call of WHERE, if not `never`.
+
+WHERE: `step` before a dispatch, `save` while a checkpoint's arrays are being written, `manifest` after they are
+committed and before the checkpoint counts.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from gen_jax import cli, step_dirs
+from gen_jax.checkpoint import Checkpoints
+from gen_jax.program import Program
+
+PLACES: dict[str, tuple[Any, str]] = {
+    "step": (Program, "step"),
+    "save": (Checkpoints, "save"),
+    "manifest": (step_dirs, "fingerprint"),
+}
+
+
+def kill_at(where: str, number: int) -> None:
+    owner, name = PLACES[where]
+    original, calls = getattr(owner, name), []
+
+    def wrapper(*args):
+        calls.append(1)
+        result = original(*args) if where == "save" or len(calls) < number else None
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, wrapper)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] != "never":
+        kill_at(sys.argv[1], int(sys.argv[2]))
+    cli.main(sys.argv[3:])

@@ -1,0 +1,114 @@
+"""The commands as a user types them, in this process: output, files, and one line with exit code 2 for wrong input."""
+
+import json
+
+import numpy as np
+import pytest
+from members import SMALLEST
+
+from gen_jax import cli
+from gen_jax.run_dir import RunDir
+
+DIGITS = f"--config={SMALLEST['vae']}:smoke"
+
+
+def fails(capsys, code, *argv):
+    """The one line on stderr."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(argv))
+    assert ended.value.code == code
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    return error
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("cli") / "run"
+    cli.main(["train", DIGITS, f"--workdir={workdir}", "--config.mesh.data=1"])
+    return workdir
+
+
+def test_train_ends_by_naming_numbers_pictures_and_tensorboard(trained, capsys):
+    cli.main(["train", DIGITS, f"--workdir={trained}", "--config.mesh.data=1"])
+    out = capsys.readouterr().out
+    assert "test/elbo -" in out
+    for kind in ("reconstruction", "samples", "interpolation"):
+        assert f"test_{kind}_00000008.png" in out
+    assert f"tensorboard --logdir={trained}" in out
+    assert (trained / "samples/curves_00000008.png").exists()
+
+
+def test_eval_repeats_the_last_evaluation(trained, capsys):
+    cli.main(["eval", f"--workdir={trained}"])
+    want = {k: v for k, v in RunDir(trained).rows()[-1].items() if k.startswith("test/")}
+    assert RunDir(trained / "eval").rows()[-1] == pytest.approx(want | {"step": 8}, rel=1e-5)
+    assert "step 8" in capsys.readouterr().out
+
+
+def test_eval_watch_ends_with_the_run(trained, capsys):
+    cli.main(["eval", f"--workdir={trained}", "--watch"])
+    assert "step 8" in capsys.readouterr().out
+
+
+def test_sample_writes_named_files_and_overwrites_nothing(trained, capsys, tmp_path):
+    argv = ["sample", f"--workdir={trained}", "--n=9", "--seed=4", f"--out={tmp_path}"]
+    cli.main(argv)
+    stem = tmp_path / "sample_run_step8_seed4"
+    assert capsys.readouterr().out.strip() == f"{stem}.png"
+    with np.load(f"{stem}.npz") as file:
+        assert file["samples"].shape == (9, 8, 8, 1)
+    assert "pass --overwrite" in fails(capsys, 2, *argv)
+    cli.main([*argv, "--overwrite"])
+
+
+def test_check_prints_config_parameters_and_memory(capsys):
+    cli.main(["check", DIGITS, "--config.mesh.data=1"])
+    out = capsys.readouterr().out
+    assert json.loads(out[: out.index("\n}") + 2])["model_name"] == "vae"
+    assert "net/encoder/MLP_0/Dense_0/kernel" in out
+    assert "parameters: " in out and "memory on each device: state " in out
+
+
+def test_bench_ends_with_one_json_line(capsys):
+    cli.main(["bench", DIGITS, "--seconds=0.2", "--config.mesh.data=1"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    keys = {"ms_per_step", "examples_per_s", "gflop_per_step", "params", "first_step_s", "peak_memory_mb"}
+    assert keys <= result.keys()
+    assert all(result[key] > 0 for key in keys)
+
+
+def test_data_lists_and_shows(capsys, tmp_path):
+    cli.main(["data", "list"])
+    assert "digits" in capsys.readouterr().out
+    cli.main(["data", "show", "digits", f"--out={tmp_path / 'd.png'}"])
+    assert "(8, 8, 1)" in capsys.readouterr().out
+    assert (tmp_path / "d.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["trian"], "invalid choice: 'trian'"),
+        ([], "COMMAND"),
+        (["train"], "required: --config, --workdir"),
+        (["train", DIGITS, "--workdir=/nowhere", "--confg.seed=1"], "unknown argument --confg.seed=1"),
+        (["train", "--config=nowhere.py", "--workdir=/nowhere"], "no file nowhere.py"),
+        (["train", DIGITS, "--workdir=/nowhere", "--config.model.latent=0"], "config.model.latent: expected"),
+        (["train", DIGITS, "--workdir=/nowhere", "--config.platform=tpu"], "config.platform: expected tpu"),
+        (["eval", "--workdir=/nowhere"], "found no config.json"),
+        (["sample", "--workdir=/nowhere", "--n=0"], "--n: expected at least 1"),
+        (["bench", DIGITS, "--seconds=-1"], "--seconds: expected a positive number"),
+    ],
+)
+def test_wrong_input_is_one_line_and_code_2(argv, says, capsys):
+    assert says in fails(capsys, 2, *argv)
+
+
+def test_a_missing_data_set_is_code_5_and_says_what_to_run(capsys, tmp_path):
+    argv = ["train", "--config=experiments/vae/mnist.py", "--workdir=/nowhere", f"--config.data.data_dir={tmp_path}"]
+    assert "gen-jax data prepare mnist" in fails(capsys, 5, *argv)
+
+
+def test_a_missing_checkpoint_is_code_4(capsys, trained):
+    assert "step 99" in fails(capsys, 4, "sample", f"--workdir={trained}", "--step=99")
