@@ -4,9 +4,8 @@
 has a value; `resolve` does the same for a ConfigDict in hand. Nothing here touches a device.
 """
 
-import importlib
-import importlib.util
 import json
+import runpy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,7 +69,7 @@ class Experiment(Settings):
     histograms: bool = False
     keep: Positive = 2
     hash_limit_mb: NonNegative = 10_000.0
-    data: pydantic.SerializeAsAny[Settings]
+    data: pydantic.SerializeAsAny[data.Source]
     model_name: str
     model: pydantic.SerializeAsAny[Settings]
     optim: dict[str, OptimConfig]
@@ -133,11 +132,8 @@ def _from_file(spec: str) -> ml_collections.ConfigDict:
     if not file.is_file():
         known = [str(p) for p in Path("experiments").glob("*/*.py")]
         raise ConfigError(f"--config: no file {path}{nearest(path, known) if known else ''}")
-    module_spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
-    module = importlib.util.module_from_spec(module_spec)
     try:
-        module_spec.loader.exec_module(module)
-        return module.get_config(arg)
+        return runpy.run_path(str(file))["get_config"](arg)
     except Exception as error:
         raise ConfigError(f"--config: {spec}: {type(error).__name__}: {error}") from error
 

@@ -63,6 +63,6 @@ PEAK = {
 }
 
 
-def peak(device: jax.Device) -> float | None:
+def peak(device: Any) -> float | None:
     """Peak FLOP/s of a device that is in the table."""
     return next((flops for name, flops in PEAK.items() if device.device_kind.startswith(name)), None)

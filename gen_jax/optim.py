@@ -1,5 +1,6 @@
 """From a section `config.optim.<net>` to the `Optimiser` of one network."""
 
+import functools
 from typing import Literal
 
 import jax
@@ -64,14 +65,14 @@ def decays(params: PyTree) -> PyTree:
 def transform(cfg: Config, total_steps: int) -> optax.GradientTransformation:
     """Clipping, the rule, weight decay and schedule as one Optax chain."""
     lr = schedule(cfg, total_steps)
-    moments = dict(b1=cfg.b1, b2=cfg.b2)
-    decoupled = dict(weight_decay=cfg.weight_decay, mask=decays)
+    adamw = functools.partial(optax.adamw, weight_decay=cfg.weight_decay, mask=decays)
+    lion = functools.partial(optax.lion, weight_decay=cfg.weight_decay, mask=decays)
     rule = {
         "sgd": lambda: optax.sgd(lr, momentum=cfg.momentum or None),
-        "adam": lambda: optax.adam(lr, eps=cfg.eps, **moments),
-        "adamw": lambda: optax.adamw(lr, eps=cfg.eps, **moments, **decoupled),
+        "adam": lambda: optax.adam(lr, eps=cfg.eps, b1=cfg.b1, b2=cfg.b2),
+        "adamw": lambda: adamw(lr, eps=cfg.eps, b1=cfg.b1, b2=cfg.b2),
         "adafactor": lambda: optax.adafactor(lr),
-        "lion": lambda: optax.lion(lr, **moments, **decoupled),
+        "lion": lambda: lion(lr, b1=cfg.b1, b2=cfg.b2),
         "muon": lambda: optax.contrib.muon(
             lr, weight_decay=cfg.weight_decay, weight_decay_mask=decays, adam_b1=cfg.b1, adam_b2=cfg.b2
         ),

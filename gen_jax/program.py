@@ -154,7 +154,7 @@ class Program:
             arrays = {f"{split}/{k}": v for split in splits for k, v in self._computed_inputs(state, split).items()}
             cache.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - numpy's stub
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             extra = {split: {} for split in splits}
             for key in stored.files:

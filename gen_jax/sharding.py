@@ -29,7 +29,7 @@ class MeshConfig(Settings):
     model: Positive = 1
 
 
-def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh ("data", "model"). Raises ConfigError where the devices do not fit."""
     devices = jax.devices() if devices is None else devices
     data = len(devices) // cfg.model if cfg.data == -1 else cfg.data
@@ -39,7 +39,7 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
         )
     grid = np.asarray(devices[: data * cfg.model]).reshape(data, cfg.model)
     # Explicit axes, the default of jax.make_mesh, break the specs of shard_map
-    return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def param_spec(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> P:

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -158,7 +159,7 @@ class _Loop:
             for k in range(self.experiment.steps_per_call):
                 first += 1
                 for name, mean in call.items():
-                    total, weight = float(mean.total[k]), float(mean.weight[k])
+                    total, weight = (np.asarray(part)[k].item() for part in (mean.total, mean.weight))
                     if not math.isfinite(total):
                         raise NonFiniteError(f"train/{name} is {total} at step {first}; the last checkpoint is intact")
                     sums = self.journal.window.setdefault(name, [0.0, 0.0])
@@ -301,4 +302,4 @@ def _hparams(experiment: configs.Experiment) -> dict[str, Any]:
 if __name__ == "__main__":
     from gen_jax import cli
 
-    cli.main(["train", *os.sys.argv[1:]])
+    cli.main(["train", *sys.argv[1:]])

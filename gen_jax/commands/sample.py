@@ -63,7 +63,7 @@ def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
         raise ConfigError("--prompt: expected none; this model does not generate text")
     if args.label is not None and not 0 <= args.label < classes:
         raise ConfigError(f"--label: expected a class below {classes}, got {args.label}")
-    prompt = tuple(int(i) for i in tokenizer.encode(args.prompt)) if args.prompt else ()
+    prompt = tuple(int(i) for i in tokenizer.encode(args.prompt)) if args.prompt and tokenizer else ()
     return SampleOptions(temperature=args.temperature, label=args.label, length=args.length, prompt=prompt)
 
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-import flax
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -67,7 +67,7 @@ class Gradients:
             grads, terms = self._accumulated(grad_fn, loss_fn, params, stats, batch, rng)
         if self.axis_name:
             grads, means = jax.lax.psum((grads, terms.means), self.axis_name)
-            terms = terms.replace(means=means)
+            terms = dataclasses.replace(terms, means=means)
         weight = terms.means["loss"].weight
         return jax.tree.map(lambda g: g / weight, grads), terms
 
@@ -75,7 +75,7 @@ class Gradients:
     def _summed(loss_fn, params, stats, batch, rng):
         terms = loss_fn(params, stats, batch, rng)
         means = {name: mean.sum() for name, mean in terms.means.items()}
-        return means["loss"].total, terms.replace(means=means)
+        return means["loss"].total, dataclasses.replace(terms, means=means)
 
     def _accumulated(self, grad_fn, loss_fn, params, stats, batch, rng):
         m = self.micro_batches
@@ -145,7 +145,7 @@ class Optimiser:
         params = combine(optax.apply_updates(trainable, updates), frozen)
         if self.log_grad_norm:
             norm = Mean.of(optax.tree.norm(grads))
-            terms = terms.replace(means=terms.means | {"grad_norm": norm})
+            terms = dataclasses.replace(terms, means=terms.means | {"grad_norm": norm})
         return Net(params, opt, terms.stats, self._average(net.ema, params, terms.stats)), terms
 
     def _average(self, ema: PyTree, params: PyTree, stats: PyTree) -> PyTree:
@@ -276,3 +276,4 @@ class Preprocesses(Protocol):
     """A model trained on a fixed function of the data (codes of a first stage): computed once, cached by hash."""
 
     def preprocess(self, state: State, batch: Batch) -> Batch: ...
+    def preprocess_inputs(self, state: State) -> PyTree: ...

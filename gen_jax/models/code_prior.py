@@ -77,7 +77,7 @@ class CodePrior(LossModel):
         variables = self.first_stage.init_variables(first_rng, batch)
         stats = {name: tree for name, tree in variables.items() if name != "params"}
         frozen = Net(variables["params"], opt=(), stats=stats, ema=None)
-        return state.replace(nets=state.nets | {"first_stage": frozen})
+        return dataclasses.replace(state, nets=state.nets | {"first_stage": frozen})
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         h, w = self.first_stage.grid
@@ -93,7 +93,7 @@ class CodePrior(LossModel):
 
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
         after, means = super().train_step(state, self._with_codes(state, batch), rng)
-        return after.replace(nets=state.nets | after.nets), means
+        return dataclasses.replace(after, nets=state.nets | after.nets), means
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
         return super().eval_step(state, self._with_codes(state, batch), rng)

@@ -271,9 +271,13 @@ class Autoencoder(LossModel):
             batch["image"], rng if train else ops.row_keys(jax.random.key(0), batch["index"])
         )
 
-    def _posterior(self, variables, batch):
+    def _encode(self, variables, x, label) -> Any:
+        """Mean and log-variance of q(z | x)."""
+        return self.network.apply(variables, x, label, method="encode")
+
+    def _posterior(self, variables, batch) -> Any:
         x = self._observe(batch, None, train=False)
-        return x, *self.network.apply(variables, x, self._label(batch), method="encode")
+        return x, *self._encode(variables, x, self._label(batch))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,7 +312,7 @@ class VAE(Autoencoder):
         noise_rng, data_rng = ops.split(rng, 2)
         label, beta = self._label(batch), self.kl_weight(step) if train else self.beta
         x = self._observe(batch, data_rng, train)
-        mean, log_var = self.network.apply(variables, x, label, method="encode")
+        mean, log_var = self._encode(variables, x, label)
         noise = ops.normal(noise_rng, (len(x), self.k, self.latent))
         log_px, log_ratio = self._weigh(variables, x, label, mean, log_var, noise)  # [B, k] each
         kl = losses.kl_to_standard_normal(mean, log_var)  # [B, D]
@@ -394,13 +398,14 @@ def from_config(cfg: Config, txs: dict[str, Optimiser]) -> Autoencoder:
         "gaussian": Gaussian(),
         "logistic_mixture": LogisticMixture(cfg.mixtures),
     }[cfg.likelihood]
-    common = dict(
-        network=_network(cfg, likelihood), optimiser=txs["net"], likelihood=likelihood, num_classes=cfg.num_classes
-    )
+    network = _network(cfg, likelihood)
     if cfg.kind == "ae":
-        return Autoencoder(**common)
+        return Autoencoder(network, txs["net"], likelihood, cfg.num_classes)
     return VAE(
-        **common,
+        network,
+        txs["net"],
+        likelihood,
+        cfg.num_classes,
         latent=cfg.latent,
         beta=cfg.beta,
         warmup=cfg.warmup,

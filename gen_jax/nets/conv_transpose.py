@@ -4,6 +4,7 @@ import functools
 
 import flax.linen as nn
 import jax
+from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -53,5 +54,5 @@ class ConvTranspose(nn.Module):
         init = nn.initializers.variance_scaling(self.stride**2, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2)
         kernel = self.param("kernel", init, (self.size, self.size, self.features, x.shape[-1]))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         return conv_transpose(x, kernel, self.stride) + bias
