@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 def get_config(arg=""):
     """`arg`: empty, `smoke`, or `loss=NAME`."""
+    if arg not in ("", "smoke") and not arg.startswith("loss="):
+        raise ValueError(f"expected smoke or loss=NAME behind the colon, got {arg!r}")
     n_critic, critic_batch = 5, 256
     c = ConfigDict(dict(seed=0, total_steps=12_000, batch_size=n_critic * critic_batch, parallel="jit"))
     c.steps_per_call, c.log_every, c.eval_every, c.save_every = 20, 200, 2_000, 4_000

@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 def get_config(arg=""):
     """`arg`: empty or `smoke`."""
+    if arg not in ("", "smoke"):
+        raise ValueError(f"expected smoke behind the colon, got {arg!r}")
     c = ConfigDict(dict(seed=0, total_steps=12_000, batch_size=128, steps_per_call=20, parallel="jit"))
     c.log_every, c.eval_every, c.save_every = 200, 4_000, 4_000
     c.data = dict(source="digits", order="permuted")

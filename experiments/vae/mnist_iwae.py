@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 def get_config(arg=""):
     """`arg`: empty, `smoke`, or `k=NUMBER`."""
+    if arg not in ("", "smoke") and not (arg.startswith("k=") and arg[2:].isdigit()):
+        raise ValueError(f"expected smoke or k=NUMBER behind the colon, got {arg!r}")
     c = ConfigDict(dict(seed=0, total_steps=720_000, batch_size=100, steps_per_call=20, parallel="jit"))
     c.log_every, c.eval_every, c.save_every = 1_000, 72_000, 72_000
     c.data = dict(source="tfds", name="mnist", data_dir="", validation=0.0, order="permuted")

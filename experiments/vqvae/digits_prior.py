@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 def get_config(arg=""):
     """`arg`: empty, `smoke`, or `run=DIR` of the first stage."""
+    if arg not in ("", "smoke") and not arg.startswith("run="):
+        raise ValueError(f"expected smoke or run=DIR behind the colon, got {arg!r}")
     run = arg[4:] if arg.startswith("run=") else "runs/vqvae_digits"
     c = ConfigDict(dict(seed=0, total_steps=5_000, batch_size=64, steps_per_call=10, parallel="jit"))
     c.log_every, c.eval_every, c.save_every = 100, 1_000, 1_000

@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 def get_config(arg=""):
     """`arg`: empty or `smoke`."""
+    if arg not in ("", "smoke"):
+        raise ValueError(f"expected smoke behind the colon, got {arg!r}")
     c = ConfigDict(dict(seed=0, total_steps=4_000, batch_size=128, steps_per_call=2, parallel="jit"))
     c.log_every, c.eval_every, c.save_every = 100, 2_000, 2_000
     c.data = dict(source="tfds", name="mnist", data_dir="", order="permuted")
