@@ -8,10 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
+from members import smoke
 
+from gen_jax.errors import ConfigError
 from gen_jax.models import lstm
 from gen_jax.models.base import Carries, Gradients, Optimiser
 from gen_jax.nets.recurrent import LSTM
+from gen_jax.program import Program
 from gen_jax.sampling import SampleOptions
 
 ROOT = jax.random.key(0)
@@ -129,12 +133,68 @@ def test_windows_without_reset_start_cold_and_keep_no_carry():
     np.testing.assert_allclose(means["loss"].total, cold["loss"].total.sum(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("flags", [("data.order=windows", "parallel=pmap"), ("data.order=permuted",)])
+def test_trained_on_windows_it_keeps_no_carry_and_is_evaluated_carried(flags):
+    program = Program(smoke("experiments/lstm/pydoc.py", *flags, devices=2))
+    state = program.init()
+    assert state.carry is None
+    state = program.leave(program.step(program.enter(state), 0)[0])
+    assert state.carry is None and int(state.step) == 2
+    run = program.evaluators()
+    carried, cold = (run[name](state).scalars["loss"] for name in ("carried", "cold"))
+    # by hand: one text a row, from zeros
+    batches = list(program.batches("test"))
+    tokens = np.concatenate([batch["tokens"][:, :-1] for batch in batches], axis=1)
+    targets = np.concatenate([batch["tokens"][:, 1:] for batch in batches], axis=1)
+    mask = np.concatenate([batch["mask"] * batch["valid"][:, None] for batch in batches], axis=1)
+    logits, _ = jax.jit(program.model.network.apply)(
+        state.nets["net"].averaged, tokens, program.model._zeros(len(tokens))
+    )
+    picked = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), targets[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(carried, -(picked * mask).sum() / mask.sum(), rtol=1e-5)
+    assert abs(carried - cold) > 1e-6
+
+
+def test_streams_reset_and_windows_do_not():
+    for order, resets in (("streams", True), ("windows", False), ("permuted", False)):
+        feed = Program(smoke("experiments/lstm/pydoc.py", f"data.order={order}")).feed
+        assert ("reset" in feed.assemble(feed.resident, feed.rows(0))) == resets
+
+
+def test_teacher_forcing():
+    """The loss at t is the true next token's after the true tokens before it, not one of what the model would write."""
+    model, batch = build(), batch_of()
+    evaluate = jax.jit(model.eval_step)
+
+    def losses(tokens):  # [B, T], one position at a time
+        at = [
+            evaluate(state(), batch | {"tokens": tokens, "mask": jnp.zeros((B, T)).at[:, t].set(1)}, ROOT)
+            for t in range(T)
+        ]
+        return np.stack([means["loss"].total for means in at], axis=1)
+
+    tokens, t = batch["tokens"], 3
+    before = losses(tokens)
+    logits = jax.jit(model.network.apply)(state().nets["net"].variables, tokens[:, :-1], model._zeros(B))[0]
+    odds = np.exp(np.asarray(logits, np.float64))
+    picked = np.take_along_axis(odds, np.asarray(tokens)[:, 1:, None], axis=-1)[..., 0]
+    np.testing.assert_allclose(before, -np.log(picked / odds.sum(-1)), rtol=1e-5)
+    # token t is the input of the loss at t and the target of the one before
+    moved = np.abs(losses(tokens.at[:, t].add(1) % V) - before).max(axis=0)
+    assert (moved[: t - 1] == 0).all() and (moved[t - 1 :] > 1e-6).all()
+
+
 def test_micro_batches_keep_gradient_and_carry():
     batch = batch_of()
     carry = jax.tree.map(lambda x: x + jnp.arange(B)[:, None] / 4, build().init_carry(batch))
     whole, parts = (jax.jit(build(m).train_step)(state().replace(carry=carry), batch, ROOT)[0] for m in (1, 2))
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_micro_batches_that_do_not_divide_are_refused():
+    with pytest.raises(ConfigError, match=r"^optim\.<net>\.micro_batches: expected a divisor of 4, .* got 3$"):
+        build(3).train_step(state(), batch_of(), ROOT)
 
 
 def test_causal():

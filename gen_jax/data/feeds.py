@@ -73,8 +73,9 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """Windows of T + 1 tokens of one flat text; `reset` where row b does not go on from row b of the batch before.
+    """Windows of T + 1 tokens of one flat text.
 
+    Where rows go on from batch to batch, `reset` [B] names those that do not go on from row b of the batch before.
     A text of L tokens has L - 1 targets, token i + 1 after token i.
     """
 
@@ -102,8 +103,8 @@ class Tokens:
         batch = {name: value for name, value in rows.items() if name != "offset"}
         return batch | {"tokens": gather(resident["tokens"], places).astype(jnp.int32)}
 
-    def train_rows(self, offset: np.ndarray, reset: np.ndarray) -> Arrays:
-        return {"offset": offset, "index": offset, "valid": np.ones(len(offset), bool), "reset": reset}
+    def train_rows(self, offset: np.ndarray) -> Arrays:
+        return {"offset": offset, "index": offset, "valid": np.ones(len(offset), bool)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Windows(Tokens):
     def rows(self, step: int, part: slice = slice(None)) -> Arrays:
         draw = np.random.default_rng([self.seed, step])
         offset = draw.integers(0, self.targets - self.context + 1, self.batch_size, np.int32)[part]
-        return self.train_rows(offset, np.ones(len(offset), bool))
+        return self.train_rows(offset)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +128,7 @@ class PermutedWindows(Tokens):
     def rows(self, step: int, part: slice = slice(None)) -> Arrays:
         positions = step * self.batch_size + np.arange(self.batch_size)[part]
         offset = permuted(self.seed, positions, self.targets // self.context) * np.int32(self.context)
-        return self.train_rows(offset, np.ones(len(offset), bool))
+        return self.train_rows(offset)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,14 +148,15 @@ class Streams(Tokens):
         window = step % (stretch // self.context)
         row = np.arange(self.batch_size, dtype=np.int32)[part]
         offset = row * np.int32(stretch) + np.int32(window * self.context)
-        return self.train_rows(offset, np.full(len(row), window == 0))
+        return self.train_rows(offset) | {"reset": np.full(len(row), window == 0)}
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalTokens(Tokens):
     """Every target once, in the layout of streams: row b reads consecutive windows, so that a carry can go on.
 
-    `index` is the number of the window in the text; `mask` [B, T] is 0 on targets past its end.
+    Each of the B rows starts cold on its own stretch, so a carried evaluation depends on the batch size: the larger it
+    is, the more tokens are read with little before them. `index` is the number of the window in the text; `mask` [B, T] is 0 on targets past its end.
     """
 
     def __post_init__(self):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from gen_jax import ops
+from gen_jax.errors import ConfigError
 from gen_jax.state import Mean, Net, PyTree, State, combine, partition, path_name
 
 Batch = dict[str, Any]
@@ -49,7 +50,7 @@ class Gradients:
 
     Args:
       micro_batches: the batch is cut into so many, one after the other, and the sums are divided once at the end:
-        the result is that of the whole batch, whatever the weights.
+        the result is that of the whole batch, whatever the weights. One that does not divide the rows is a ConfigError.
       axis_name: pmap's axis; numerators, weights and gradients are summed over it before the division.
     """
 
@@ -78,7 +79,11 @@ class Gradients:
         return means["loss"].total, dataclasses.replace(terms, means=means)
 
     def _accumulated(self, grad_fn, loss_fn, params, stats, batch, rng):
-        m = self.micro_batches
+        m, rows = self.micro_batches, len(jax.tree.leaves(batch)[0])
+        if rows % m:
+            raise ConfigError(
+                f"optim.<net>.micro_batches: expected a divisor of {rows}, the rows of an update, got {m}"
+            )
         # [B, ...] -> [m, B/m, ...] with the rows of each device spread over all micro-batches
         batches = jax.tree.map(lambda x: x.reshape(len(x) // m, m, *x.shape[1:]).swapaxes(0, 1), batch)
 

@@ -5,10 +5,9 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from gen_jax import ops
+from gen_jax import losses, ops
 from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
 from gen_jax.nets.recurrent import LSTM
 from gen_jax.sampling import SampleOptions, sample_categorical
@@ -22,7 +21,7 @@ class Config(Settings):
     vocab: number of tokens; 256 for bytes.
     embed: width of the token vectors.
     width, layers: of the recurrent layers.
-    dropout: between layers, never along time.
+    dropout: of every layer's outputs on their way up, the last one's too; never along time.
     start: the token that an empty prompt of `sample` stands for.
     """
 
@@ -67,7 +66,10 @@ def zero_rows(carry: PyTree, reset: Bool[Array, " B"]) -> PyTree:
 
 @dataclasses.dataclass(frozen=True)
 class LSTMModel(LossModel):
-    """Next-token prediction. Batches with `reset` [B] (streams) carry on; batches without start each window at 0."""
+    """Next-token prediction. Training batches with `reset` [B] (streams) carry on; those without start each window at 0.
+
+    A model trained either way can be evaluated cold (`eval_step`) and carried (`eval_carried`).
+    """
 
     start: int = 0
 
@@ -76,7 +78,7 @@ class LSTMModel(LossModel):
         return self.network.init(rng, tokens, self._zeros(1))
 
     def init_carry(self, batch: Batch) -> PyTree:
-        """Zeros, a pair of [B, H] for each layer; None where the batches are no streams."""
+        """Zeros, a pair of [B, H] for each layer; None for batches without `reset`, which are no streams."""
         return self._zeros(len(batch["tokens"])) if "reset" in batch else None
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
@@ -86,12 +88,14 @@ class LSTMModel(LossModel):
         """
         inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
         carry = batch.get("carry")
-        before = self._zeros(len(inputs)) if carry is None else zero_rows(carry, batch["reset"])
+        before = self._zeros(len(inputs)) if carry is None else carry
+        if "reset" in batch:
+            before = zero_rows(before, batch["reset"])
         rngs = {"dropout": rng} if train else {}
         logits, after = self.network.apply(variables, inputs, before, train=train, rngs=rngs)
         counts = batch.get("mask", jnp.ones(targets.shape)).astype(jnp.float32)  # [B, T]
         weight = counts.sum(axis=1)
-        nats = (optax.softmax_cross_entropy_with_integer_labels(logits, targets) * counts).sum(axis=1)
+        nats = (losses.cross_entropy(logits, targets) * counts).sum(axis=1)
         right = ((logits.argmax(axis=-1) == targets) * counts).sum(axis=1)
         means = {
             "loss": Mean(nats, weight),
@@ -102,7 +106,8 @@ class LSTMModel(LossModel):
     def eval_carried(self, state: State, batch: Batch, carry: PyTree, rng: jax.Array) -> tuple[dict[str, Mean], PyTree]:
         """`eval_step` that goes on from `carry`; returns the carry after this batch as well.
 
-        `eval_step` itself is the cold evaluation: every window starts from zeros.
+        `eval_step` itself is the cold evaluation: every window starts from zeros. Over a split, the carried one has as
+        many cold starts as the evaluation batch has rows (`data.feeds.EvalTokens`), so it depends on `eval_batch_size`.
         """
         keys = ops.row_keys(rng, batch["index"])
         variables = state.nets["net"].averaged
