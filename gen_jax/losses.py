@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 LOG_2PI = math.log(2 * math.pi)
+MIN_LOG_SCALE = -7.0  # of a logistic component, on [-1, 1]: an eighth of a grey level
 
 
 def _per_example(values: jax.Array, event: int) -> jax.Array:
@@ -52,7 +53,7 @@ def logistic_mixture_log_prob(
       x: the grid -1, -1 + 2/255, ..., 1; broadcasts against the parameters without their last axis.
       event: trailing axes of `x` that are summed.
     """
-    log_scales = jnp.maximum(log_scales, -7.0)
+    log_scales = jnp.maximum(log_scales, MIN_LOG_SCALE)
     centred, inverse = x[..., None] - means, jnp.exp(-log_scales)
     upper, lower = (centred + 1 / 255) * inverse, (centred - 1 / 255) * inverse  # a, b
     bottom, top = x[..., None] < -1 + 1 / 255, x[..., None] > 1 - 1 / 255  # the outer bins reach to infinity
@@ -64,17 +65,6 @@ def logistic_mixture_log_prob(
 def kl_to_standard_normal(mean: Float[Array, "*shape"], log_var: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
     """KL(N(mean, exp(log_var)) || N(0, 1)) of each dimension, nats. Kingma & Welling 2014, appendix B."""
     return 0.5 * (mean**2 + jnp.exp(log_var) - 1 - log_var)
-
-
-def kl_gaussians(
-    mean_q: Float[Array, "*shape"],
-    log_var_q: Float[Array, "*shape"],
-    mean_p: Float[Array, "*shape"],
-    log_var_p: Float[Array, "*shape"],
-) -> Float[Array, "*shape"]:
-    """KL(N(mean_q, exp(log_var_q)) || N(mean_p, exp(log_var_p))) of each dimension, nats."""
-    difference = log_var_q - log_var_p
-    return 0.5 * ((mean_q - mean_p) ** 2 * jnp.exp(-log_var_p) + jnp.exp(difference) - 1 - difference)
 
 
 def free_bits(kl: Float[Array, "*batch D"], floor: float) -> Float[Array, "*batch"]:

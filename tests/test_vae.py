@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from gen_jax import losses, ops
+from gen_jax import likelihoods, losses, ops
 from gen_jax.errors import ConfigError
 from gen_jax.models import vae
 from gen_jax.models.base import Optimiser
@@ -162,7 +162,7 @@ def test_evaluation_noise_belongs_to_the_example_and_bits_to_the_set(plain):
 def test_binarisation_draws_the_grey_level():
     image = jnp.asarray(np.tile(np.array([0, 1, 64, 128, 254, 255], np.uint8)[:, None, None, None], (1, 200, 200, 1)))
     for rng in (jax.random.key(0), ops.row_keys(jax.random.key(0), jnp.arange(6))):
-        share = vae.Bernoulli().observe(image, rng).mean((1, 2, 3))
+        share = likelihoods.Bernoulli().observe(image, rng).mean((1, 2, 3))
         np.testing.assert_allclose(share, image[:, 0, 0, 0] / 255, atol=0.012)
         assert share[0] == 0 and share[-1] == 1
 
@@ -216,6 +216,36 @@ def test_labels_steer_the_conditional_model():
     np.testing.assert_array_equal(turns[1], one[1])
     with pytest.raises(ConfigError, match="num_classes"):
         model.init(jax.random.key(0), {name: x for name, x in batch.items() if name != "label"})
+
+
+def test_a_conditional_decoder_needs_labels():
+    model, batch = model_of(num_classes=3), batch_of()
+    state, z = started(model, batch), jnp.zeros((2, 3))
+    with pytest.raises(ConfigError, match=r"decode: expected labels, since model\.num_classes is 3"):
+        model.decode(state, z)
+    zero, two = (model.decode(state, z, jnp.full(2, i)) for i in (0, 2))
+    assert (zero != two).any()
+
+
+def test_only_a_distribution_over_pixels_is_a_likelihood():
+    """The probabilities of all images of one pixel sum to 1, for those that say so."""
+    for name, expected in (("bernoulli", True), ("bernoulli_grey", False), ("logistic_mixture", True)):
+        model = model_of(likelihood=name)
+        levels = jnp.arange(2 if name == "bernoulli" else 256) / (1 if name == "bernoulli" else 255)
+        outputs = jnp.full((1, 1, 1, model.likelihood.size), 0.3)
+        log_prob = model.likelihood.log_prob(outputs, levels[:, None, None, None])
+        assert model.normalised_likelihood == expected
+        assert (abs(float(jax.nn.logsumexp(log_prob))) < 1e-3) == expected
+    assert model_of(likelihood="gaussian").normalised_likelihood
+
+
+def test_mean_of_the_logistic_mixture_is_that_of_its_256_levels():
+    likelihood = likelihoods.LogisticMixture(mixtures=3)
+    outputs = 2 * jax.random.normal(jax.random.key(0), (4, 2, 2, 2 * likelihood.size))
+    levels = jnp.arange(256) / 255
+    logits, means, log_scales = (part[..., None, :] for part in likelihood._split(outputs))
+    log_prob = losses.logistic_mixture_log_prob(logits, means, log_scales, 2 * levels - 1, event=0)  # [4, 2, 2, 2, 256]
+    np.testing.assert_allclose(likelihood.mean(outputs), (jnp.exp(log_prob) * levels).sum(-1), rtol=1e-3, atol=1e-4)
 
 
 def test_averaged_weights_are_what_evaluation_reads(plain):

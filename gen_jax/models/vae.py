@@ -11,11 +11,12 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 from pydantic import model_validator
 
-from gen_jax import losses, ops
+from gen_jax import likelihoods, losses, ops
 from gen_jax.errors import ConfigError
+from gen_jax.likelihoods import Likelihood
 from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
 from gen_jax.nets.conv import ConvDecoder, ConvEncoder
 from gen_jax.nets.mlp import ACTIVATIONS, MLPDecoder, MLPEncoder
@@ -76,89 +77,6 @@ class Config(Settings):
         if self.kind == "ae" and (self.k > 1 or self.beta != 1 or self.free_bits or self.warmup != "none"):
             raise ValueError("kind: expected 'vae' beside k, beta, free_bits or warmup; 'ae' has no divergence")
         return self
-
-
-@dataclasses.dataclass(frozen=True)
-class Likelihood:
-    """How pixels are distributed, given what the decoder returns: `outputs`, rows [..., H, W, C * size]."""
-
-    size = 1  # outputs for each channel
-    discrete = True  # probabilities of pixel values, not densities
-
-    def observe(self, image: UInt8[Array, "B H W C"], rng: Key[Array, "*rows"]) -> Float[Array, "B H W C"]:
-        """The data as the model sees it, in [0, 1]."""
-        return ops.to_unit(image)
-
-    def log_prob(self, outputs: Any, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """log p(x | outputs) in nats, an example each; `x` broadcasts."""
-        raise NotImplementedError
-
-    def mean(self, outputs: Any) -> Float[Array, "..."]:
-        """The expected pixels, in [0, 1]."""
-        raise NotImplementedError
-
-
-class GreyBernoulli(Likelihood):
-    """Cross-entropy to grey levels; outputs are logits."""
-
-    discrete = False
-
-    def log_prob(self, outputs, x):
-        return losses.bernoulli_log_prob(outputs, x)
-
-    def mean(self, outputs):
-        return jax.nn.sigmoid(outputs)
-
-
-class Bernoulli(GreyBernoulli):
-    """Bits, drawn with the grey levels as probabilities (Salakhutdinov & Murray 2008)."""
-
-    discrete = True
-
-    def observe(self, image, rng):
-        # 16 random bits a pixel: exact for 0 and 255, within 2^-17 of image / 255 between
-        threshold = (image.astype(jnp.uint32) * 65536 + 127) // 255
-        if rng.ndim == 0:
-            bits = jax.random.bits(rng, image.shape, "uint16")
-        else:
-            bits = jax.vmap(lambda key: jax.random.bits(key, image.shape[1:], "uint16"))(rng)
-        return (bits < threshold).astype(jnp.float32)
-
-
-class Gaussian(Likelihood):
-    """N(mean, scale^2) on [0, 1]; outputs are the means and the log of one learned scale."""
-
-    discrete = False
-
-    def log_prob(self, outputs, x):
-        mean, log_scale = outputs
-        return losses.gaussian_log_prob(mean, log_scale, x)
-
-    def mean(self, outputs):
-        return outputs[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class LogisticMixture(Likelihood):
-    """A discretised mixture of logistics for each channel."""
-
-    mixtures: int = 5
-
-    @property
-    def size(self):
-        return 3 * self.mixtures
-
-    def _split(self, outputs):
-        channels = outputs.shape[-1] // self.size
-        logits, means, log_scales = jnp.split(outputs.reshape(*outputs.shape[:-1], channels, self.size), 3, axis=-1)
-        return logits, means, log_scales - 2.0  # [..., H, W, C, K]; a scale of about 17 grey levels at first
-
-    def log_prob(self, outputs, x):
-        return losses.logistic_mixture_log_prob(*self._split(outputs), 2 * x - 1)
-
-    def mean(self, outputs):
-        logits, means, _ = self._split(outputs)
-        return (jax.nn.softmax(logits) * jnp.clip(means, -1, 1)).sum(-1) / 2 + 0.5
 
 
 class GaussianHead(nn.Module):
@@ -252,9 +170,9 @@ class Autoencoder(LossModel):
     def decode(
         self, state: State, latents: Float[Array, "B D"], label: Int[Array, " B"] | None = None
     ) -> UInt8[Array, "B H W C"]:
-        """Expected pixels; a conditional model without `label` takes class 0."""
+        """Expected pixels. Raises ConfigError where a conditional model gets no `label`."""
         if self.num_classes and label is None:
-            label = jnp.zeros(len(latents), jnp.int32)
+            raise ConfigError(f"decode: expected labels, since model.num_classes is {self.num_classes}")
         outputs = self.network.apply(state.nets["net"].averaged, latents, label, method="decode")
         return ops.to_uint8(self.likelihood.mean(outputs))
 
@@ -299,6 +217,11 @@ class VAE(Autoencoder):
     def discrete_likelihood(self) -> bool:
         """Whether `elbo` and `log_prob` are of discrete pixels."""
         return self.likelihood.discrete
+
+    @property
+    def normalised_likelihood(self) -> bool:
+        """Whether they are log-probabilities at all."""
+        return self.likelihood.normalised
 
     def kl_weight(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """The weight of the divergence at `step`."""
@@ -393,10 +316,10 @@ def from_config(cfg: Config, txs: dict[str, Optimiser]) -> Autoencoder:
     if set(txs) != {"net"}:
         raise ConfigError(f"optim: expected the one entry 'net', not {sorted(txs)}")
     likelihood = {
-        "bernoulli": Bernoulli(),
-        "bernoulli_grey": GreyBernoulli(),
-        "gaussian": Gaussian(),
-        "logistic_mixture": LogisticMixture(cfg.mixtures),
+        "bernoulli": likelihoods.Bernoulli(),
+        "bernoulli_grey": likelihoods.GreyBernoulli(),
+        "gaussian": likelihoods.Gaussian(),
+        "logistic_mixture": likelihoods.LogisticMixture(cfg.mixtures),
     }[cfg.likelihood]
     network = _network(cfg, likelihood)
     if cfg.kind == "ae":
