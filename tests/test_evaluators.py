@@ -255,6 +255,16 @@ def test_log_likelihood_in_bits_and_when_not_finite():
     assert "1 of 19" in found.warnings[0] and not math.isfinite(found.scalars["log_likelihood"])
 
 
+@dataclasses.dataclass(frozen=True)
+class Grey(Gaussian):
+    normalised_likelihood: bool = False
+
+
+def test_log_likelihood_refuses_what_is_no_likelihood():
+    with pytest.raises(ConfigError, match="log_likelihood: expected a normalised likelihood"):
+        build({"type": "log_likelihood"}, Grey(), {})
+
+
 def test_log_likelihood_refuses_batches_that_do_not_divide():
     with pytest.raises(ConfigError, match=r"batch.*divisor of 4"):
         build({"type": "log_likelihood", "batch": 3}, Gaussian(), {})
@@ -440,6 +450,30 @@ def test_text_is_shown_as_it_is():
     assert found == "```text\nabc\n```\n\n```text\nabc\n```"
     found = build(section | {"prompt": "``` x"}, Echo(True), {}, kind="tokens")(STATE).texts["samples"]
     assert found == "Prompt:\n\n````text\n``` x\n````\n\n```text\nf\n```\n\n```text\nfg\n```"
+
+
+@dataclasses.dataclass(frozen=True)
+class Told(Linear):
+    """Decodes to its label, whatever the latents."""
+
+    num_classes: int = 4
+
+    def decode(self, state, latents, label=None):
+        assert label is not None
+        return jnp.broadcast_to(label.astype(jnp.uint8)[:, None, None, None], (len(latents), 1, 3, 1))
+
+
+def test_a_conditional_model_is_told_the_labels_of_its_examples():
+    x, label = small_images(), np.arange(21, dtype=np.int32) % 4
+    section = {"type": "pictures", "kinds": ["interpolation", "traversal"], "rows": 3, "columns": 2}
+    found = build(section, Told(), {"image": x, "label": label}, **IMAGES)(STATE).images
+    rows = []
+    for i in (0, 2, 4):  # of the left end
+        rows += [x[i], np.full_like(x[0], label[i]), np.full_like(x[0], label[i]), x[i + 1]]
+    assert (found["interpolation"] == pictures.grid(np.stack(rows), 4)).all()
+    label += 1  # of the first example
+    found = build(section, Told(), {"image": x, "label": label}, **IMAGES)(STATE).images
+    assert (found["traversal"] == pictures.grid(np.full((6, 1, 3, 1), 1, np.uint8), 2)).all()
 
 
 def test_types_are_found_by_name():

@@ -36,9 +36,14 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     Scalars: `log_likelihood` in nats an example; `log_likelihood_stderr`, the standard error of that mean over
     examples; `log_likelihood_bits_per_dim` where the model's pixels are discrete. A row that is not finite is counted
     in a warning and makes the mean not finite.
+
+    Raises:
+      ConfigError: the model has no `log_prob`, or one of a likelihood that does not sum to 1.
     """
     able = isinstance(context.model, models.HasLogProb)
     base.require(able, "log_likelihood", f"a model with log_prob, which {type(context.model).__name__} has not")
+    normalised = getattr(context.model, "normalised_likelihood", True)
+    base.require(normalised, "log_likelihood", "a normalised likelihood, such as bernoulli; bernoulli_grey is none")
     size = cfg.batch or context.batch_size
     base.require(context.batch_size % size == 0, "log_likelihood: batch", f"a divisor of {context.batch_size}")
     parts = context.batch_size // size

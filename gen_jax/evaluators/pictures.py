@@ -41,6 +41,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     traversal: a row a latent, those of largest variance over the split first: it goes from -3 to 3 while the others
       stay at their mean.
     scatter: latents coloured by class; of more than two, the two of largest variance.
+    A conditional model is told the class of the left example in interpolation, of the split's first in traversal.
 
     Raises:
       ConfigError: the model or the data cannot give a kind that `cfg.kinds` names.
@@ -133,8 +134,14 @@ def _latents(context: base.Context) -> Callable[..., Any]:
     return latents
 
 
+def _decoder(model: Any) -> Callable[..., Any]:
+    """(state, latents [N, D], label [N] or None) -> uint8 [N, H, W, C]; a model without classes is told none."""
+    told = isinstance(model, models.Conditional) and model.num_classes > 0
+    return jax.jit(lambda state, z, label: model.decode(state, z, label) if told else model.decode(state, z))
+
+
 def _interpolation(cfg: Config, context: base.Context) -> Draw:
-    latents, decode = _latents(context), jax.jit(lambda state, z: context.model.decode(state, z))
+    latents, decode = _latents(context), _decoder(context.model)
 
     def draw(state):
         found = latents(state, cfg.split, 2 * cfg.rows)
@@ -142,7 +149,8 @@ def _interpolation(cfg: Config, context: base.Context) -> Draw:
         (z, x) = (np.asarray(found[name])[: 2 * rows] for name in ("latent", "image"))
         t = np.linspace(0, 1, cfg.columns, dtype=np.float32)[None, :, None]
         path = (1 - t) * z[0::2, None] + t * z[1::2, None]  # [R, S, D]
-        made = base.read(decode(state, path.reshape(-1, z.shape[-1])))
+        label = found["label"][: 2 * rows : 2].repeat(cfg.columns) if "label" in found else None
+        made = base.read(decode(state, path.reshape(-1, z.shape[-1]), label))
         made = made.reshape(rows, cfg.columns, *x.shape[1:])
         shown = np.concatenate([x[0::2, None], made, x[1::2, None]], 1)  # [R, 1 + S + 1, H, W, C]
         return pictures.grid(shown.reshape(-1, *x.shape[1:]), cfg.columns + 2)
@@ -151,14 +159,16 @@ def _interpolation(cfg: Config, context: base.Context) -> Draw:
 
 
 def _traversal(cfg: Config, context: base.Context) -> Draw:
-    latents, decode = _latents(context), jax.jit(lambda state, z: context.model.decode(state, z))
+    latents, decode = _latents(context), _decoder(context.model)
 
     def draw(state):
-        moments = Moments().update(latents(state, cfg.split, cfg.points)["latent"])
+        found = latents(state, cfg.split, cfg.points)
+        moments = Moments().update(found["latent"])
         units = most_varied(moments, cfg.rows)
         z = np.tile(np.asarray(moments.mean, np.float32), (len(units), cfg.columns, 1))  # [R, S, D]
         z[np.arange(len(units)), :, units] = np.linspace(-3, 3, cfg.columns)
-        return pictures.grid(base.read(decode(state, z.reshape(-1, z.shape[-1]))), cfg.columns)
+        label = found["label"][:1].repeat(len(units) * cfg.columns) if "label" in found else None
+        return pictures.grid(base.read(decode(state, z.reshape(-1, z.shape[-1]), label)), cfg.columns)
 
     return draw
 

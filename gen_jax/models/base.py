@@ -228,9 +228,17 @@ class Encodes(Protocol):
 
 @runtime_checkable
 class Decodes(Protocol):
-    """Latents [B, D] or codes [B, h, w] to uint8 images [B, H, W, C]."""
+    """Latents [B, D] or codes [B, h, w] to uint8 images [B, H, W, C]; a `Conditional` model takes labels [B] too."""
 
     def decode(self, state: State, latents: Any) -> Any: ...
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A model that is told labels where `num_classes` > 0: `decode(state, latents, label)` then needs them."""
+
+    @property
+    def num_classes(self) -> int: ...
 
 
 @runtime_checkable
@@ -257,13 +265,17 @@ class Quantises(Protocol):
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """Whether the log-likelihoods that the model reports (`elbo`, `log_prob`) are those of discrete pixels.
+    """What the model's `elbo` and `log_prob` are.
 
-    True for uint8 or binary pixels, where bits/dim mean something; False for densities of scaled pixels.
+    discrete_likelihood: of discrete pixels (uint8 or binary), where bits/dim mean something; False for densities of
+      scaled pixels.
+    normalised_likelihood: False for a cross-entropy to grey levels: no likelihood, so none may be reported.
     """
 
     @property
     def discrete_likelihood(self) -> bool: ...
+    @property
+    def normalised_likelihood(self) -> bool: ...
 
 
 @runtime_checkable
