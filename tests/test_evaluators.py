@@ -15,6 +15,7 @@ from gen_jax import evaluators, pictures
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import Context
 from gen_jax.metrics.modes import ring_centres
+from gen_jax.metrics.ngram import NGram
 from gen_jax.state import Mean, State
 
 
@@ -23,6 +24,7 @@ class Info:
     kind: str = "vector"
     shape: tuple = (2,)
     class_names: tuple = ()
+    vocab_size: int = 0
 
 
 STATE = State(jnp.zeros((), jnp.int32), {})
@@ -64,7 +66,8 @@ class Weighted:
     def eval_step(self, state, batch, rng):
         self.traces.append(1)
         x = batch["vector"]
-        return {"loss": Mean(x[:, 0], x[:, 1]), "other": Mean.of(x[:, 1])}
+        means = {"loss": Mean(x[:, 0], x[:, 1]), "other": Mean.of(x[:, 1])}
+        return {name: mean.where(batch["valid"]) for name, mean in means.items()}
 
 
 @settings(deadline=None, max_examples=25)
@@ -132,7 +135,7 @@ TEXT = encode("The quick bröwn fox — jumps över the lazy dög.")
 
 
 def tokens_context(model, rows=3, length=5):
-    info = Info("tokens", (length + 1,))
+    info = Info("tokens", (length + 1,), vocab_size=10_000)
     return Context(model, info, lambda _: streams(TEXT, rows, length), rows, decode, jax.random.key(0), encode)
 
 
@@ -154,11 +157,11 @@ def test_carried_is_refused_without_a_carry():
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
-    """One of 16 tokens, all alike: 4 bits each. The loss has another term."""
+    """One of 16 tokens, all alike: 4 bits each."""
 
     def eval_step(self, state, batch, rng):
         weight = batch["mask"].sum(1)
-        return {"nll": Mean(weight * math.log(16), weight), "loss": Mean(weight * 9, weight)}
+        return {"loss": Mean(weight * math.log(16), weight)}
 
 
 def test_units_of_text():
@@ -167,6 +170,29 @@ def test_units_of_text():
     read = decode(TEXT[1:])
     assert len(read.encode()) > len(read)
     assert found["bits_per_byte"] == pytest.approx(4 * len(read) / len(read.encode()))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_ngram_is_fitted_on_the_training_tokens_and_measured_in_bytes(rows):
+    held_out = encode("The lazy dög — jumps över the quick fox.")
+
+    def batches(split):
+        return streams({"train": TEXT, "test": held_out}[split], rows, 5)
+
+    context = dataclasses.replace(tokens_context(Weighted(), rows), batches=batches)
+    cfg = evaluators.parse({"type": "ngram", "order": 4})
+    assert cfg.when == "end"
+    found = evaluators.build(cfg, context)(STATE).scalars
+    p = NGram.fit(TEXT[1:], 4, 10_000).probabilities(held_out[1:])
+    expected = -np.log2(p).sum() / len(decode(held_out[1:]).encode())
+    assert found == {"ngram_4_bits_per_byte": pytest.approx(expected, rel=1e-12)}
+
+
+def test_ngram_is_refused_where_there_is_no_text_or_the_grams_are_too_many():
+    with pytest.raises(ConfigError, match="ngram: expected text"):
+        build({"type": "ngram"}, Weighted(), {}, kind="image")
+    with pytest.raises(ConfigError, match=r"ngram: order: expected vocabulary \*\* order < 2 \*\* 63"):
+        evaluators.build(evaluators.parse({"type": "ngram", "order": 5}), tokens_context(Weighted()))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ def get_config(arg=""):
     c.evals = dict(
         carried=dict(type="mean", split="test", carried=True),
         cold=dict(type="mean", split="test", prefix="cold_"),
+        ngram=dict(type="ngram", split="test", order=5, when="end"),
         text=dict(type="text", split="test", prompt="class ", n=2, length=400, temperature=0.7),
     )
     return smoke(c) if arg == "smoke" else c

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -101,6 +102,20 @@ def results(step: Callable[[Any], PyTree], batches: Iterable[Any], every: int = 
             yield from read(waiting)
             waiting = []
     yield from read(waiting)
+
+
+def target_tokens(batches: Iterable[dict]) -> np.ndarray:
+    """The target tokens of a split, each once, in the order of the text: [N]."""
+
+    @jax.jit
+    def targets(batch):
+        counted = batch.get("mask", jnp.ones(1)) * batch["valid"][:, None] > 0
+        tokens = batch["tokens"][:, 1:]
+        return tokens, jnp.broadcast_to(counted, tokens.shape), batch["index"]
+
+    tokens, counted, index = (np.concatenate(parts) for parts in zip(*results(targets, batches), strict=True))
+    order = np.argsort(index, kind="stable")  # rows that only pad count nothing, wherever they come
+    return tokens[order][counted[order]]
 
 
 def first(outputs: Iterable[tuple[PyTree, np.ndarray]], n: int) -> PyTree:

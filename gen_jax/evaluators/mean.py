@@ -1,11 +1,9 @@
 """Every metric of the model over a whole split, as sum(total) / sum(weight)."""
 
 import math
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gen_jax.evaluators import base
@@ -25,14 +23,8 @@ class Config(base.EvalConfig):
     collapse_kl: NonNegative = 0.1
 
 
-def _masked(means: dict[str, Mean], valid: jax.Array) -> dict[str, Mean]:
-    return {name: mean.where(valid) for name, mean in means.items()}
-
-
 def _plain(context: base.Context):
-    @jax.jit
-    def step(state, batch, rng):
-        return _masked(context.model.eval_step(state, batch, rng), batch["valid"])
+    step = jax.jit(context.model.eval_step)
 
     def steps(state, batches):
         yield from base.results(lambda batch: step(state, batch, context.rng), batches)
@@ -42,12 +34,7 @@ def _plain(context: base.Context):
 
 def _carried(context: base.Context):
     model = context.model
-    init = jax.jit(model.init_carry)
-
-    @jax.jit
-    def step(state, batch, carry, rng):
-        means, carry = model.eval_carried(state, batch, carry, rng)
-        return _masked(means, batch["valid"]), carry
+    init, step = jax.jit(model.init_carry), jax.jit(model.eval_carried)
 
     def steps(state, batches):
         carry = None
@@ -76,23 +63,8 @@ def _flat(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.ravel(part) for part in parts])
 
 
-def text_bytes(decode: Callable[[np.ndarray], str], batches: Iterable[dict]) -> int:
-    """UTF-8 bytes of the text of all target tokens of a split, in the order of the text."""
-
-    @jax.jit
-    def targets(batch):
-        counted = batch.get("mask", jnp.ones(1)) * batch["valid"][:, None] > 0
-        return batch["tokens"][:, 1:], counted, batch["index"], batch["valid"]
-
-    rows = base.results(targets, batches)
-    tokens, counted, index, valid = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    order = np.argsort(np.where(valid, index, np.iinfo(np.int64).max), kind="stable")
-    tokens, counted = tokens[order], np.broadcast_to(counted[order], tokens.shape)
-    return len(decode(tokens[counted]).encode())
-
-
 def _of_tokens(sums: dict[str, tuple[float, float]], num_bytes: int | None) -> dict[str, float]:
-    total, weight = sums.get("nll", sums["loss"])
+    total, weight = sums["loss"]
     scalars = {"bits_per_token": bits.bits(total, weight), "perplexity": bits.perplexity(total / weight)}
     if num_bytes:
         scalars["bits_per_byte"] = bits.bits(total, num_bytes)
@@ -100,19 +72,18 @@ def _of_tokens(sums: dict[str, tuple[float, float]], num_bytes: int | None) -> d
 
 
 def _of_images(model: Any, shape: tuple[int, ...], scalars: dict[str, float]) -> dict[str, float]:
-    bound = next((name for name in ("log_prob", "elbo") if name in scalars), None)
-    if bound is None or not getattr(model, "discrete_likelihood", False):
+    if "elbo" not in scalars or not getattr(model, "discrete_likelihood", False):
         return {}
-    return {"bits_per_dim": bits.bits(-scalars[bound], math.prod(shape))}
+    return {"bits_per_dim": bits.bits(-scalars["elbo"], math.prod(shape))}
 
 
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """Means over `cfg.split`, in the units of the model's metrics, and what follows from them.
 
-    tokens: `bits_per_token` and `perplexity` of the metric `nll` where the model has it (its loss may hold other
-      terms), else `loss`; `bits_per_byte` shares the same nats over the UTF-8 bytes of the split's text.
-    images: `bits_per_dim` of `log_prob`, else `elbo`, where the model says that these are probabilities of discrete
-      pixels (`HasLikelihood`), over all H W C dimensions.
+    tokens: `bits_per_token` and `perplexity` of `loss`; `bits_per_byte` shares the same nats over the UTF-8 bytes of
+      the split's text.
+    images: `bits_per_dim` of `elbo`, where the model says that it is of discrete pixels (`HasLikelihood`), over all
+      H W C dimensions.
     models with `kl`: `posterior_collapse`, 1 where kl < collapse_kl, with a warning.
     """
     model, kind = context.model, context.info.kind
@@ -132,7 +103,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
                 report.scalars[name] = total / weight
         if kind == "tokens" and "loss" in report.scalars:
             if context.decode_text and not known_bytes:
-                known_bytes.append(text_bytes(context.decode_text, context.batches(cfg.split)))
+                tokens = base.target_tokens(context.batches(cfg.split))
+                known_bytes.append(len(context.decode_text(tokens).encode()))
             report.scalars |= _of_tokens(sums, known_bytes[0] if known_bytes else None)
         if kind == "image":
             report.scalars |= _of_images(model, context.info.shape, report.scalars)

@@ -1,0 +1,37 @@
+"""What counting alone achieves on a text: the number that a language model has to beat."""
+
+from typing import Literal
+
+from gen_jax.evaluators import base
+from gen_jax.metrics.ngram import NGram
+from gen_jax.settings import Positive
+from gen_jax.state import State
+
+
+class Config(base.EvalConfig):
+    """order: tokens of a gram, 5 = four of context. when: the number never changes, so it is found once, at the end."""
+
+    order: Positive = 5
+    when: Literal["always", "end"] = "end"
+
+
+def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+    """`ngram_<order>_bits_per_byte` of `cfg.split`, from an interpolated n-gram model of the training tokens.
+
+    Witten-Bell smoothing (`metrics.ngram`) has no weights to tune, so the validation split is not read. As the mean
+    evaluator does, it counts all targets and shares their bits over the UTF-8 bytes of the text; its context is never
+    cut, which favours it over a model that starts cold. The trained model plays no part.
+    """
+    vocab, decode = context.info.vocab_size, context.decode_text
+    base.require(vocab > 0 and decode is not None, "ngram", f"text with a tokeniser, the data are {context.info.kind}")
+    base.require(vocab**cfg.order < 2**63, "ngram: order", f"vocabulary ** order < 2 ** 63, with {vocab} tokens")
+    known: dict[str, float] = {}
+
+    def evaluate(state: State) -> base.Report:
+        if not known:
+            train, tokens = (base.target_tokens(context.batches(split)) for split in ("train", cfg.split))
+            total = NGram.fit(train, cfg.order, vocab).bits_per_token(tokens) * len(tokens)
+            known[f"ngram_{cfg.order}_bits_per_byte"] = total / len(decode(tokens).encode())
+        return base.Report(dict(known))
+
+    return evaluate
