@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend import core
+
+from gen_jax import ops
 
 
 def count(fn: Callable, *args: Any) -> float:
@@ -28,7 +29,7 @@ def _equation(eqn: Any) -> float:
         return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(shape[i] for i in contract)
     if name == "conv_general_dilated":
         return _convolution(eqn)
-    inner = [_jaxpr(sub) for value in eqn.params.values() for sub in _sub_jaxprs(value)]
+    inner = [_jaxpr(sub) for sub in ops.inner_jaxprs(eqn)]
     if name == "scan":
         return eqn.params["length"] * sum(inner, 0.0)
     if name == "cond":
@@ -43,12 +44,6 @@ def _convolution(eqn: Any) -> float:
     per_output = math.prod(kernel) / kernel[spec[0]]
     zeros = math.prod(eqn.params["lhs_dilation"])
     return 2.0 * math.prod(eqn.outvars[0].aval.shape) * per_output / zeros
-
-
-def _sub_jaxprs(value: Any) -> list[Any]:
-    values = value if isinstance(value, (tuple, list)) else [value]
-    closed = [v.jaxpr for v in values if isinstance(v, core.ClosedJaxpr)]
-    return closed + [v for v in values if isinstance(v, core.Jaxpr)]
 
 
 # Dense peak in bf16, FLOP/s a chip, from the makers' data sheets

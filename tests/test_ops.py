@@ -1,0 +1,45 @@
+"""The scan that unrolls where a loop would hold a convolution."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gen_jax import ops
+
+KERNEL = jnp.full((3, 3, 1, 1), 0.2)
+
+
+def blur(x):
+    return jax.lax.conv_general_dilated(x, KERNEL, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def named_conv_general_dilated(x):
+    return 0.5 * x
+
+
+BODIES = {
+    "plain": (blur, True),
+    "in a jit": (jax.jit(blur), True),
+    "in a branch": (lambda x: jax.lax.cond(x.sum() > 0, blur, lambda x: x, x), True),
+    "in a loop": (lambda x: jax.lax.fori_loop(0, 2, lambda _, x: blur(x), x), True),
+    "in a gradient": (jax.grad(lambda x: (blur(x) ** 2).sum()), True),
+    "in a custom rule": (jax.checkpoint(blur), True),
+    "none": (lambda x: jnp.tanh(x), False),
+    "only the name": (jax.jit(named_conv_general_dilated), False),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_scan_unrolls_convolutions_and_nothing_else(name):
+    function, unrolled = BODIES[name]
+    x, xs = jax.random.normal(jax.random.key(0), (1, 4, 4, 1)), jnp.arange(3.0)
+
+    def body(x, y):
+        return function(x) + y, x.sum()
+
+    traced = jax.make_jaxpr(lambda x: ops.scan(body, x, xs))(x).jaxpr
+    (loop,) = [equation for equation in traced.eqns if equation.primitive.name == "scan"]
+    assert loop.params["unroll"] == (3 if unrolled else 1)
+    for ours, theirs in zip(ops.scan(body, x, xs), jax.lax.scan(body, x, xs), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
