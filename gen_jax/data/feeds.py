@@ -156,7 +156,8 @@ class EvalTokens(Tokens):
     """Every target once, in the layout of streams: row b reads consecutive windows, so that a carry can go on.
 
     Each of the B rows starts cold on its own stretch, so a carried evaluation depends on the batch size: the larger it
-    is, the more tokens are read with little before them. `index` is the number of the window in the text; `mask` [B, T] is 0 on targets past its end.
+    is, the more tokens are read with little before them. `index` is the number of the window in the text; `mask` [B, T]
+    is 0 on targets past its end.
     """
 
     def __post_init__(self):

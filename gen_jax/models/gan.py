@@ -133,7 +133,6 @@ class GAN:
         disc, critic_means = ops.scan(body, disc, (reals, jax.random.split(critic_rng, n)))
         gen, gen_means = self.generator_step(gen, disc, reals[-1], gen_rng)
         means = jax.tree.map(lambda x: x.sum(0), critic_means) | gen_means
-        means["critic_steps"] = Mean(jnp.float32(len(reals)), jnp.float32(1))
         return State(state.step + 1, {"gen": gen, "disc": disc}), means
 
     def critic_step(self, disc: Net, gen: Net, real: Array, rng: jax.Array) -> tuple[Net, dict[str, Mean]]:
@@ -176,7 +175,12 @@ class GAN:
         return means | {"critic_loss": Mean.of(loss)}
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
-        """The critic's terms with the averaged networks: a fake for each real example, keyed by its index."""
+        """The critic's terms: a fake for each real example, keyed by its index.
+
+        Each network is its average where its optimiser keeps one, else the live one. With an average of the generator
+        alone, the live critic meets fakes that it was not trained on: `logit_gap` is then no estimate of a distance
+        between data and live generator.
+        """
         nets = state.nets
         keys = ops.row_keys(rng, batch["index"])
         means = self.critic_terms(nets["disc"].averaged, nets["gen"].averaged, batch["vector"], keys)

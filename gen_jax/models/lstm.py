@@ -66,9 +66,10 @@ def zero_rows(carry: PyTree, reset: Bool[Array, " B"]) -> PyTree:
 
 @dataclasses.dataclass(frozen=True)
 class LSTMModel(LossModel):
-    """Next-token prediction. Training batches with `reset` [B] (streams) carry on; those without start each window at 0.
+    """Next-token prediction.
 
-    A model trained either way can be evaluated cold (`eval_step`) and carried (`eval_carried`).
+    Training batches with `reset` [B] (streams) carry on; those without it start each window at 0. A model trained
+    either way can be evaluated cold (`eval_step`) and carried (`eval_carried`).
     """
 
     start: int = 0

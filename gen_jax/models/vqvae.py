@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 from pydantic import model_validator
 
@@ -137,7 +138,7 @@ class VQVAE(LossModel):
         if train:
             book = vq.follow(book, z, codes, self.decay)
             book = vq.restart_dead(book, z, rng, self.dead_below)
-            means["batch_perplexity"] = vq.perplexity(codes, self.num_codes) * (mse * 0 + 1)  # [B]
+            means["batch_perplexity"] = jnp.full_like(mse, vq.perplexity(codes, self.num_codes))  # [B]
         return Terms({name: Mean.of(value) for name, value in means.items()}, {"codebook": book})
 
     def encode(self, state: State, batch: Batch) -> Array:

@@ -23,7 +23,8 @@ def vectors(book: Codebook) -> Float[Array, "K D"]:
 
 def nearest(z: Float[Array, "*batch D"], table: Float[Array, "K D"]) -> Int[Array, "*batch"]:
     """The code of the nearest vector, euclidean (eq. 2)."""
-    return jnp.argmax(z @ table.T - (table**2).sum(axis=1) / 2, axis=-1).astype(jnp.int32)
+    product = jnp.dot(z, table.T, precision="highest")  # bf16 passes would choose other codes
+    return jnp.argmax(product - (table**2).sum(axis=1) / 2, axis=-1).astype(jnp.int32)
 
 
 def straight_through(z: Float[Array, "*batch D"], q: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
@@ -35,7 +36,7 @@ def follow(book: Codebook, z: Float[Array, "*batch D"], codes: Int[Array, "*batc
     """Moves counts and sums towards those of this batch by 1 - decay (eqs. 6 and 7)."""
     z = jax.lax.stop_gradient(z).reshape(-1, z.shape[-1])
     owned = jax.nn.one_hot(codes.reshape(-1), len(book["counts"]))  # [N, K]
-    batch = {"counts": owned.sum(axis=0), "sums": owned.T @ z}
+    batch = {"counts": owned.sum(axis=0), "sums": jnp.dot(owned.T, z, precision="highest")}
     return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, book, batch)
 
 
