@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gen_jax import data
-from gen_jax.data import pydoc, ring
+from gen_jax.data import documents, pydoc, ring
 from gen_jax.errors import ConfigError, DataError
 
 
@@ -275,6 +275,32 @@ def test_wrong_values_are_refused(section, message):
 def test_sources_are_listed():
     assert {"digits", "pydoc", "tfds", "npz", "image_folder", "text_file", "ring"} == set(data.list_sources())
     assert all(data.list_sources().values())
+
+
+def test_look_gives_pictures_or_an_excerpt(tmp_path):
+    dataset, images = data.look(data.resolve("digits"), n=5)
+    np.testing.assert_array_equal(images, dataset.arrays["train"]["image"][:5])
+    _, plot = data.look(data.resolve("ring"), "test")
+    assert plot.shape == (1, 128, 128, 1) and plot.dtype == np.uint8 and plot.max() == 255
+    (tmp_path / "t.txt").write_text("Some text. " * 200)
+    _, excerpt = data.look(data.resolve(str(tmp_path / "t.txt")), "test")
+    assert excerpt in "Some text. " * 200
+    with pytest.raises(ConfigError, match="found 'tset'"):
+        data.look(data.resolve("digits"), "tset")
+
+
+def test_packed_documents_come_back():
+    texts = ["", "Füße", "\n\n", "end"]
+    assert documents.unpack(documents.pack([text.encode() for text in texts])) == texts
+
+
+@pytest.mark.parametrize("whole", ["abcdefghijklmnopqrst", np.arange(20)])
+def test_the_end_of_a_text_is_cut_off(whole):
+    source = data.parse(dict(source="pydoc", validation=0.1, test=0.25))
+    parts = data.base.cut_end(whole, source, ("validation", "test"))
+    assert [len(parts[split]) for split in ("train", "validation", "test")] == [13, 2, 5]
+    assert list(parts["test"]) == list(whole[-5:]) and list(parts["validation"]) == list(whole[13:15])
+    assert set(data.base.cut_end(whole, source, ("test",))) == {"train", "test"}
 
 
 def test_show_writes_a_grid_or_an_excerpt(tmp_path):

@@ -2,7 +2,7 @@
 
 from gen_jax.data.base import Dataset, Feed, Info, Source
 from gen_jax.data.sources import list_sources, load, parse
-from gen_jax.data.tools import describe, list_prepared, prepare, resolve, show
+from gen_jax.data.tools import describe, list_prepared, look, prepare, resolve, show
 
 __all__ = [
     "Dataset",
@@ -13,6 +13,7 @@ __all__ = [
     "list_prepared",
     "list_sources",
     "load",
+    "look",
     "parse",
     "prepare",
     "resolve",

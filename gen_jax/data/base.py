@@ -85,7 +85,6 @@ class Info:
 
 
 @runtime_checkable
-@runtime_checkable
 class Tokenizer(Protocol):
     """Text to ids and back, exactly."""
 
@@ -95,7 +94,6 @@ class Tokenizer(Protocol):
     def decode(self, ids: Any) -> str: ...
 
 
-@runtime_checkable
 @runtime_checkable
 class Feed(Protocol):
     """Batches of one split by number.
@@ -119,7 +117,6 @@ class Feed(Protocol):
         ...
 
 
-@runtime_checkable
 @runtime_checkable
 class Dataset(Protocol):
     """A data set with its splits.
@@ -158,6 +155,16 @@ def cut(n: int, source: Source, missing: tuple[str, ...]) -> dict[str, np.ndarra
         raise DataError(f"data: {n} examples are too few to cut off {', '.join(sizes)}")
     splits["train"] = np.sort(order[start:])
     return {split: splits[split] for split in SPLITS if split in splits}
+
+
+def cut_end(whole: Any, source: Source, missing: tuple[str, ...]) -> dict[str, Any]:
+    """Cuts the `missing` splits off the end of one long text, a str or ids [L]: train, then validation, then test."""
+    pieces, end = {}, len(whole)
+    for split in ("test", "validation"):
+        if split in missing and (share := getattr(source, split)) > 0:
+            start = end - round(len(whole) * share)
+            pieces[split], end = whole[start:end], start
+    return {"train": whole[:end]} | pieces
 
 
 def cut_arrays(found: dict[str, Arrays], source: Source) -> dict[str, Arrays]:

@@ -2,11 +2,22 @@
 
 import numpy as np
 
-from gen_jax.data.base import SPLITS, Info, TokenSource, cut
+from gen_jax.data.base import SPLITS, Arrays, Info, TokenSource, cut, cut_end
 from gen_jax.data.datasets import TokenSet
 from gen_jax.text import ByteTokenizer, CharTokenizer
 
 SEPARATOR = "\n\n"  # between two documents of a split
+
+
+def pack(documents: list[bytes]) -> Arrays:
+    """Texts in UTF-8 as arrays: all of them in `text` uint8 [L], document i ends at `ends` [N]."""
+    return {"text": np.frombuffer(b"".join(documents), np.uint8), "ends": np.cumsum([len(one) for one in documents])}
+
+
+def unpack(arrays: Arrays) -> list[str]:
+    """Undoes `pack`."""
+    text, ends = arrays["text"].tobytes(), arrays["ends"].tolist()
+    return [text[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def cut_documents(found: dict[str, list[str]], source: TokenSource) -> dict[str, list[str]]:
@@ -23,13 +34,8 @@ def cut_documents(found: dict[str, list[str]], source: TokenSource) -> dict[str,
         parts = cut(len(documents), source, missing)
         found = found | {split: [documents[i] for i in index] for split, index in parts.items()}
     else:
-        text = SEPARATOR.join(documents)
-        start = end = len(text)
-        pieces = {}
-        for split in reversed(missing):
-            start = end - round(len(text) * getattr(source, split))
-            pieces[split], end = [text[start:end]], start
-        found = found | {"train": [text[:end]]} | pieces
+        pieces = cut_end(SEPARATOR.join(documents), source, missing)
+        found = found | {split: [text] for split, text in pieces.items()}
     return {split: found[split] for split in SPLITS if split in found}
 
 

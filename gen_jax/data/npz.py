@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from gen_jax.data.base import SPLITS, AnySource, Arrays, Info, cut_arrays
+from gen_jax.data.base import SPLITS, AnySource, Arrays, Info, cut_arrays, cut_end
 from gen_jax.data.datasets import ExampleSet, TokenSet
 from gen_jax.errors import DataError
 
@@ -98,12 +98,7 @@ def _tokens(cfg: Config, found: dict[str, Arrays], seed: int) -> TokenSet:
                 f"{cfg.path}: tokens of {split}: expected ids [L] from 0, found {ids.dtype} {list(ids.shape)}"
             )
     vocab = int(max(ids.max() for ids in tokens.values())) + 1
-    end = len(tokens["train"])
-    for split in ("test", "validation"):
-        if split not in tokens and (share := getattr(cfg, split)) > 0:
-            start = end - round(len(tokens["train"]) * share)
-            tokens[split], end = tokens["train"][start:end], start
-    tokens["train"] = tokens["train"][:end]
+    tokens |= cut_end(tokens["train"], cfg, tuple(split for split in SPLITS if split not in tokens))
     dtype = np.uint8 if vocab <= 256 else np.int32
     tokens = {split: tokens[split].astype(dtype) for split in SPLITS if split in tokens}
     return TokenSet(Info("tokens", (cfg.context + 1,), vocab_size=vocab), tokens, seed, cfg.order)

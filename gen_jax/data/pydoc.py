@@ -10,11 +10,9 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from gen_jax.data.base import Arrays, TokenSource, cached
 from gen_jax.data.datasets import TokenSet
-from gen_jax.data.documents import token_set
+from gen_jax.data.documents import pack, token_set, unpack
 from gen_jax.errors import DataError
 
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "turtledemo", "pydoc_data"}
@@ -36,7 +34,7 @@ def load(cfg: Config, seed: int) -> TokenSet:
         raise DataError(f"pydoc: {root} holds no sources of the standard library, use another Python installation")
     listing = "".join(f"{file.relative_to(root)} {file.stat().st_size}\n" for file in [*files, topics])
     digest = hashlib.sha256(f"1 {sys.version_info}\n{listing}".encode()).hexdigest()[:16]
-    return token_set({"train": _unpack(cached(f"pydoc-{digest}", lambda: _build(root, files, topics)))}, cfg, seed)
+    return token_set({"train": unpack(cached(f"pydoc-{digest}", lambda: _build(root, files, topics)))}, cfg, seed)
 
 
 def _files(root: Path) -> list[Path]:
@@ -48,16 +46,9 @@ def _files(root: Path) -> list[Path]:
 
 
 def _build(root: Path, files: list[Path], topics: Path) -> Arrays:
-    """The documents as bytes: all of them in `text` uint8 [L], document i ends at `ends` [N]."""
     documents = [module_text(_module_name(file.relative_to(root)), file.read_bytes()) for file in files]
     documents += [f"{name}\n\n{text.strip()}\n" for name, text in sorted(_topics(topics).items())]
-    encoded = [text.encode() for text in documents if text]
-    return {"text": np.frombuffer(b"".join(encoded), np.uint8), "ends": np.cumsum([len(one) for one in encoded])}
-
-
-def _unpack(arrays: Arrays) -> list[str]:
-    text, ends = arrays["text"].tobytes(), arrays["ends"].tolist()
-    return [text[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+    return pack([text.encode() for text in documents if text])
 
 
 def _module_name(path: Path) -> str:

@@ -94,23 +94,19 @@ def _sources(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def _text(cfg: Config, folder: Path, key: str, seed: int) -> TokenSet:
-    from gen_jax.data.documents import token_set
+    from gen_jax.data.documents import pack, token_set, unpack
 
     def build() -> Arrays:
         _, sources = _sources(folder)
         arrays = {}
         for split, source in sources.items():
-            encoded = [bytes(one[key]) for one in _chunks(source)]
-            arrays[f"{split}_text"] = np.frombuffer(b"".join(encoded), np.uint8)
-            arrays[f"{split}_ends"] = np.cumsum([len(one) for one in encoded])
+            packed = pack([bytes(one[key]) for one in _chunks(source)])
+            arrays |= {f"{split}_{name}": array for name, array in packed.items()}
         return arrays
 
     arrays = cached(_cache_name(cfg, folder), build)
-    found = {}
-    for split in SPLITS:
-        if f"{split}_text" in arrays:
-            text, ends = arrays[f"{split}_text"].tobytes(), arrays[f"{split}_ends"].tolist()
-            found[split] = [text[a:b].decode() for a, b in zip([0, *ends], ends, strict=False)]
+    splits = [split for split in SPLITS if f"{split}_text" in arrays]
+    found = {split: unpack({name: arrays[f"{split}_{name}"] for name in ("text", "ends")}) for split in splits}
     return token_set(found, cfg, seed)
 
 

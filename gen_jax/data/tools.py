@@ -1,5 +1,6 @@
 """What `gen-jax data list | show | prepare` does."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -51,29 +52,31 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     return found
 
 
-def show(section: dict[str, Any], path: str, split: str = "train", n: int = 64) -> tuple[Dataset, str]:
-    """The set, and an excerpt of its text; or "" after writing a PNG to `path`.
+def look(section: dict[str, Any], split: str = "train", n: int = 64) -> tuple[Dataset, np.ndarray | str]:
+    """The set, and what to show of a split: an excerpt of its text, or uint8 pictures [N, H, W, 1 or 3].
 
-    Images become a grid of the first `n` of the split, vectors a density plot of their first two dimensions.
+    Images are the first `n` of the split, vectors one density plot of their first two dimensions.
     """
+    dataset = load(parse(section), seed=0)
+    if dataset.info.kind == "tokens":
+        ids = dataset.eval_feed(split, 1).resident["tokens"][:1000]
+        return dataset, dataset.tokenizer.decode(ids) if dataset.tokenizer else " ".join(map(str, ids.tolist()))
+    feed = dataset.eval_feed(split, min(n, dataset.sizes.get(split, n)))
+    if dataset.info.kind == "vector":
+        return dataset, _density(feed.resident["vector"])[None]
+    images = np.asarray(feed.assemble(feed.resident, feed.rows(0))["image"])
+    return dataset, images if images.shape[-1] in (1, 3) else images[..., :1]
+
+
+def show(section: dict[str, Any], path: str, split: str = "train", n: int = 64) -> tuple[Dataset, str]:
+    """`look`, with the pictures written to `path` as one PNG: then the text is ""."""
     from gen_jax.data import pixels
 
-    dataset = load(parse(section), seed=0)
-    n = min(n, dataset.sizes.get(split, n))
-    if dataset.info.kind == "tokens":
-        feed = dataset.eval_feed(split, 1)
-        ids = feed.resident["tokens"][:1000]
-        return dataset, dataset.tokenizer.decode(ids) if dataset.tokenizer else " ".join(map(str, ids.tolist()))
-    if dataset.info.kind == "image":
-        feed = dataset.eval_feed(split, n)
-        images = np.asarray(feed.assemble(feed.resident, feed.rows(0))["image"])
-        if images.shape[-1] not in (1, 3):
-            images = images[..., :1]
-        scale = max(1, 32 // images.shape[1])
-        pixels.write_grid(path, images, columns=int(np.ceil(np.sqrt(n))), scale=scale)
-        return dataset, ""
-    feed = dataset.eval_feed(split, 1)
-    pixels.write_grid(path, _density(feed.resident["vector"])[None], columns=1, scale=4)
+    dataset, found = look(section, split, n)
+    if isinstance(found, str):
+        return dataset, found
+    scale = max(1, 32 // found.shape[1]) if dataset.info.kind == "image" else 4
+    pixels.write_grid(path, found, columns=math.ceil(math.sqrt(len(found))), scale=scale)
     return dataset, ""
 
 
