@@ -70,16 +70,16 @@ class Checkpoints:
         """Starts saving; `state` may be donated as soon as this returns.
 
         Args:
-          step: a step that has no checkpoint yet.
+          step: where it has a checkpoint already, that one is replaced.
           state: arrays only.
           loop: JSON values of the training loop; its "best_step" names a saved step to be kept (this one included).
 
         Raises:
-          CheckpointError: the step exists, or this save or the one before it failed.
+          CheckpointError: this save or the one before it failed.
         """
         self.wait()
-        if step in self._best:
-            raise CheckpointError(f"{self._directory}: step {step} is saved already")
+        if self._best.pop(step, 0) != 0 and is_primary():
+            step_dirs.delete(self._directory, step)
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), loop=ocp.args.JsonSave(loop))
         try:
             self._saver.save(self._directory / str(step), args=items)

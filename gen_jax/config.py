@@ -20,7 +20,7 @@ from gen_jax import data, evaluators
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import EvalConfig
 from gen_jax.optim import Config as OptimConfig
-from gen_jax.settings import Count, NonNegative, Positive, Settings, named_module, nearest, validate
+from gen_jax.settings import Count, NonNegative, Positive, Regex, Seed, Settings, named_module, nearest, validate
 from gen_jax.sharding import MeshConfig
 
 
@@ -34,7 +34,7 @@ class InitFrom(Settings):
     workdir: str = ""
     step: str = "latest"
     nets: dict[str, str] = Field(default_factory=dict)
-    allow: tuple[str, ...] = ()
+    allow: tuple[Regex, ...] = ()
 
 
 class Best(Settings):
@@ -56,7 +56,7 @@ class Profile(Settings):
 class Experiment(Settings):
     """A whole config. Periods are in steps; 0 = never (the last step is always logged, evaluated and saved)."""
 
-    seed: Count = 0
+    seed: Seed = 0
     total_steps: Positive
     batch_size: Positive
     eval_batch_size: Positive = 250
@@ -74,7 +74,7 @@ class Experiment(Settings):
     model: pydantic.SerializeAsAny[Settings]
     optim: dict[str, OptimConfig]
     mesh: MeshConfig = MeshConfig()
-    sharding: tuple[tuple[str, str | tuple[str | None, ...]], ...] = ((".*", "replicate"),)
+    sharding: tuple[tuple[Regex, str | tuple[str | None, ...]], ...] = ((".*", "replicate"),)
     evals: dict[str, pydantic.SerializeAsAny[EvalConfig]] = Field(default_factory=dict)
     best: Best = Best()
     init_from: InitFrom = InitFrom()
@@ -133,9 +133,12 @@ def _from_file(spec: str) -> ml_collections.ConfigDict:
         known = [str(p) for p in Path("experiments").glob("*/*.py")]
         raise ConfigError(f"--config: no file {path}{nearest(path, known) if known else ''}")
     try:
-        return runpy.run_path(str(file))["get_config"](arg)
+        config = runpy.run_path(str(file))["get_config"](arg)
     except Exception as error:
         raise ConfigError(f"--config: {spec}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ConfigError(f"--config: {spec}: expected get_config to return a ConfigDict, got {config!r}")
+    return config
 
 
 def load(spec: str, overrides: list[str]) -> Experiment:

@@ -139,6 +139,12 @@ class Writer:
                 self._summary(0, hparams_summary.hparams_config_pb(names, columns))
             self._summary(0, hparams_summary.hparams_pb(plain))
 
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def flush(self) -> None:
         """TensorBoard's queue reaches its file."""
         if self._events:

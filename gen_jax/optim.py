@@ -8,7 +8,7 @@ import optax
 import optax.contrib
 
 from gen_jax.models.base import Gradients, Optimiser
-from gen_jax.settings import Count, Fraction, NonNegative, Positive, PositiveFloat, Settings
+from gen_jax.settings import Count, Decay, Fraction, NonNegative, Positive, PositiveFloat, Regex, Settings
 from gen_jax.state import PyTree
 
 
@@ -32,14 +32,14 @@ class Config(Settings):
     drop_at: tuple[Fraction, ...] = (0.5, 0.75)
     drop: Fraction = 0.1
     updates_per_step: Positive = 1
-    b1: Fraction = 0.9
-    b2: Fraction = 0.999
+    b1: Decay = 0.9
+    b2: Decay = 0.999
     eps: PositiveFloat = 1e-8
-    momentum: Fraction = 0.0
+    momentum: Decay = 0.0
     weight_decay: NonNegative = 0.0
     clip: NonNegative = 0.0
-    ema: Fraction = 0.0
-    freeze: tuple[str, ...] = ()
+    ema: Decay = 0.0
+    freeze: tuple[Regex, ...] = ()
     micro_batches: Positive = 1
 
 

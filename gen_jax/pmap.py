@@ -22,6 +22,8 @@ def check(shapes: State, rules: sharding.Rules, mesh: jax.sharding.Mesh) -> None
     """Raises ConfigError where a model or its rules do not fit pmap."""
     if any(jax.tree.leaves(net.stats) for net in shapes.nets.values()) or jax.tree.leaves(shapes.carry):
         raise ConfigError("config.parallel: pmap does not fit a model whose state mixes rows; expected jit")
+    if jax.process_count() > 1:
+        raise ConfigError("config.parallel: pmap runs in one process; expected jit")
     if any(rule != "replicate" for _, rule in rules) or mesh.shape["model"] > 1:
         raise ConfigError("config.parallel: pmap does not shard parameters; expected jit or the rule replicate")
 
@@ -53,10 +55,6 @@ def compile_step(k_steps: Callable[..., Any], rng: jax.Array, mesh: jax.sharding
     def per_device(state, resident, rows):
         return k_steps(state, resident, rows, jax.random.fold_in(rng, jax.lax.axis_index(AXIS)))
 
-    step = jax.pmap(per_device, axis_name=AXIS, donate_argnums=0, devices=list(mesh.devices.flat))
-
-    def run(state, resident, rows):
-        state, metrics = step(state, resident, rows)
-        return state, unreplicate(metrics)
-
-    return run
+    # the metrics are sums over the devices, so each of them has the same
+    devices = list(mesh.devices.flat)
+    return jax.pmap(per_device, axis_name=AXIS, out_axes=(0, None), donate_argnums=0, devices=devices)

@@ -5,6 +5,8 @@
 
 import functools
 import hashlib
+import io
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,10 +16,12 @@ from etils import epath
 
 from gen_jax import config, data, evaluators, flops, ops, optim, pmap, sharding
 from gen_jax.config import Experiment
+from gen_jax.data import Info
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import Context, Evaluator
 from gen_jax.models.base import Optimiser, Preprocesses
-from gen_jax.state import Mean, State
+from gen_jax.run_dir import is_primary, write_atomic
+from gen_jax.state import Mean, State, path_name
 
 
 def _stack(rows: list[dict]) -> dict:
@@ -46,8 +50,9 @@ class Program:
         self.pmapped = experiment.parallel == "pmap"
         self.model, self.optimisers = _model(experiment, pmap.AXIS if self.pmapped else None)
         self._init = functools.partial(self.model.init, init_key)
-        first = self.feed.assemble(self.feed.resident, self.feed.rows(0))
-        self.shapes = jax.eval_shape(self._init, first)
+        _check_fit(experiment.model, self.dataset.info)
+        self.shapes = jax.eval_shape(self._init, self._first_batch_shapes())
+        _check_networks(experiment, self.shapes, self.optimisers)
         self.shardings = sharding.state_shardings(self.shapes, experiment.sharding, self.mesh, self.optimisers)
         self.abstract = sharding.with_shardings(self.shapes, self.shardings)
         if self.pmapped:
@@ -61,8 +66,25 @@ class Program:
 
     def init(self) -> State:
         """The first state, born sharded."""
-        batch = jax.jit(self.feed.assemble)(self.feed.resident, self.feed.rows(0))
-        return jax.jit(self._init, out_shardings=self.shardings)(batch)
+
+        def init(resident, rows):
+            return self._init(self.feed.assemble(resident, rows))
+
+        resident = self.feed.resident if self.pmapped else self.resident
+        return jax.jit(init, out_shardings=self.shardings)(resident, self.feed.rows(0))
+
+    def check(self) -> None:
+        """Raises ConfigError where an evaluator or the step does not fit the model or the batch; compiles nothing."""
+        self.evaluators()
+        jax.eval_shape(self.model_without_axis.train_step, self.shapes, self._first_batch_shapes(), self.train_key)
+
+    def _first_batch_shapes(self) -> dict:
+        return jax.eval_shape(self.feed.assemble, self.feed.resident, self.feed.rows(0))
+
+    @functools.cached_property
+    def model_without_axis(self) -> Any:
+        """The model outside pmap."""
+        return _model(self.experiment, axis_name=None)[0] if self.pmapped else self.model
 
     def enter(self, state: State) -> State:
         """From the layout of checkpoints and evaluators to the step's."""
@@ -105,9 +127,7 @@ class Program:
 
     def flops_per_step(self) -> float:
         """Matrix products and convolutions of one update, over all devices."""
-        batch = jax.eval_shape(lambda: self.feed.assemble(self.feed.resident, self.feed.rows(0)))
-        model, _ = _model(self.experiment, axis_name=None)
-        return flops.count(model.train_step, self.shapes, batch, self.train_key)
+        return flops.count(self.model_without_axis.train_step, self.shapes, self._first_batch_shapes(), self.train_key)
 
     def batches(self, split: str) -> Iterator[dict]:
         """Every example of a split once, in order, as device batches cut over the data axis."""
@@ -152,9 +172,11 @@ class Program:
         splits = [split for split, size in self.dataset.sizes.items() if size]
         if not path.exists():
             arrays = {f"{split}/{k}": v for split in splits for k, v in self._computed_inputs(state, split).items()}
-            cache.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - numpy's stub
+            file = io.BytesIO()
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - numpy's stub
+            if is_primary():
+                cache.mkdir(parents=True, exist_ok=True)
+                write_atomic(path, file.getvalue())
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             extra = {split: {} for split in splits}
             for key in stored.files:
@@ -172,7 +194,11 @@ class Program:
 
 
 def _mesh(experiment: Experiment) -> jax.sharding.Mesh:
-    backend = jax.default_backend()
+    try:
+        backend = jax.default_backend()
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"JAX_PLATFORMS: expected a platform that is here: {line}") from None
     if experiment.platform not in ("any", backend):
         raise ConfigError(f"config.platform: expected {experiment.platform}, found only {backend}")
     mesh = sharding.make_mesh(experiment.mesh)
@@ -181,6 +207,38 @@ def _mesh(experiment: Experiment) -> jax.sharding.Mesh:
         if getattr(experiment, key) % size:
             raise ConfigError(f"config.{key}: expected a multiple of {size}, the data axis of the mesh")
     return mesh
+
+
+def _check_fit(model: Any, info: Info) -> None:
+    """Compares what a model's config says of its examples with what the data are."""
+    inner = getattr(model, "first_stage", model)
+    size = info.shape[0] if info.kind == "vector" else 0
+    for name, found in (("image", info.shape if info.kind == "image" else ()), ("data_dim", size)):
+        if name in type(inner).model_fields and getattr(inner, name) != found:
+            raise ConfigError(
+                f"config.model.{name}: expected {found or 'other data'}, as in the data, got {getattr(inner, name)}"
+            )
+    if "vocab" in type(model).model_fields and not 0 < info.vocab_size <= model.vocab:
+        raise ConfigError(f"config.model.vocab: expected at least {info.vocab_size}, as in the data, got {model.vocab}")
+    classes = getattr(model, "num_classes", 0)
+    if classes and classes != info.num_classes:
+        raise ConfigError(f"config.model.num_classes: expected {info.num_classes}, as in the data, got {classes}")
+
+
+def _check_networks(experiment: Experiment, shapes: State, optimisers: dict[str, Optimiser]) -> None:
+    """Refuses what the shapes show to be wrong in `config.optim`."""
+    for name, optimiser in optimisers.items():
+        if name not in shapes.nets:
+            raise ConfigError(f"config.optim.{name}: expected networks named {', '.join(shapes.nets)}")
+        net = shapes.nets[name]
+        paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(net.params)]
+        for rule in optimiser.frozen:
+            if not any(re.fullmatch(rule, path) for path in paths):
+                raise ConfigError(
+                    f"config.optim.{name}.freeze: {rule!r} matches no parameter; they are like {paths[0]}"
+                )
+        if jax.tree.leaves(net.stats) and experiment.optim[name].micro_batches > 1:
+            raise ConfigError(f"config.optim.{name}.micro_batches: expected 1 for a model that keeps statistics")
 
 
 def _model(experiment: Experiment, axis_name: str | None) -> tuple[Any, dict[str, Optimiser]]:

@@ -4,14 +4,16 @@
 `gs://`. Every process may read; only process 0 writes.
 """
 
+import contextlib
 import datetime
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -104,11 +106,31 @@ class RunDir:
         """`check`, then writes config.json and makes the folders. Returns what `check` found."""
         exists = self.check(config)
         if is_primary():
-            for folder in (self.path, self.checkpoints, self.tb, self.samples):
-                folder.mkdir(parents=True, exist_ok=True)
-                if folder == self.path:  # first of all, so that a kill leaves a directory that is known as a run
-                    write_atomic(self.config_file, _dump(config))
+            try:
+                for folder in (self.path, self.checkpoints, self.tb, self.samples):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    if folder == self.path:  # first of all, so that a kill leaves a directory that is known as a run
+                        write_atomic(self.config_file, _dump(config))
+            except OSError as error:
+                raise ConfigError(f"workdir: expected a directory that can be written, {error}") from None
         return exists
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other process of this machine trains here meanwhile; the lock goes with its process, however that ends.
+
+        Raises:
+          ConfigError: another one does.
+        """
+        if not is_primary() or "://" in os.fspath(self.path):
+            yield
+            return
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigError(f"workdir: another process is training in {self.path}") from None
+            yield
 
     def record_start(self, seed: int, **facts: Any) -> None:
         """Appends one entry to manifest.json: commit, versions, devices, XLA flags, seed, command, `facts`."""

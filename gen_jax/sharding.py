@@ -53,6 +53,8 @@ def param_spec(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> P
         return P()
     if rule == "fsdp":
         return _fsdp(path, shape, mesh)
+    if unknown := [axis for axis in rule if axis is not None and axis not in mesh.shape]:
+        raise ConfigError(f"config.sharding: the rule for {path} names the axis {unknown[0]!r}; known: data, model")
     if len(rule) > len(shape) or any(shape[i] % mesh.shape[axis] for i, axis in enumerate(rule) if axis):
         raise ConfigError(
             f"config.sharding: the rule {rule} does not fit {path} {shape} on the mesh {dict(mesh.shape)}"

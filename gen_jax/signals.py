@@ -26,10 +26,9 @@ def polled() -> Iterator[Callable[[], type[RunError] | None]]:
             raise KeyboardInterrupt
         seen.append(number)
 
-    # only the main thread may set handlers; with several processes SIGTERM is jax's own
-    mine = threading.current_thread() is threading.main_thread()
-    numbers = [n for n in _ERRORS if mine and (n != signal.SIGTERM or jax.process_count() == 1)]
-    before = {number: signal.signal(number, note) for number in numbers}
+    # only the main thread may set handlers; with several processes they are jax's own
+    mine = threading.current_thread() is threading.main_thread() and not jax.distributed.is_initialized()
+    before = {number: signal.signal(number, note) for number in _ERRORS if mine}
     try:
         yield lambda: _ERRORS[signal.Signals(seen[0])] if seen else None
     finally:
@@ -37,8 +36,13 @@ def polled() -> Iterator[Callable[[], type[RunError] | None]]:
             signal.signal(number, handler)
 
 
-def agreed(asked: type[RunError] | None, step: int) -> type[RunError] | None:
-    """With several processes: Preempted where all of them reached the step to save after a SIGTERM to any."""
+def agreed(asked: type[RunError] | None, call: int) -> type[RunError] | None:
+    """With several processes: Preempted where all of them reached the call to save at after a SIGTERM to any.
+
+    Args:
+      asked: what the signals of this process ask for.
+      call: number of the dispatch, counted by ones: jax agrees on the next number after the largest it has seen.
+    """
     if jax.process_count() == 1:
         return asked
-    return Preempted if multihost_utils.reached_preemption_sync_point(step) else None
+    return Preempted if multihost_utils.reached_preemption_sync_point(call) else None

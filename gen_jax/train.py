@@ -11,17 +11,19 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gen_jax import config as configs
-from gen_jax import flops, optim, pictures, sharding, signals
+from gen_jax import optim, pictures, sharding, signals
 from gen_jax.checkpoint import Checkpoints, load_into
-from gen_jax.errors import Interrupted, NonFiniteError, Preempted, RunError
+from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted, RunError
 from gen_jax.log import Writer
+from gen_jax.perf import Timer, Tracer
 from gen_jax.program import Program
 from gen_jax.progress import Progress
 from gen_jax.run_dir import RunDir
@@ -62,31 +64,65 @@ def train(config: Any, workdir: str | os.PathLike) -> State:
     experiment = configs.resolve(config)
     run_dir = RunDir(workdir)
     run_dir.check(configs.to_dict(experiment))
+    if experiment.init_from.workdir:
+        RunDir(experiment.init_from.workdir).config()
     with signals.polled() as asked:
         program = Program(experiment)
+        program.check()
         run_dir.create(configs.to_dict(experiment))
-        with Checkpoints(run_dir.checkpoints, experiment.keep, experiment.hash_limit_mb) as checkpoints:
-            return _Loop(program, run_dir, checkpoints, asked).run()
+        with (
+            run_dir.locked(),
+            _status(run_dir) as ended,
+            Checkpoints(run_dir.checkpoints, experiment.keep, experiment.hash_limit_mb) as checkpoints,
+        ):
+            loop = _Loop(program, run_dir, checkpoints, asked, ended)
+            with loop.writer, loop.progress:
+                return loop.run()
+
+
+@contextlib.contextmanager
+def _status(run_dir: RunDir) -> Iterator[dict[str, int]]:
+    """STATUS.json while a run lasts and when it ends; the loop keeps `step` in the yielded dict."""
+    reached, ended = {"step": run_dir.status().get("step", 0)}, "failed"
+    run_dir.write_status("running", reached["step"])
+    try:
+        yield reached
+        ended = "done"
+    except (Preempted, Interrupted) as error:
+        ended = type(error).__name__.lower()
+        raise
+    finally:
+        run_dir.write_status(ended, reached["step"])
 
 
 class _Loop:
     """One run of `train`."""
 
-    def __init__(self, program: Program, run_dir: RunDir, checkpoints: Checkpoints, asked: Asked):
+    def __init__(
+        self, program: Program, run_dir: RunDir, checkpoints: Checkpoints, asked: Asked, reached: dict[str, int]
+    ):
         self.experiment, self.run_dir, self.checkpoints, self.asked = program.experiment, run_dir, checkpoints, asked
         program.poll = self.poll
         state, self.journal = self._start(program)
         self.step = int(jax.device_get(state.step))
+        self.reached = reached
         self.program = program.preprocessed(state, run_dir.path / "cache")
         self.evaluators = self.program.evaluators()
         self.state = self.program.enter(state)  # donated to every step
         self.pending: list[dict] = []  # metrics still on the device
-        self.tracing = False
+        first_row = self.step if self.journal.row else self.step + 1  # that is not in metrics.jsonl yet
+        run_dir.truncate_after(first_row - 1)
+        self.writer = Writer(run_dir.path, first_row if self.step else 0)
+        self.progress = Progress("train", self.experiment.total_steps, self.step)
+        self.timer = Timer(self.program, self.step)
+        self.tracer = Tracer(self.experiment.profile, run_dir.tb)
 
     def _start(self, program: Program) -> tuple[State, Journal]:
+        self.saved: tuple[int, dict] | None = None
         restored = self.checkpoints.restore(program.abstract)
         if restored:
-            _, state, journal = restored
+            step, state, journal = restored
+            self.saved = step, journal
             return state, Journal(**journal)
         state = program.init()
         source = self.experiment.init_from
@@ -97,49 +133,37 @@ class _Loop:
     def poll(self) -> None:
         """Ends an evaluation early where a signal asks for it."""
         if jax.process_count() == 1 and (error := self.asked()):
-            raise error("stopped in an evaluation")
+            raise error("stopped in an evaluation; the same command goes on from there")
 
     def run(self) -> State:
-        self.run_dir.record_start(self.experiment.seed, mesh=sharding.describe(self.program.mesh))
-        self.run_dir.truncate_after(self.step)
-        ended = "failed"
-        try:
-            with (
-                contextlib.closing(Writer(self.run_dir.path, self.step + 1 if self.step else 0)) as self.writer,
-                Progress("train", self.experiment.total_steps, self.step) as self.progress,
-            ):
-                self.run_dir.write_status("running", self.step)
-                self._steps()
-                self._draw_curves()
-            self.checkpoints.wait()
-            ended = "done"
-        except (Preempted, Interrupted) as error:
-            ended = type(error).__name__.lower()
-            raise
-        finally:
-            self.run_dir.write_status(ended, self.step)
-        return self.program.leave(self.state)
-
-    def _steps(self) -> None:
         """Steps until the end, a signal or an early stop."""
+        self.run_dir.record_start(self.experiment.seed, mesh=sharding.describe(self.program.mesh))
         if self.step == 0:
             self.writer.write_texts(0, {"config": configs.to_markdown(self.experiment)})
-        self.timer = _Timer(self.program, self.step)
         if self.journal.row:
             self.writer.write_scalars(self.step, self.journal.row)
-        self.finish_boundary()  # a signal may have come between a step and its evaluation
-        while self.step < self.experiment.total_steps and not self.stopped():
-            self._trace()
-            self.state, metrics = self.program.step(self.state, self.step)
-            self.pending.append(metrics)
-            self.step += self.experiment.steps_per_call
-            stop = signals.agreed(self.asked(), self.step)
-            if self.due(self.experiment.log_every):
-                self.log()
-            if stop:
-                self.save()
-                raise stop(f"stopped at step {self.step}; the same command goes on from there")
-            self.finish_boundary()
+        k = self.experiment.steps_per_call
+        try:
+            self.finish_boundary()  # a signal may have come between a step and its evaluation
+            while self.step < self.experiment.total_steps and not self.stopped():
+                self.tracer.before(self.step, k)
+                self.state, metrics = self.program.step(self.state, self.step)
+                self.pending.append(metrics)
+                self.step += k
+                self.reached["step"] = self.step
+                stop = signals.agreed(self.asked(), self.step // k)
+                if self.due(self.experiment.log_every):
+                    self.log()
+                if stop:
+                    self.save()
+                    self.checkpoints.wait()
+                    raise stop(f"stopped at step {self.step}; the same command goes on from there")
+                self.finish_boundary()
+        finally:
+            self.tracer.stop()
+        self._draw_curves()
+        self.checkpoints.wait()
+        return self.program.leave(self.state)
 
     def due(self, every: int) -> bool:
         return self.step == self.experiment.total_steps or bool(every and self.step % every == 0)
@@ -159,9 +183,9 @@ class _Loop:
             for k in range(self.experiment.steps_per_call):
                 first += 1
                 for name, mean in call.items():
-                    total, weight = (np.asarray(part)[k].item() for part in (mean.total, mean.weight))
+                    total, weight = (float(np.asarray(part, np.float64)[k]) for part in (mean.total, mean.weight))
                     if not math.isfinite(total):
-                        raise NonFiniteError(f"train/{name} is {total} at step {first}; the last checkpoint is intact")
+                        raise NonFiniteError(f"train/{name} is {total} at step {first}; see config.optim: lr, clip")
                     sums = self.journal.window.setdefault(name, [0.0, 0.0])
                     sums[0], sums[1] = sums[0] + total, sums[1] + weight
         self.pending = []
@@ -173,7 +197,7 @@ class _Loop:
         for name, cfg in self.experiment.optim.items():
             if cfg.schedule != "constant" or cfg.warmup:
                 schedule = optim.schedule(cfg, self.experiment.total_steps)
-                scalars[f"train/{name}_lr"] = float(schedule(self.step * cfg.updates_per_step))
+                scalars[f"train/{name}_lr"] = np.asarray(schedule(self.step * cfg.updates_per_step)).item()
         self.journal.window, self.journal.row = {}, scalars
         self.writer.write_scalars(self.step, scalars)
         self.writer.write_perf(self.step, self.timer.lap(self.step))
@@ -181,18 +205,22 @@ class _Loop:
 
     def finish_boundary(self) -> None:
         """Evaluates, ends the row, saves: whatever is due at this step and not done."""
-        improved = False
+        improved, started = False, time.perf_counter()
         if self.evaluates():
+            before = dataclasses.replace(self.journal)
             try:
                 improved = self.evaluate(self.program.leave(self.state))
-            except RunError:
+            except (Preempted, Interrupted):
+                self.journal = before
                 self.save()
+                self.checkpoints.wait()
                 raise
         if self.journal.row:
             self.writer.end_step(self.step)
             self.journal.row = {}
         if self.step and (self.due(self.experiment.save_every) or improved or self.stopped()):
             self.save()
+        self.timer.pause(time.perf_counter() - started)
 
     def evaluate(self, state: State) -> bool:
         """Runs the evaluators that are due; returns whether the best metric became better."""
@@ -200,12 +228,11 @@ class _Loop:
         improved = self._judge(scalars)
         if self.step == self.experiment.total_steps or self.stopped():
             scalars |= self._evaluate(state, "end")
-            self.writer.write_hparams(_hparams(self.experiment))
+            self.writer.write_hparams(_hparams(self.experiment), scalars)
         if self.experiment.histograms:
             self.writer.write_histograms(self.step, _histograms(state))
         self.journal.evaluated = self.step
-        self.journal.row |= scalars
-        self.timer.skip()
+        self.journal.row = self.journal.row | scalars
         return improved
 
     def _evaluate(self, state: State, when: str) -> dict[str, float]:
@@ -219,8 +246,10 @@ class _Loop:
 
     def _judge(self, scalars: dict[str, float]) -> bool:
         best = self.experiment.best
-        if best.metric not in scalars:
+        if not best.metric:
             return False
+        if best.metric not in scalars:
+            raise ConfigError(f"config.best.metric: expected one of {', '.join(scalars)}, got {best.metric!r}")
         value, old = scalars[best.metric], self.journal.best
         better = old is None or (value < old if best.mode == "min" else value > old)
         if better:
@@ -230,11 +259,16 @@ class _Loop:
         return better
 
     def save(self) -> None:
+        """Saves this step, again where the journal has changed since; never a state that is not finite."""
         self.read()
-        if self.checkpoints.latest_step() == self.step:
+        saved = self.step, dataclasses.asdict(self.journal)
+        if self.saved == saved:
             return
-        self.checkpoints.save(self.step, self.program.leave(self.state), dataclasses.asdict(self.journal))
-        self.timer.skip()
+        state = self.program.leave(self.state)
+        if not _finite(state):
+            raise NonFiniteError(f"a parameter is not finite at step {self.step}, which is not saved")
+        self.checkpoints.save(self.step, state, saved[1])
+        self.saved = saved
 
     def _draw_curves(self) -> None:
         """The losses over the whole run as one picture."""
@@ -243,37 +277,11 @@ class _Loop:
         if losses:
             self.writer.write_images(self.step, {"curves": pictures.curves(rows, tuple(losses))})
 
-    def _trace(self) -> None:
-        """Starts and ends the profiler's trace around the steps that the config names."""
-        start, steps = self.experiment.profile.start, self.experiment.profile.steps
-        if steps and not self.tracing and start <= self.step < start + steps:
-            jax.profiler.start_trace(os.fspath(self.run_dir.tb))
-            self.tracing = True
-        elif self.tracing and self.step >= start + steps:
-            jax.profiler.stop_trace()
-            self.tracing = False
 
-
-class _Timer:
-    """Wall time of steps between logs, without evaluations and saves."""
-
-    def __init__(self, program: Program, step: int):
-        self.batch_size = program.experiment.batch_size
-        peak = flops.peak(program.mesh.devices.flat[0])
-        self.flops = program.flops_per_step() if peak else 0.0
-        self.peak = (peak or 0.0) * program.mesh.devices.size
-        self.step, self.since = step, time.perf_counter()
-
-    def lap(self, step: int) -> dict[str, float]:
-        """Speed since the last lap; call it when the metrics of `step` have been read."""
-        seconds = (time.perf_counter() - self.since) / max(step - self.step, 1)
-        self.step, self.since = step, time.perf_counter()
-        speed = {"ms_per_step": 1e3 * seconds, "examples_per_s": self.batch_size / seconds}
-        return speed | ({"mfu": self.flops / seconds / self.peak} if self.peak else {})
-
-    def skip(self) -> None:
-        """What was done since the last lap was no training."""
-        self.since = time.perf_counter()
+@jax.jit
+def _finite(tree: Any) -> Any:
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]))
 
 
 def write_report(writer: Writer, step: int, cfg: Any, report: Any, say: Callable[[str], None]) -> dict[str, float]:

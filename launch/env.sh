@@ -14,9 +14,10 @@ if [ -z "$python" ]; then
 fi
 
 extras="$*"
-stamp=.venv/installed
-wanted="$(cat pyproject.toml constraints.txt | cksum) $extras"
-if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+stamp=.venv/installed${extras:+-${extras// /-}}
+wanted="$(cat pyproject.toml constraints.txt | cksum)"
+# without extras, an installation with some serves too
+if ! cat "$stamp" $([ -n "$extras" ] || echo .venv/installed-*) 2>/dev/null | grep -qxF "$wanted"; then
   echo "installing into .venv (minutes, once)" >&2
   [ -x .venv/bin/python ] || "$python" -m venv .venv
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \

@@ -188,9 +188,11 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     assert available(tmp_path) == [5, 7, 8]
 
 
-def test_saving_a_step_twice_is_an_error(folder):
-    with opened(folder) as checkpoints, pytest.raises(CheckpointError, match="step 3 is saved already"):
-        checkpoints.save(3, make_state(3), {})
+def test_saving_a_step_again_replaces_it(folder):
+    with opened(folder) as checkpoints:
+        checkpoints.save(3, make_state(3), {"evaluated": 3})
+    step, _, loop = load(folder, abstract_of(make_state()))
+    assert (step, loop) == (3, {"evaluated": 3})
 
 
 @pytest.mark.parametrize("surface", ["save", "wait", "close"])

@@ -53,6 +53,8 @@ def test_preempted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, where
     same(whole, resumed)
     assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
     assert RunDir(tmp_path / "cut").status()["state"] == "done"
+    train(digits(*LONG), tmp_path / "cut")  # a third time: nothing is left to do
+    assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
 
 
 def test_ctrl_c_saves_too(tmp_path, monkeypatch):
@@ -74,6 +76,41 @@ def test_another_config_in_the_same_workdir_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"seed was 0, is now 1"):
         train(digits("seed=1"), tmp_path / "run")
     assert int(train(digits("total_steps=12"), tmp_path / "run").step) == 12
+
+
+def test_a_wrong_config_does_not_claim_the_workdir(tmp_path):
+    for wrong in (
+        "evals.elbo.split=tset",
+        "init_from.workdir=/nowhere",
+        "model.image=(8,8,3)",
+        "optim.net.freeze=('x',)",
+    ):
+        with pytest.raises(ConfigError):
+            train(digits(wrong), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_in_use_is_refused(tmp_path):
+    RunDir(tmp_path / "run").create(config.to_dict(digits()))
+    with RunDir(tmp_path / "run").locked(), pytest.raises(ConfigError, match="another process is training"):
+        train(digits(), tmp_path / "run")
+
+
+def test_a_mistyped_best_metric_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"config\.best\.metric: expected one of test/elbo.* got 'test/elbow'"):
+        train(digits("best.metric=test/elbow"), tmp_path / "run")
+
+
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
+    flags = ("optim.net.name=sgd", "optim.net.lr=3e38", "optim.net.warmup=0", "optim.net.schedule=constant")
+    with pytest.raises(NonFiniteError, match="at step"):
+        train(digits(*flags, "steps_per_call=1", "log_every=1", "save_every=1"), tmp_path / "run")
+    assert not list((tmp_path / "run/checkpoints").glob("*/"))
+
+
+def test_the_profiler_traces_up_to_the_last_step(tmp_path):
+    train(digits("profile.start=5", "profile.steps=3"), tmp_path / "run")
+    assert list((tmp_path / "run/tb").rglob("*.xplane.pb"))
 
 
 def test_the_guard_names_the_step(tmp_path):

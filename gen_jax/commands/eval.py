@@ -45,7 +45,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
             ended = run_dir.status().get("state") != "running"
             for step in [s for s in step_dirs.available(run_dir.checkpoints) if s not in seen]:
                 seen.add(step)
-                evaluate(str(step))
+                if step in step_dirs.available(run_dir.checkpoints):  # the run keeps only so many
+                    evaluate(str(step))
             if ended:
                 return
             poll()

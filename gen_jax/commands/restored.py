@@ -1,5 +1,9 @@
 """A trained run, read back: what `eval` and `sample` start from. Needs config.json and a checkpoint, no config file."""
 
+import math
+
+import jax
+
 from gen_jax import checkpoint, config
 from gen_jax.config import Experiment
 from gen_jax.program import Program
@@ -15,7 +19,8 @@ def experiment_of(run: RunDir) -> Experiment:
       ConfigError: no run is here.
     """
     experiment = config.resolve(run.config())
-    return experiment.model_copy(update={"mesh": MeshConfig(), "parallel": "jit", "platform": "any"})
+    devices = math.gcd(len(jax.devices()), experiment.batch_size, experiment.eval_batch_size)
+    return experiment.model_copy(update={"mesh": MeshConfig(data=devices), "parallel": "jit", "platform": "any"})
 
 
 def restore(program: Program, run: RunDir, step: str) -> tuple[int, State]:

@@ -58,11 +58,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
-    tokenizer, classes = program.dataset.tokenizer, program.dataset.info.num_classes
+    tokenizer, classes = program.dataset.tokenizer, getattr(program.experiment.model, "num_classes", 0)
     if args.prompt and tokenizer is None:
         raise ConfigError("--prompt: expected none; this model does not generate text")
     if args.label is not None and not 0 <= args.label < classes:
-        raise ConfigError(f"--label: expected a class below {classes}, got {args.label}")
+        known = f"a class below {classes}" if classes else "none; this model knows no classes"
+        raise ConfigError(f"--label: expected {known}, got {args.label}")
     prompt = tuple(int(i) for i in tokenizer.encode(args.prompt)) if args.prompt and tokenizer else ()
     return SampleOptions(temperature=args.temperature, label=args.label, length=args.length, prompt=prompt)
 

@@ -1,6 +1,8 @@
 """`gen-jax train --config=FILE.py[:arg] --workdir=DIR [--config.key=value ...]`."""
 
 import argparse
+import os
+import sys
 
 from gen_jax import config
 from gen_jax.run_dir import RunDir
@@ -32,4 +34,5 @@ def summary(run: RunDir, name: str) -> str:
         latest[path.name.rsplit("_", 1)[0]] = str(path)
     if latest:
         lines += ["pictures:", *(f"  {path}" for path in latest.values())]
-    return "\n".join([*lines, f"curves: tensorboard --logdir={name}"])
+    tensorboard = os.path.relpath(os.path.join(os.path.dirname(sys.executable), "tensorboard"))
+    return "\n".join([*lines, f"curves: {tensorboard} --logdir={name}"])
