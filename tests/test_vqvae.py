@@ -187,6 +187,27 @@ def test_uniform_prior_gives_log_codes():
     np.testing.assert_allclose(loss.total / loss.weight, math.log(K), rtol=1e-6)
 
 
+def test_prior_loss_is_the_cross_entropy_of_the_true_codes():
+    """-log softmax(logits) of code t after the true codes before it: nothing that the prior would draw itself."""
+    model, state = prior()
+    batch = batch_of(B) | {"codes": jax.random.randint(jax.random.key(5), (B, 4, 4), 0, K)}
+    codes = np.asarray(batch["codes"]).reshape(B, 16)
+    loss = jax.jit(model.eval_step)(state, batch, ROOT)["loss"]
+    run = jax.jit(model.network.apply)
+    logits = np.asarray(run(state.nets["net"].variables, codes, batch["label"]), np.float64)
+    odds = np.exp(logits)
+    nats = -np.log(np.take_along_axis(odds, codes[..., None], axis=-1)[..., 0] / odds.sum(-1))  # [B, 16]
+    assert nats.std() > 0.1
+    np.testing.assert_allclose(loss.total, nats.sum(1), rtol=1e-5)
+    np.testing.assert_array_equal(loss.weight, 16)
+    # with the last code another, only its own loss moves
+    last = batch["codes"].at[:, 3, 3].add(1) % K
+    other = jax.jit(model.eval_step)(state, batch | {"codes": last}, ROOT)["loss"].total
+    rest = nats[:, :-1].sum(1)
+    picked = np.take_along_axis(odds[:, -1], np.asarray(last)[:, 3, 3, None], axis=-1)[:, 0]
+    np.testing.assert_allclose(other, rest - np.log(picked / odds[:, -1].sum(-1)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("num_classes", [0, 3])
 def test_prior_samples(num_classes):
     model, state = prior(num_classes)
