@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from gen_jax.errors import ConfigError
 from gen_jax.evaluators import base
 from gen_jax.metrics.ngram import NGram
 from gen_jax.settings import Positive
@@ -23,7 +24,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     cut, which favours it over a model that starts cold. The trained model plays no part.
     """
     vocab, decode = context.info.vocab_size, context.decode_text
-    base.require(vocab > 0 and decode is not None, "ngram", f"text with a tokeniser, the data are {context.info.kind}")
+    if decode is None or not vocab:
+        raise ConfigError(f"evals: ngram: expected text with a tokeniser, the data are {context.info.kind}")
     base.require(vocab**cfg.order < 2**63, "ngram: order", f"vocabulary ** order < 2 ** 63, with {vocab} tokens")
     known: dict[str, float] = {}
 

@@ -136,7 +136,7 @@ def _latents(context: base.Context) -> Callable[..., Any]:
 
 def _decoder(model: Any) -> Callable[..., Any]:
     """(state, latents [N, D], label [N] or None) -> uint8 [N, H, W, C]; a model without classes is told none."""
-    told = isinstance(model, models.Conditional) and model.num_classes > 0
+    told = getattr(model, "num_classes", 0) > 0
     return jax.jit(lambda state, z, label: model.decode(state, z, label) if told else model.decode(state, z))
 
 

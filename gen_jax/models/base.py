@@ -228,17 +228,12 @@ class Encodes(Protocol):
 
 @runtime_checkable
 class Decodes(Protocol):
-    """Latents [B, D] or codes [B, h, w] to uint8 images [B, H, W, C]; a `Conditional` model takes labels [B] too."""
+    """Latents [B, D] or codes [B, h, w] to uint8 images [B, H, W, C].
+
+    A model with `num_classes` > 0 is told labels: `decode(state, latents, label)`, label int [B].
+    """
 
     def decode(self, state: State, latents: Any) -> Any: ...
-
-
-@runtime_checkable
-class Conditional(Protocol):
-    """A model that is told labels where `num_classes` > 0: `decode(state, latents, label)` then needs them."""
-
-    @property
-    def num_classes(self) -> int: ...
 
 
 @runtime_checkable
