@@ -11,8 +11,8 @@ def get_config(arg=""):
     """`arg`: empty or `smoke`."""
     if arg not in ("", "smoke"):
         raise ValueError(f"expected smoke behind the colon, got {arg!r}")
-    c = ConfigDict(dict(seed=0, total_steps=20_000, batch_size=128, steps_per_call=10, parallel="jit"))
-    c.log_every, c.eval_every, c.save_every = 200, 5_000, 5_000
+    c = ConfigDict(dict(seed=0, total_steps=8_000, batch_size=128, steps_per_call=1, parallel="jit"))
+    c.log_every, c.eval_every, c.save_every = 200, 2_000, 2_000
     c.data = dict(source="tfds", name="mnist", data_dir="", order="permuted")
     c.model_name = "vae"
     c.model = dict(image=(28, 28, 1), net="conv", widths=(32, 64), latent=32, likelihood="bernoulli")

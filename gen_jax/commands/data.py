@@ -2,9 +2,12 @@
 
 import argparse
 
-from gen_jax import data
+from etils import epath
+
+from gen_jax import data, pictures
 from gen_jax.data import tools
 from gen_jax.errors import ConfigError
+from gen_jax.run_dir import write_atomic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--split", default="train")
     show.add_argument("--n", type=int, default=64, help="images in the grid")
     show.add_argument("--out", default="", help="the PNG; default: ./NAME_SPLIT.png")
+    show.add_argument("--overwrite", action="store_true", help="replace a file of the same name")
     prepare = actions.add_parser("prepare", help="download and prepare a TFDS set (needs the extra [prepare])")
     prepare.add_argument("name", help="a TFDS set")
     prepare.add_argument("--manual_dir", default="", help="a folder with the original files, for a machine offline")
@@ -37,11 +41,17 @@ def _list(args: argparse.Namespace) -> None:
 def _show(args: argparse.Namespace) -> None:
     if args.n < 1:
         raise ConfigError(f"--n: expected at least 1, got {args.n}")
-    out = args.out or f"{args.name.strip('./').replace('/', '_')}_{args.split}.png"
-    dataset, text = tools.show(tools.resolve(args.name, args.data_dir), out, args.split, args.n)
+    out = epath.Path(args.out or f"{args.name.strip('./').replace('/', '_')}_{args.split}.png")
+    dataset, found = tools.look(tools.resolve(args.name, args.data_dir), args.split, args.n)
     for key, value in tools.describe(dataset).items():
         print(f"{key}: {value}")
-    print(text or f"picture: {out}")
+    if isinstance(found, str):
+        print(found)
+        return
+    if out.exists() and not args.overwrite:
+        raise ConfigError(f"--out: {out} is there; pass --overwrite to replace it, or another --out")
+    write_atomic(out, pictures.png(pictures.grid(found)))
+    print(f"picture: {out}")
 
 
 def _prepare(args: argparse.Namespace) -> None:

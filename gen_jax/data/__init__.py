@@ -2,7 +2,7 @@
 
 from gen_jax.data.base import Dataset, Feed, Info, Source
 from gen_jax.data.sources import list_sources, load, parse
-from gen_jax.data.tools import describe, list_prepared, look, prepare, resolve, show
+from gen_jax.data.tools import describe, list_prepared, look, prepare, resolve
 
 __all__ = [
     "Dataset",
@@ -17,5 +17,4 @@ __all__ = [
     "parse",
     "prepare",
     "resolve",
-    "show",
 ]

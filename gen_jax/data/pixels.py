@@ -38,15 +38,3 @@ def read(path: Path, size: int, channels: int) -> np.ndarray:
             return to_array(picture, size, channels)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: not a readable picture: {error}") from None
-
-
-def write_grid(path: str, images: np.ndarray, columns: int, scale: int = 1) -> None:
-    """Writes uint8 images [N, H, W, C] side by side as a PNG, each pixel `scale` pixels wide."""
-    n, h, w, c = images.shape
-    rows = -(-n // columns)
-    grid = np.zeros((rows * columns, h, w, c), np.uint8)
-    grid[:n] = images
-    grid = grid.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
-    grid = grid.repeat(scale, 0).repeat(scale, 1)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(grid[..., 0] if c == 1 else grid).save(path)

@@ -1,6 +1,5 @@
 """What `gen-jax data list | show | prepare` does."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +65,6 @@ def look(section: dict[str, Any], split: str = "train", n: int = 64) -> tuple[Da
         return dataset, _density(feed.resident["vector"])[None]
     images = np.asarray(feed.assemble(feed.resident, feed.rows(0))["image"])
     return dataset, images if images.shape[-1] in (1, 3) else images[..., :1]
-
-
-def show(section: dict[str, Any], path: str, split: str = "train", n: int = 64) -> tuple[Dataset, str]:
-    """`look`, with the pictures written to `path` as one PNG: then the text is ""."""
-    from gen_jax.data import pixels
-
-    dataset, found = look(section, split, n)
-    if isinstance(found, str):
-        return dataset, found
-    scale = max(1, 32 // found.shape[1]) if dataset.info.kind == "image" else 4
-    pixels.write_grid(path, found, columns=math.ceil(math.sqrt(len(found))), scale=scale)
-    return dataset, ""
 
 
 def _density(points: np.ndarray, bins: int = 128) -> np.ndarray:

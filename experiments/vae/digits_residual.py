@@ -1,6 +1,6 @@
-"""Residual VAE on MNIST's 256 grey levels, with a discretised mixture of logistics.
+"""Residual VAE on the grey levels of the embedded digits, with a discretised mixture of logistics.
 
-`gen-jax train --config=experiments/vae/mnist_residual.py --workdir=runs/vae_mnist_residual`
+`gen-jax train --config=experiments/vae/digits_residual.py --workdir=runs/vae_digits_residual`
 __ min on 2 cores: test bits/dim _.__ (of the ELBO).
 """
 
@@ -11,25 +11,25 @@ def get_config(arg=""):
     """`arg`: empty or `smoke`."""
     if arg not in ("", "smoke"):
         raise ValueError(f"expected smoke behind the colon, got {arg!r}")
-    c = ConfigDict(dict(seed=0, total_steps=5_000, batch_size=64, steps_per_call=5, parallel="jit"))
-    c.log_every, c.eval_every, c.save_every = 100, 2_500, 2_500
-    c.data = dict(source="tfds", name="mnist", data_dir="", order="permuted")
+    c = ConfigDict(dict(seed=0, total_steps=2_000, batch_size=128, steps_per_call=1, parallel="jit"))
+    c.log_every, c.eval_every, c.save_every = 100, 1_000, 1_000
+    c.data = dict(source="digits", order="permuted")
     c.model_name = "vae"
     c.model = dict(
-        image=(28, 28, 1),
+        image=(8, 8, 1),
         net="residual",
         widths=(32, 64),
         activation="silu",
-        latent=32,
+        latent=16,
         likelihood="logistic_mixture",
         mixtures=5,
         warmup="linear",
-        warmup_steps=1_000,
+        warmup_steps=500,
         free_bits=0.05,
     )
-    c.optim = dict(net=dict(name="adam", lr=1e-3, schedule="cosine", warmup=500, clip=200.0, ema=0.999))
+    c.optim = dict(net=dict(name="adam", lr=1e-3, schedule="cosine", warmup=200, clip=200.0, ema=0.999))
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
-    c.eval_batch_size = 125
+    c.eval_batch_size = 128
     c.evals = dict(
         elbo=dict(type="mean", split="test"),
         active_units=dict(type="active_units", split="test"),
@@ -42,6 +42,5 @@ def smoke(c):
     """Seconds on any machine."""
     c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 4, 16, 2, 64
     c.log_every, c.eval_every, c.save_every = 2, 4, 4
-    c.data = dict(source="digits", size=28)
     c.model.widths, c.model.latent, c.model.mixtures, c.model.warmup_steps = (4, 8), 4, 2, 4
     return c
