@@ -29,7 +29,7 @@ from gen_jax.progress import Progress
 from gen_jax.run_dir import RunDir
 from gen_jax.state import State, path_name
 
-TAGS = {"validation": "val"}
+TAGS = {"validation": "val", "train": "train_eval"}  # train/ is what the steps themselves saw
 Asked = Callable[[], type[RunError] | None]
 
 

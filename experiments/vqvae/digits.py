@@ -1,7 +1,7 @@
 """VQ-VAE on the embedded 8x8 handwritten digits: 4x4 codes from a book of 64.
 
 `gen-jax train --config=experiments/vqvae/digits.py --workdir=runs/vqvae_digits`
-At most 2 min on 2 cores: test mse 0.0048 a pixel in [0, 1], codebook perplexity 58.1 of 64. Then `digits_prior.py` samples.
+At most 2 min on 2 cores: test mse 0.0048 a pixel in [0, 1], codebook perplexity 58.1 of 64. Then `digits_prior.py`.
 """
 
 from ml_collections import ConfigDict
