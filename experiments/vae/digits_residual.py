@@ -40,7 +40,7 @@ def get_config(arg=""):
 
 def smoke(c):
     """Seconds on any machine."""
-    c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 4, 16, 2, 64
+    c.total_steps, c.batch_size, c.eval_batch_size = 4, 16, 64
     c.log_every, c.eval_every, c.save_every = 2, 4, 4
     c.model.widths, c.model.latent, c.model.mixtures, c.model.warmup_steps = (4, 8), 4, 2, 4
     return c
