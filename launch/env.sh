@@ -17,7 +17,8 @@ extras="$*"
 stamp=.venv/installed${extras:+-${extras// /-}}
 wanted="$(cat pyproject.toml constraints.txt | cksum)"
 # without extras, an installation with some serves too
-if ! cat "$stamp" $([ -n "$extras" ] || echo .venv/installed-*) 2>/dev/null | grep -qxF "$wanted"; then
+stamps=$([ -n "$extras" ] && echo "$stamp" || ls .venv/installed* 2>/dev/null || true)
+if [ -z "$stamps" ] || ! grep -qsxF "$wanted" $stamps; then
   echo "installing into .venv (minutes, once)" >&2
   [ -x .venv/bin/python ] || "$python" -m venv .venv
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \

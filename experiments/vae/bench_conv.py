@@ -1,7 +1,7 @@
 """For speed only: 4x4 stride-2 convolutions 1-32-64, latent 32, batch 128, as PyTorch's baseline `vae_conv`.
 
 `gen-jax bench --config=experiments/vae/bench_conv.py --seconds=5`
-Fewer than 30 s on 2 cores: 0.99 times as fast as eager PyTorch 2.13 (median of 5 paired rounds).
+Fewer than 30 s on 2 cores: 0.99 times as fast as eager PyTorch 2.13.
 The same work: targets are used as they are (no bits are drawn), no average of the weights is kept.
 """
 

@@ -1,7 +1,7 @@
 """For speed only: 784-500-20-500-784 ReLU, batch 128, Adam, as the case `vae_mlp` of the PyTorch baselines.
 
 `gen-jax bench --config=experiments/vae/bench_mlp.py --seconds=5`
-Fewer than 30 s on 2 cores: 2.1 times as fast as eager PyTorch 2.13, 1.7 times the fused Adam (medians of 5 paired rounds).
+Fewer than 30 s on 2 cores: 2.1 times as fast as eager PyTorch 2.13, 1.7 times as with its fused Adam.
 The same work: targets are used as they are (no bits are drawn), no average of the weights is kept.
 """
 
