@@ -51,7 +51,7 @@ class Program:
         self.model, self.optimisers = _model(experiment, pmap.AXIS if self.pmapped else None)
         self._init = functools.partial(self.model.init, init_key)
         _check_fit(experiment.model, self.dataset.info)
-        self.shapes = jax.eval_shape(self._init, self._first_batch_shapes())
+        self.shapes = jax.eval_shape(self._init, self._first_batch_shapes)
         _check_networks(experiment, self.shapes, self.optimisers)
         self.shardings = sharding.state_shardings(self.shapes, experiment.sharding, self.mesh, self.optimisers)
         self.abstract = sharding.with_shardings(self.shapes, self.shardings)
@@ -75,9 +75,10 @@ class Program:
 
     def check(self) -> None:
         """Raises ConfigError where an evaluator or the step does not fit the model or the batch; compiles nothing."""
-        self.evaluators()
-        jax.eval_shape(self.model_without_axis.train_step, self.shapes, self._first_batch_shapes(), self.train_key)
+        _ = self.evaluators  # building them checks them
+        jax.eval_shape(self.model_without_axis.train_step, self.shapes, self._first_batch_shapes, self.train_key)
 
+    @functools.cached_property
     def _first_batch_shapes(self) -> dict:
         return jax.eval_shape(self.feed.assemble, self.feed.resident, self.feed.rows(0))
 
@@ -127,7 +128,7 @@ class Program:
 
     def flops_per_step(self) -> float:
         """Matrix products and convolutions of one update, over all devices."""
-        return flops.count(self.model_without_axis.train_step, self.shapes, self._first_batch_shapes(), self.train_key)
+        return flops.count(self.model_without_axis.train_step, self.shapes, self._first_batch_shapes, self.train_key)
 
     def batches(self, split: str) -> Iterator[dict]:
         """Every example of a split once, in order, as device batches cut over the data axis."""
@@ -156,6 +157,7 @@ class Program:
             rng=self.eval_key,
         )
 
+    @functools.cached_property
     def evaluators(self) -> dict[str, Evaluator]:
         """The config's evaluators by name. Raises ConfigError where the model lacks an ability."""
         for name, cfg in self.experiment.evals.items():

@@ -107,7 +107,7 @@ class _Loop:
         self.step = int(jax.device_get(state.step))
         self.reached = reached
         self.program = program.preprocessed(state, run_dir.path / "cache")
-        self.evaluators = self.program.evaluators()
+        self.evaluators = self.program.evaluators
         self.state = self.program.enter(state)  # donated to every step
         self.pending: list[dict] = []  # metrics still on the device
         first_row = self.step if self.journal.row else self.step + 1  # that is not in metrics.jsonl yet

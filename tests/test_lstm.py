@@ -140,7 +140,7 @@ def test_trained_on_windows_it_keeps_no_carry_and_is_evaluated_carried(flags):
     assert state.carry is None
     state = program.leave(program.step(program.enter(state), 0)[0])
     assert state.carry is None and int(state.step) == 2
-    run = program.evaluators()
+    run = program.evaluators
     carried, cold = (run[name](state).scalars["loss"] for name in ("carried", "cold"))
     # by hand: one text a row, from zeros
     batches = list(program.batches("test"))

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     experiment = config.load(args.config, overrides)
     print(json.dumps(config.to_dict(experiment), indent=2))
     program = Program(experiment)
-    program.evaluators()
+    program.check()
     print(parameter_table(program))
     print(f"work of one step: {program.flops_per_step() / 1e9:.4g} GFLOP (matrix products and convolutions)")
 

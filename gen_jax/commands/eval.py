@@ -64,7 +64,7 @@ class _Evaluation:
         found, state = restored.restore(self.program, self.run_dir, step)
         if self.evaluators is None:
             self.program = self.program.preprocessed(state, self.run_dir.path / "cache")
-            self.evaluators = self.program.evaluators()
+            self.evaluators = self.program.evaluators
         print(f"step {found}", flush=True)
         for name, evaluator in self.evaluators.items():
             cfg = self.program.experiment.evals[name]
