@@ -7,7 +7,7 @@ import pytest
 from members import MODELS, SMALLEST, assert_same, smoke
 
 from gen_jax.checkpoint import Checkpoints
-from gen_jax.models.base import Model, Samples
+from gen_jax.models.base import Autoregressive, Model, Samples
 from gen_jax.program import Program
 from gen_jax.sampling import SampleOptions
 from gen_jax.state import Mean, State
@@ -81,16 +81,35 @@ def test_samples_are_what_the_data_are(program, state):
     if not isinstance(program.model, Samples):
         pytest.skip(f"{program.experiment.model_name} has no distribution to sample from")
     kind = program.dataset.info.kind
-    samples = np.asarray(program.model.sample(state, jax.random.key(0), 5, SampleOptions(length=7)))
-    again = np.asarray(program.model.sample(state, jax.random.key(0), 5, SampleOptions(length=7)))
-    other = np.asarray(program.model.sample(state, jax.random.key(1), 5, SampleOptions(length=7)))
-    np.testing.assert_array_equal(samples, again)
+    draw = jax.jit(lambda rng: program.model.sample(state, rng, 5, SampleOptions(length=7)))
+    samples, again, other = (draw(jax.random.key(seed)) for seed in (0, 0, 1))
+    assert_same(samples, again)
+    if kind in ("tokens", "pairs"):
+        (samples, lengths), other = samples, other[0]
+        assert lengths.shape == (5,) and lengths.dtype == np.int32
     assert not np.array_equal(samples, other)
-    if kind == "tokens":
+    if kind in ("tokens", "pairs"):
         assert samples.shape == (5, 7) and samples.dtype == np.int32
+    elif kind == "audio":
+        assert samples.shape == (5, 7) and samples.dtype == np.int16
     else:
         assert samples.shape == (5, *program.dataset.info.shape)
         assert samples.dtype == (np.uint8 if kind == "image" else np.float32)
+
+
+def test_logits_with_a_cache_equal_those_without(program, state):
+    model = program.model
+    if not isinstance(model, Autoregressive):
+        pytest.skip(f"{program.experiment.model_name} does not go token by token")
+    batch = next(iter(program.batches("test")))
+    inputs = batch["tokens"][:, :-1]
+    whole = np.asarray(jax.jit(model.logits)(state, batch))
+    for prompt in (0, 3):
+        cache = model.prefill(state, inputs[:, :prompt], inputs.shape[1], batch)
+        decode = jax.jit(model.decode_token)
+        for t in range(prompt, inputs.shape[1]):
+            logits, cache = decode(state, cache, inputs[:, t])
+            np.testing.assert_allclose(logits, whole[:, t], rtol=1e-4, atol=1e-4)
 
 
 def test_saved_and_restored_it_goes_on_bit_for_bit(program, state, tmp_path):

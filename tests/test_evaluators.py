@@ -463,18 +463,16 @@ def test_pictures_that_the_model_cannot_give_are_refused(kind, model):
 
 @dataclasses.dataclass(frozen=True)
 class Echo:
-    lengths: bool = False
-
     def sample(self, state, rng, n, options):
-        rows = jnp.arange(options.length)[None] + ord("a") + 0 * jnp.arange(n)[:, None] + len(options.prompt)
-        return (rows, jnp.arange(n) + 1) if self.lengths else rows
+        first = ord("a") + sum(map(len, options.prompts))
+        return jnp.broadcast_to(first + jnp.arange(options.length), (n, options.length)), jnp.arange(n) + 1
 
 
 def test_text_is_shown_as_it_is():
     section = {"type": "text", "n": 2, "length": 3}
     found = build(section, Echo(), {}, kind="tokens")(STATE).texts["samples"]
-    assert found == "```text\nabc\n```\n\n```text\nabc\n```"
-    found = build(section | {"prompt": "``` x"}, Echo(True), {}, kind="tokens")(STATE).texts["samples"]
+    assert found == "```text\na\n```\n\n```text\nab\n```"
+    found = build(section | {"prompt": "``` x"}, Echo(), {}, kind="tokens")(STATE).texts["samples"]
     assert found == "Prompt:\n\n````text\n``` x\n````\n\n```text\nf\n```\n\n```text\nfg\n```"
 
 

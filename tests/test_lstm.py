@@ -219,16 +219,16 @@ def test_uniform_model_gives_log_vocab_whatever_the_mask():
 def test_sampling():
     model = build()
     sample = jax.jit(lambda rng, options: model.sample(state(), rng, 3, options), static_argnums=1)
-    options = SampleOptions(length=5, prompt=(1, 2, 3), temperature=0.0)
-    tokens = sample(ROOT, options)
+    options = SampleOptions(length=5, prompts=((1, 2, 3),), temperature=0.0)
+    tokens, _ = sample(ROOT, options)
     assert tokens.shape == (3, 5) and tokens.dtype == jnp.int32
     # greedy: each token is the likeliest after all before it
     row = jnp.concatenate([jnp.array([1, 2, 3]), tokens[0]])[None]
     logits, _ = jax.jit(model.network.apply)(state().nets["net"].variables, row, model._zeros(1))
     np.testing.assert_array_equal(logits[0, 2:-1].argmax(-1), tokens[0])
-    drawn = sample(ROOT, SampleOptions(length=64))
+    drawn, _ = sample(ROOT, SampleOptions(length=64))
     assert len(np.unique(drawn)) > 3 and int(drawn.min()) >= 0 and int(drawn.max()) < V
-    assert not np.array_equal(drawn, sample(jax.random.key(1), SampleOptions(length=64)))
+    assert not np.array_equal(drawn, sample(jax.random.key(1), SampleOptions(length=64))[0])
 
 
 def test_learns_a_cycle():

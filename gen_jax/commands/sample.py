@@ -64,8 +64,8 @@ def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
     if args.label is not None and not 0 <= args.label < classes:
         known = f"a class below {classes}" if classes else "none; this model knows no classes"
         raise ConfigError(f"--label: expected {known}, got {args.label}")
-    prompt = tuple(int(i) for i in tokenizer.encode(args.prompt)) if args.prompt and tokenizer else ()
-    return SampleOptions(temperature=args.temperature, label=args.label, length=args.length, prompt=prompt)
+    prompts = (tuple(int(i) for i in tokenizer.encode(args.prompt)),) if args.prompt and tokenizer else ()
+    return SampleOptions(temperature=args.temperature, label=args.label, length=args.length, prompts=prompts)
 
 
 def _write(folder: epath.Path, stem: str, samples: np.ndarray, program: Program) -> str:

@@ -3,7 +3,6 @@
 import re
 
 import jax
-import numpy as np
 
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators import base
@@ -37,16 +36,15 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     samples = isinstance(context.model, models.Samples)
     base.require(samples, "text", f"a model that samples, not {type(context.model).__name__}")
     base.require(not cfg.prompt or encode is not None, "text: prompt", "a tokeniser that encodes")
-    prompt = tuple(int(i) for i in encode(cfg.prompt)) if cfg.prompt and encode else ()
-    options = SampleOptions(temperature=cfg.temperature, length=cfg.length, prompt=prompt)
+    prompts = (tuple(int(i) for i in encode(cfg.prompt)),) if cfg.prompt and encode else ()
+    options = SampleOptions(temperature=cfg.temperature, length=cfg.length, prompts=prompts)
 
     @jax.jit
     def sample(state, rng):
         return context.model.sample(state, rng, cfg.n, options)
 
     def evaluate(state: State) -> base.Report:
-        made = base.read(sample(state, context.rng))
-        rows = made if isinstance(made, np.ndarray) else [row[:size] for row, size in zip(*made, strict=True)]
+        rows = [row[:size] for row, size in zip(*base.read(sample(state, context.rng)), strict=True)]
         head = [f"Prompt:\n\n{fenced(cfg.prompt)}"] if cfg.prompt else []
         return base.Report(texts={"samples": "\n\n".join([*head, *(fenced(decode(row)) for row in rows)])})
 

@@ -214,7 +214,10 @@ class LossModel:
 
 @runtime_checkable
 class Samples(Protocol):
-    """Draws: uint8 images [n, H, W, C], float32 vectors [n, D] or int32 tokens [n, T]; options: SampleOptions."""
+    """Draws; options: SampleOptions.
+
+    uint8 images [n, H, W, C], float32 vectors [n, D], int16 sound [n, T], or int32 tokens [n, T] and their lengths [n].
+    """
 
     def sample(self, state: State, rng: jax.Array, n: int, options: Any) -> Any: ...
 
@@ -281,6 +284,32 @@ class Carries(Protocol):
     def eval_carried(
         self, state: State, batch: Batch, carry: PyTree, rng: jax.Array
     ) -> tuple[dict[str, Mean], PyTree]: ...
+
+
+@runtime_checkable
+class Autoregressive(Protocol):
+    """Token by token: what `sampling` and `beam` are built on.
+
+    A cache is a tree of [B, ...], which beam search reorders, and of []: all rows stand at the same position.
+    `condition` holds what the model is told beside the tokens, [B, ...]: {} where that is nothing.
+    """
+
+    @property
+    def capacity(self) -> int | None:
+        """The most positions that a cache can hold; None = no end."""
+        ...
+
+    def prefill(self, state: State, tokens: Any, size: int, condition: Batch) -> PyTree:
+        """A cache with room for `size` positions, the first P of which hold `tokens` [B, P]; P may be 0."""
+        ...
+
+    def decode_token(self, state: State, cache: PyTree, token: Any) -> tuple[Any, PyTree]:
+        """Puts `token` [B] at the next position; logits [B, V] of the token after it, and the cache."""
+        ...
+
+    def logits(self, state: State, batch: Batch) -> Any:
+        """The same of a whole window at once, [B, T, V], without a cache."""
+        ...
 
 
 @runtime_checkable

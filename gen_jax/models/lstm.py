@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from gen_jax import losses, ops
 from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
 from gen_jax.nets.recurrent import LSTM
-from gen_jax.sampling import SampleOptions, sample_categorical
+from gen_jax.sampling import SampleOptions, generate, rows
 from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
@@ -115,21 +115,29 @@ class LSTMModel(LossModel):
         terms = self.terms(variables, batch | {"carry": carry}, keys, step=state.step, train=False)
         return {name: mean.where(batch["valid"]) for name, mean in terms.means.items()}, terms.carry
 
-    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Array:
-        """int32 [n, options.length]: what follows `options.prompt`, at `options.temperature` (0 = the likeliest)."""
-        variables = state.nets["net"].averaged
-        prompt = jnp.asarray(options.prompt or (self.start,), jnp.int32)
-        rows = jnp.broadcast_to(prompt, (n, len(prompt)))
-        logits, carry = self.network.apply(variables, rows, self._zeros(n))
+    @property
+    def capacity(self) -> None:
+        return None
 
-        def step(carry, key):
-            logits, carry = carry
-            token = sample_categorical(key, logits, options.temperature)  # [n]
-            logits, carry = self.network.apply(variables, token[:, None], carry)
-            return (logits[:, 0], carry), token
+    def logits(self, state: State, batch: Batch) -> Float[Array, "B T V"]:
+        inputs = batch["tokens"][:, :-1]
+        return self.network.apply(state.nets["net"].averaged, inputs, self._zeros(len(inputs)))[0]
 
-        _, tokens = jax.lax.scan(step, (logits[:, -1], carry), jax.random.split(rng, options.length))
-        return tokens.T.astype(jnp.int32)
+    def prefill(self, state: State, tokens: Int[Array, "B P"], size: int, condition: Batch) -> PyTree:
+        """The carry after `tokens`; its size does not grow."""
+        if not tokens.shape[1]:
+            return self._zeros(len(tokens))
+        return self.network.apply(state.nets["net"].averaged, tokens, self._zeros(len(tokens)))[1]
+
+    def decode_token(self, state: State, cache: PyTree, token: Int[Array, " B"]) -> tuple[Float[Array, "B V"], PyTree]:
+        logits, carry = self.network.apply(state.nets["net"].averaged, token[:, None], cache)
+        return logits[:, 0], carry
+
+    def sample(
+        self, state: State, rng: jax.Array, n: int, options: SampleOptions
+    ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
+        """What follows `options.prompts`, and its lengths."""
+        return generate(self, state, rng, *rows(options, n, self.start), options)
 
     def _zeros(self, rows: int) -> PyTree:
         shape = (rows, self.network.width)
