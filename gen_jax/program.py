@@ -17,6 +17,7 @@ from etils import epath
 from gen_jax import config, data, evaluators, flops, ops, optim, pmap, sharding
 from gen_jax.config import Experiment
 from gen_jax.data import Info
+from gen_jax.data.datasets import has_split
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import Context, Evaluator
 from gen_jax.models.base import Optimiser, Preprocesses
@@ -161,8 +162,7 @@ class Program:
     def evaluators(self) -> dict[str, Evaluator]:
         """The config's evaluators by name. Raises ConfigError where the model lacks an ability."""
         for name, cfg in self.experiment.evals.items():
-            if cfg.split not in self.dataset.sizes:
-                raise ConfigError(f"config.evals.{name}.split: expected one of {', '.join(self.dataset.sizes)}")
+            has_split(cfg.split, self.dataset.sizes, f"config.evals.{name}.split")
         return {name: evaluators.build(cfg, self.context) for name, cfg in self.experiment.evals.items()}
 
     def preprocessed(self, state: State, cache: epath.Path) -> "Program":

@@ -178,3 +178,32 @@ def test_rows_too_short_for_the_context_are_refused():
 def test_a_split_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match="train, test, found 'validation'"):
         examples().eval_feed("validation", 4)
+
+
+def test_joined_splits_are_read_as_one_text():
+    tokens = {"train": np.arange(50), "validation": np.arange(50, 63), "test": np.arange(63, 80)}
+    tokens = {split: array.astype(np.uint8) for split, array in tokens.items()}
+    dataset = TokenSet(Info("tokens", (8,), vocab_size=256), tokens, 0, "windows")
+    feed = dataset.eval_feed("validation+test", 3)
+    batches = [batch(feed, step) for step in range(feed.num_batches)]
+    read = {
+        int(i): row[1:][keep > 0]
+        for made in batches
+        for i, row, keep in zip(*(made[k] for k in ("index", "tokens", "mask")), strict=True)
+    }
+    assert np.concatenate([read[i] for i in sorted(read)]).tolist() == list(range(51, 80))
+
+
+def test_joined_splits_of_examples_follow_each_other():
+    feed = examples().eval_feed("test+train", 8)
+    rows = [made["vector"][made["valid"]] for made in (batch(feed, step) for step in range(feed.num_batches))]
+    assert np.concatenate(rows)[:, 0].tolist() == [1.0] * 5 + list(range(N))
+    streamed = ExampleSet(Info("vector", (1,)), {}, 0, {"test": dict}, {"train": 3, "test": 2})
+    with pytest.raises(ConfigError, match="not several"):
+        streamed.eval_feed("train+test", 8)
+
+
+@pytest.mark.parametrize("split", ["validation+test", "test+test", "test+", "+"])
+def test_an_unknown_part_of_joined_splits_is_refused(split):
+    with pytest.raises(ConfigError, match=r"one of train, test or several joined by \+, found"):
+        text().eval_feed(split, 4)

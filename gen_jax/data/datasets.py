@@ -9,10 +9,16 @@ from gen_jax.data.base import Arrays, Feed, Info, Tokenizer
 from gen_jax.errors import ConfigError
 
 
-def has_split(split: str, sizes: dict[str, int]) -> None:
-    """Raises ConfigError where there is no such split."""
-    if not sizes.get(split):
-        raise ConfigError(f"split: expected one of {', '.join(sizes)}, found {split!r}")
+def has_split(split: str, sizes: dict[str, int], key: str = "split") -> list[str]:
+    """The parts of `split`: itself, or several as TFDS joins them (`validation+test`), each once.
+
+    Raises ConfigError, which starts with `key`, where a part is not in `sizes` or empty, or comes twice.
+    """
+    parts = [part.strip() for part in split.split("+")]
+    if len(set(parts)) < len(parts) or not all(sizes.get(part) for part in parts):
+        several = " or several joined by +" if len(parts) > 1 else ""
+        raise ConfigError(f"{key}: expected one of {', '.join(sizes)}{several}, found {split!r}")
+    return parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +48,18 @@ class ExampleSet:
         return self._feed("train", batch_size, self.seed)
 
     def eval_feed(self, split: str, batch_size: int) -> Feed:
-        """Every example once, in order. Raises ConfigError where there is no such split."""
-        return self._feed(split, batch_size, None)
+        """Every example once, in order. Raises ConfigError where there is no such split.
+
+        Splits joined by `+` follow each other, where they live on the device.
+        """
+        parts = has_split(split, self.sizes)
+        if len(parts) == 1:
+            return self._feed(parts[0], batch_size, None)
+        if any(part in self.fetch for part in parts):
+            raise ConfigError(f"split: expected one of {', '.join(self.sizes)}, not several, of a set that is streamed")
+        names = self.arrays[parts[0]]
+        arrays = {name: np.concatenate([self.arrays[part][name] for part in parts]) for name in names}
+        return feeds.Examples(arrays, sum(self.sizes[part] for part in parts), batch_size, None)
 
     def _feed(self, split: str, batch_size: int, seed: int | None) -> Feed:
         has_split(split, self.sizes)
@@ -94,9 +110,13 @@ class TokenSet:
         return order(resident, batch_size, self.context, seed=self.seed)
 
     def eval_feed(self, split: str, batch_size: int) -> Feed:
-        """Every target once, row b on its own stretch. Raises ConfigError where there is no such split."""
-        has_split(split, self.sizes)
-        return feeds.EvalTokens({"tokens": self.tokens[split]}, batch_size, self.context)
+        """Every target once, row b on its own stretch. Raises ConfigError where there is no such split.
+
+        Splits joined by `+` are one text, with nothing between them.
+        """
+        parts = [self.tokens[part] for part in has_split(split, self.sizes)]
+        tokens = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        return feeds.EvalTokens({"tokens": tokens}, batch_size, self.context)
 
     def with_arrays(self, extra: dict[str, Arrays]) -> "TokenSet":
         raise ConfigError("data: arrays for each example can be added to images and vectors, not to text")

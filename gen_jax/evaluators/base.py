@@ -22,7 +22,8 @@ from gen_jax.state import PyTree, State
 class EvalConfig(Settings):
     """Fields that every evaluator has.
 
-    split: of the data set; `train`, `validation` or `test`. Tags start with it (`val/`, `train_eval/`, `test/`).
+    split: of the data set; `train`, `validation` or `test`, or several joined by `+`, one after the other. Tags start
+      with it (`val/`, `train_eval/`, `test/`, `validation+test/`).
     prefix: of the names behind the split, where two evaluators would give the same.
     when: at each evaluation, or once at the end of training (and in `gen-jax eval`).
     """
