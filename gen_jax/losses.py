@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gen_jax.state import Mean
+
 LOG_2PI = math.log(2 * math.pi)
 MIN_LOG_SCALE = -7.0  # of a logistic component, on [-1, 1]: an eighth of a grey level
 
@@ -79,3 +81,14 @@ def cross_entropy(logits: Float[Array, "*batch V"], labels: Int[Array, "*batch"]
     """-log softmax(logits)[label], nats; takes logits, never probabilities."""
     picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - picked
+
+
+def next_token(
+    logits: Float[Array, "B T V"], targets: Int[Array, "B T"], mask: Float[Array, "B T"] | None = None
+) -> dict[str, Mean]:
+    """`loss`, nats a token, and `accuracy`, how often the likeliest token is right, over what `mask` counts: [B]."""
+    counts = jnp.ones(targets.shape) if mask is None else mask
+    weight = counts.sum(axis=1)
+    nats = (cross_entropy(logits, targets) * counts).sum(axis=1)
+    right = ((logits.argmax(axis=-1) == targets) * counts).sum(axis=1)
+    return {"loss": Mean(nats, weight), "accuracy": Mean(right, weight)}

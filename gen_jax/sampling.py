@@ -214,7 +214,7 @@ class Generator:
         """The same with a new cache, which holds the last tokens."""
         start = generation.position - self.kept
         last = jax.lax.dynamic_slice_in_dim(generation.tokens, start, self.kept - 1, axis=1)
-        return generation.replace(cache=self.model.prefill(state, last, self.capacity, condition))
+        return dataclasses.replace(generation, cache=self.model.prefill(state, last, self.capacity, condition))
 
     @property
     def first_stop(self) -> int:

@@ -20,6 +20,7 @@ SMALLEST = {
     "code_prior": "experiments/vqvae/digits_prior.py",
     "gan": "experiments/gan/ring.py",
     "lstm": "experiments/lstm/pydoc.py",
+    "transformer": "experiments/transformer/shakespeare_char_cpu.py",
 }
 
 
