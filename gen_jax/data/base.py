@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+import pydantic
 from pydantic import Field
 
 from gen_jax.errors import ConfigError, DataError
@@ -46,12 +47,28 @@ class TokenSource(Source):
     order: `windows` start anywhere; `streams` go on where the row stopped a step before; `permuted` are windows side by
       side, each once an epoch.
     context: T, the tokens that are read and predicted at once.
-    tokenizer: `byte` takes any text, `char` knows the characters of this one.
+    tokenizer: `byte` takes any text, `char` knows the characters of this one, `bpe` merges frequent strings of bytes of
+      the training split.
+    vocab_size: of `bpe`; a short text may have fewer tokens. 0 for the others.
+    tokenizer_file: a saved tokeniser of any kind (a run's tokenizer.json), used instead of `tokenizer`.
+    documents: `joined` by an empty line, or `packed`: an end-of-text token, whose id is the plain tokeniser's
+      vocabulary size, stands before each.
     """
 
     order: Literal["permuted", "windows", "streams"] = "windows"
     context: Positive = 128
-    tokenizer: Literal["byte", "char"] = "byte"
+    tokenizer: Literal["byte", "char", "bpe"] = "byte"
+    vocab_size: Count = 0
+    tokenizer_file: str = ""
+    documents: Literal["joined", "packed"] = "joined"
+
+    @pydantic.model_validator(mode="after")
+    def _vocabulary(self) -> "TokenSource":
+        if self.tokenizer != "bpe" and self.vocab_size:
+            raise ValueError(f"vocab_size: expected 0 for the tokenizer {self.tokenizer}, got {self.vocab_size}")
+        if self.tokenizer == "bpe" and not self.tokenizer_file and self.vocab_size < 256:
+            raise ValueError(f"vocab_size: expected at least 256 for the tokenizer bpe, got {self.vocab_size}")
+        return self
 
 
 class AnySource(TokenSource):
@@ -71,17 +88,19 @@ class Info:
 
     Attributes:
       kind: what an example is.
-      shape: of one example: (H, W, C), (T + 1,) or (D,).
+      shape: of one example: (H, W, C), (T + 1,) or (D,); (S, T + 1), most source and target tokens, of pairs.
       num_classes: 0 where there are no labels.
       class_names: one a class, or empty.
       vocab_size: 0 where there are no tokens.
+      end: the token that stands before each document; None where none does.
     """
 
-    kind: Literal["image", "tokens", "vector"]
+    kind: Literal["image", "tokens", "vector", "pairs"]
     shape: tuple[int, ...]
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     vocab_size: int = 0
+    end: int | None = None
 
 
 @runtime_checkable
@@ -92,6 +111,7 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int: ...
     def encode(self, text: str) -> np.ndarray: ...
     def decode(self, ids: Any) -> str: ...
+    def to_json(self) -> str: ...
 
 
 @runtime_checkable

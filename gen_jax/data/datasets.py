@@ -82,7 +82,7 @@ class TokenSet:
     """Text, one flat array of tokens a split.
 
     Args:
-      tokens: split -> [L] uint8 or int32.
+      tokens: split -> [L] uint8, uint16 or int32.
       order, context: as `TokenSource` says.
     """
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from gen_jax.data.base import SPLITS, Arrays, Info, TokenSource, cut, cut_end
 from gen_jax.data.datasets import TokenSet
-from gen_jax.text import ByteTokenizer, CharTokenizer
+from gen_jax.data.tokenising import tokenised
 
 SEPARATOR = "\n\n"  # between two documents of a split
 
@@ -39,11 +39,18 @@ def cut_documents(found: dict[str, list[str]], source: TokenSource) -> dict[str,
     return {split: found[split] for split in SPLITS if split in found}
 
 
+def joined(found: dict[str, list[str]], source: TokenSource) -> dict[str, list[str]]:
+    """Split -> its documents; one, unless they are packed."""
+    if source.documents == "packed":
+        return found
+    return {split: [SEPARATOR.join(documents)] for split, documents in found.items()}
+
+
 def token_set(found: dict[str, list[str]], source: TokenSource, seed: int) -> TokenSet:
-    """A set of the documents in `found` (split -> documents); the char alphabet is that of all splits."""
-    texts = {split: SEPARATOR.join(documents) for split, documents in cut_documents(found, source).items()}
-    tokenizer = CharTokenizer.of(*texts.values()) if source.tokenizer == "char" else ByteTokenizer()
-    dtype = np.uint8 if tokenizer.vocab_size <= 256 else np.int32
-    tokens = {split: tokenizer.encode(text).astype(dtype) for split, text in texts.items()}
-    info = Info("tokens", (source.context + 1,), vocab_size=tokenizer.vocab_size)
+    """A set of the documents in `found` (split -> documents); the char alphabet is that of all splits.
+
+    Raises DataError where `source.tokenizer_file` is no tokeniser or does not know a character.
+    """
+    tokenizer, tokens = tokenised(joined(cut_documents(found, source), source), source)
+    info = Info("tokens", (source.context + 1,), vocab_size=tokenizer.vocab_size, end=getattr(tokenizer, "end", None))
     return TokenSet(info, tokens, seed, source.order, tokenizer)

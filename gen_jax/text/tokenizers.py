@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ class ByteTokenizer:
     def decode(self, ids: Any) -> str:
         """The text of ids [T]; bytes that are not UTF-8, as a model may write them, become U+FFFD."""
         return np.asarray(ids).astype(np.uint8).tobytes().decode(errors="replace")
+
+    def to_json(self) -> str:
+        return json.dumps({"kind": "byte"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,9 @@ class CharTokenizer:
     def decode(self, ids: Any) -> str:
         """The text of ids [T]."""
         return "".join(self.alphabet[i] for i in np.asarray(ids).tolist())
+
+    def to_json(self) -> str:
+        return json.dumps({"kind": "char", "alphabet": self.alphabet})
 
 
 def _code_points(text: str) -> np.ndarray:
