@@ -19,8 +19,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
-from gen_jax import step_dirs
+from gen_jax import lora, step_dirs
 from gen_jax.errors import CheckpointError, ConfigError
 from gen_jax.run_dir import RunDir, absolute, is_primary, write_atomic
 from gen_jax.state import Net, PyTree, State, combine, path_name
@@ -193,8 +194,11 @@ def load_into(
     step: int | str = "latest",
     nets: Mapping[str, str] | None = None,
     allow: Sequence[str] = (),
+    reset: Sequence[str] = (),
 ) -> State:
     """A state with variables from another run: its averages where it keeps them, as in evaluation.
+
+    Low-rank updates of that run are merged into the matrices that they update; those of `state` stay as they are.
 
     Args:
       state: a new one; optimiser states, step and carry stay as they are, averages start from what was loaded.
@@ -203,6 +207,7 @@ def load_into(
       nets: {network here: network there}; empty = every network, by the same name.
       allow: regexes on `<network here>/params/<path>` and `<network here>/stats/<collection>/<path>`: a leaf that one
         matches in full, and that is missing there or has another shape, keeps its value.
+      reset: the same, whether it fits or not: a new head.
 
     Raises:
       ConfigError: no run there, or no such network here.
@@ -215,27 +220,61 @@ def load_into(
         raise ConfigError(f"init_from.nets: expected some of {sorted(state.nets)}, found {missing}")
     step = _number(other.checkpoints, step)
     new = {
-        here: _loaded_net(state.nets[here], other.checkpoints, step, here, there, allow) for here, there in nets.items()
+        here: _loaded_net(state.nets[here], other.checkpoints, step, (here, there), allow, reset)
+        for here, there in nets.items()
     }
     return State(state.step, {**state.nets, **new}, state.carry)
 
 
-def _loaded_net(net: Net, directory: epath.Path, step: int, here: str, there: str, allow: Sequence[str]) -> Net:
-    fresh = {"params": net.params, "stats": net.stats}
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh)
-    prefix = f"nets/{there}/"
-    if any(name.startswith(f"{prefix}ema/") for name in _paths(_saved(directory, step))):
+def _loaded_net(
+    net: Net, directory: epath.Path, step: int, names: tuple[str, str], allow: Sequence[str], reset: Sequence[str]
+) -> Net:
+    here, there = names
+    plain, updates = lora.split(net.params)
+    fresh = {"params": plain, "stats": net.stats}
+    saved, prefix = _paths(_saved(directory, step)), f"nets/{there}/"
+    if any(name.startswith(f"{prefix}ema/") for name in saved):
         prefix += "ema/"
 
-    def optional(name: str) -> bool:
-        return any(re.fullmatch(rule, f"{here}/{name.removeprefix(prefix)}") for rule in allow)
+    def matches(rules: Sequence[str], name: str) -> bool:
+        return any(re.fullmatch(rule, f"{here}/{name}") for rule in rules)
 
+    def wanted(path: tuple, x: jax.Array) -> jax.ShapeDtypeStruct | None:
+        kept = matches(reset, path_name(path))
+        return None if kept else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+    abstract = jax.tree_util.tree_map_with_path(wanted, fresh)
+    theirs = _updates(saved, f"{prefix}params/", abstract["params"])
     keys = prefix.strip("/").split("/")
-    tree = functools.reduce(lambda inner, key: {key: inner}, reversed(keys), abstract)
-    _, tree, _ = load(directory, tree, step, partial=True, optional=optional)
-    variables = combine(functools.reduce(lambda outer, key: outer[key], keys, tree), fresh)
+    tree = abstract | {"params": lora.join(abstract["params"], theirs)}
+    tree = functools.reduce(lambda inner, key: {key: inner}, reversed(keys), tree)
+    _, tree, _ = load(
+        directory, tree, step, partial=True, optional=lambda name: matches(allow, name.removeprefix(prefix))
+    )
+    loaded = functools.reduce(lambda outer, key: outer[key], keys, tree)
+    if theirs:
+        placed = jax.tree.map(lambda x: x.sharding, lora.merge(loaded["params"]))
+        loaded["params"] = jax.jit(lora.merge, out_shardings=placed)(loaded["params"])
+    variables = combine(loaded, fresh)
+    variables["params"] = lora.join(variables["params"], updates)
     ema = None if net.ema is None else jax.tree.map(jnp.copy, variables)  # buffers of its own: the state is donated
     return Net(variables["params"], net.opt, variables["stats"], ema)
+
+
+def _updates(saved: Mapping[str, Any], prefix: str, params: PyTree) -> PyTree:
+    """What to read of a run's low-rank updates: those of leaves of `params` (shapes) that it has alike."""
+    wanted, tree = _paths(params), {}
+    for name, leaf in saved.items():
+        matrix, mark, factor = name.removeprefix(prefix).partition(f"{lora.SUFFIX}/")
+        have = wanted.get(matrix)
+        if mark and have is not None and _shape(saved[prefix + matrix]) == _shape(have):
+            *folders, last = matrix.split("/")
+            parent = functools.reduce(lambda tree, folder: tree.setdefault(folder, {}), folders, tree)
+            whole = getattr(have.sharding, "mesh", None)  # an update is read whole by every device
+            sharding = have.sharding if whole is None else NamedSharding(whole, PartitionSpec())
+            shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+            parent.setdefault(f"{last}{lora.SUFFIX}", {})[factor] = shape
+    return tree
 
 
 def digest(directory: epath.PathLike, step: int) -> str:

@@ -29,12 +29,14 @@ class InitFrom(Settings):
 
     workdir: "" = none. step: "latest", "best" or a number. nets: {network here: network there}; empty = same names.
     allow: regexes on `network/params/path` here: leaves that may be missing there, and keep their initial values.
+    reset: leaves that keep their initial values whatever the other run has: a new head.
     """
 
     workdir: str = ""
     step: str = "latest"
     nets: dict[str, str] = Field(default_factory=dict)
     allow: tuple[Regex, ...] = ()
+    reset: tuple[Regex, ...] = ()
 
 
 class Best(Settings):

@@ -7,9 +7,23 @@ import jax
 import optax
 import optax.contrib
 
+from gen_jax.lora import Lora
 from gen_jax.models.base import Gradients, Optimiser
 from gen_jax.settings import Count, Decay, Fraction, NonNegative, Positive, PositiveFloat, Regex, Settings
 from gen_jax.state import PyTree
+
+
+class LoraConfig(Settings):
+    """Low-rank updates of matrices (Hu et al. 2021) instead of training the matrices.
+
+    rank: 0 = off. alpha: an update is scaled by alpha / rank.
+    targets: regexes on the paths of the matrices that get one. train: of what trains as it is, such as a new head.
+    """
+
+    rank: Count = 0
+    alpha: PositiveFloat = 16.0
+    targets: tuple[Regex, ...] = (".*kernel",)
+    train: tuple[Regex, ...] = ()
 
 
 class Config(Settings):
@@ -21,6 +35,7 @@ class Config(Settings):
     weight_decay: decoupled (AdamW, Lion, Muon), added to the gradient otherwise; on leaves of rank 2 and more.
     clip: global norm; 0 = off. ema: decay of the averaged weights; 0 = off.
     freeze: regexes on parameter paths that stay as they are.
+    lora: with a rank, low-rank updates are trained and the rest is frozen.
     micro_batches: gradient accumulation: the batch is cut into so many.
     """
 
@@ -40,6 +55,7 @@ class Config(Settings):
     clip: NonNegative = 0.0
     ema: Decay = 0.0
     freeze: tuple[Regex, ...] = ()
+    lora: LoraConfig = LoraConfig()
     micro_batches: Positive = 1
 
 
@@ -83,12 +99,13 @@ def transform(cfg: Config, total_steps: int) -> optax.GradientTransformation:
     return optax.chain(*chain, rule) if chain else rule
 
 
-def build(cfg: Config, total_steps: int, axis_name: str | None = None) -> Optimiser:
-    """The optimiser of one network; `axis_name` is pmap's."""
+def build(cfg: Config, total_steps: int, axis_name: str | None = None, seed: int = 0) -> Optimiser:
+    """The optimiser of one network; `axis_name` is pmap's, `seed` that of the low-rank updates."""
     return Optimiser(
         tx=transform(cfg, total_steps),
         frozen=cfg.freeze,
         ema_decay=cfg.ema,
         gradients=Gradients(cfg.micro_batches, axis_name),
         log_grad_norm=cfg.clip > 0,
+        updates=Lora(cfg.lora.rank, cfg.lora.alpha, cfg.lora.targets, cfg.lora.train, seed) if cfg.lora.rank else None,
     )

@@ -36,15 +36,22 @@ class Program:
       experiment: a resolved config.
       dataset: instead of `experiment.data`'s, for a second stage whose inputs are computed.
       poll: called between the batches of an evaluation; may raise to end it early.
+      tokenizer_file: the tokeniser that the run began with, instead of the one that `experiment.data` means.
 
     Raises:
       ConfigError: the devices, the batch or the rules do not fit; before anything is compiled.
       DataError: the data are missing.
     """
 
-    def __init__(self, experiment: Experiment, dataset: Any = None, poll: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Any = None,
+        poll: Callable[[], None] = lambda: None,
+        tokenizer_file: str = "",
+    ):
         self.experiment, self.poll = experiment, poll
-        self.dataset = dataset or data.load(experiment.data, experiment.seed)
+        self.dataset = dataset or data.load(_tokenised_by(tokenizer_file, experiment.data), experiment.seed)
         self.mesh = _mesh(experiment)
         init_key, self.train_key, self.eval_key = jax.random.split(jax.random.key(experiment.seed), 3)
         self.feed = self.dataset.train_feed(experiment.batch_size)
@@ -54,6 +61,7 @@ class Program:
         _check_fit(experiment.model, self.dataset.info)
         self.shapes = jax.eval_shape(self._init, self._first_batch_shapes)
         _check_networks(experiment, self.shapes, self.optimisers)
+        _check_reset(experiment.init_from.reset, self.shapes)
         self.shardings = sharding.state_shardings(self.shapes, experiment.sharding, self.mesh, self.optimisers)
         self.abstract = sharding.with_shardings(self.shapes, self.shardings)
         if self.pmapped:
@@ -195,6 +203,11 @@ class Program:
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
+def _tokenised_by(tokenizer_file: str, source: data.Source) -> data.Source:
+    takes = tokenizer_file and "tokenizer_file" in type(source).model_fields
+    return source.model_copy(update={"tokenizer_file": tokenizer_file}) if takes else source
+
+
 def _mesh(experiment: Experiment) -> jax.sharding.Mesh:
     try:
         backend = jax.default_backend()
@@ -243,8 +256,17 @@ def _check_networks(experiment: Experiment, shapes: State, optimisers: dict[str,
             raise ConfigError(f"config.optim.{name}.micro_batches: expected 1 for a model that keeps statistics")
 
 
+def _check_reset(rules: tuple[str, ...], shapes: State) -> None:
+    nets = {name: {"params": net.params, "stats": net.stats} for name, net in shapes.nets.items()}
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(nets)]
+    for rule in rules:
+        if not any(re.fullmatch(rule, path) for path in paths):
+            raise ConfigError(f"config.init_from.reset: {rule!r} matches no parameter; they are like {paths[0]}")
+
+
 def _model(experiment: Experiment, axis_name: str | None) -> tuple[Any, dict[str, Optimiser]]:
-    txs = {name: optim.build(cfg, experiment.total_steps, axis_name) for name, cfg in experiment.optim.items()}
+    steps, seed = experiment.total_steps, experiment.seed
+    txs = {name: optim.build(cfg, steps, axis_name, seed) for name, cfg in experiment.optim.items()}
     return config.model_module(experiment.model_name).from_config(experiment.model, txs), txs
 
 

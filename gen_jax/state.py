@@ -6,6 +6,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from gen_jax import lora
+
 PyTree = Any
 
 
@@ -38,7 +40,7 @@ class Mean:
 class Net:
     """One trainable network."""
 
-    params: PyTree
+    params: PyTree  # with low-rank updates apart, where there are any
     opt: PyTree  # optimiser state of the trainable leaves; a frozen leaf keeps no moments
     stats: PyTree  # dict of the other collections: batch statistics, spectral-norm vectors, codebooks
     ema: PyTree  # {"params", "stats"}: averages of params and of float statistics; None = off
@@ -46,14 +48,14 @@ class Net:
     @property
     def variables(self) -> dict[str, PyTree]:
         """What `Module.apply` takes, with the live parameters."""
-        return {"params": self.params, **self.stats}
+        return {"params": lora.merge(self.params), **self.stats}
 
     @property
     def averaged(self) -> dict[str, PyTree]:
         """What `Module.apply` takes in evaluation: the averages where they are kept."""
         if self.ema is None:
             return self.variables
-        return {"params": self.ema["params"], **self.ema["stats"]}
+        return {"params": lora.merge(self.ema["params"]), **self.ema["stats"]}
 
 
 @flax.struct.dataclass

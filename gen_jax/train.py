@@ -67,9 +67,10 @@ def train(config: Any, workdir: str | os.PathLike) -> State:
     if experiment.init_from.workdir:
         RunDir(experiment.init_from.workdir).config()
     with signals.polled() as asked:
-        program = Program(experiment)
+        program = Program(experiment, tokenizer_file=run_dir.saved_tokenizer())
         program.check()
         run_dir.create(configs.to_dict(experiment))
+        run_dir.keep_tokenizer(program.dataset.tokenizer)
         with (
             run_dir.locked(),
             _status(run_dir) as ended,
@@ -127,7 +128,7 @@ class _Loop:
         state = program.init()
         source = self.experiment.init_from
         if source.workdir:
-            state = load_into(state, source.workdir, source.step, source.nets, source.allow)
+            state = load_into(state, source.workdir, source.step, source.nets, source.allow, source.reset)
         return state, Journal()
 
     def poll(self) -> None:
@@ -251,7 +252,7 @@ class _Loop:
         if best.metric not in scalars:
             raise ConfigError(f"config.best.metric: expected one of {', '.join(scalars)}, got {best.metric!r}")
         value, old = scalars[best.metric], self.journal.best
-        better = old is None or (value < old if best.mode == "min" else value > old)
+        better = math.isfinite(value) and (old is None or (value < old if best.mode == "min" else value > old))
         if better:
             self.journal.best, self.journal.best_step, self.journal.worse = value, self.step, 0
         else:

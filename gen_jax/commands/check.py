@@ -25,19 +25,22 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def parameter_table(program: Program) -> str:
-    """One line a parameter: path, shape, dtype, partition spec, size; then totals and bytes for each device."""
-    lines, count = [], 0
+    """One line a parameter: path, shape, dtype, partition spec, size; then totals, bytes, and what trains."""
+    lines, count, trained = [], 0, 0
     for name, net in program.shapes.nets.items():
         leaves = jax.tree_util.tree_leaves_with_path(net.params)
         placed = jax.tree.leaves(program.shardings.nets[name].params)
-        for (path, leaf), sharding in zip(leaves, placed, strict=True):
+        optimiser = program.optimisers.get(name)
+        moves = jax.tree.leaves(optimiser.trainable(net.params)) if optimiser else [False] * len(leaves)
+        for (path, leaf), sharding, moving in zip(leaves, placed, moves, strict=True):
             size = math.prod(leaf.shape)
-            count += size
+            count, trained = count + size, trained + size * moving
             row = f"{name}/{path_name(path)}"
             lines.append(f"{row:48} {leaf.shape!s:18} {leaf.dtype!s:9} {sharding.spec!s:24} {size:>12,}")
     state = _device_bytes(program.shapes, program.shardings)
     data = sum(array.nbytes for array in program.feed.resident.values())
     lines.append(f"parameters: {count:,}")
+    lines.append(f"trained: {trained:,} ({trained / count:.2%})")
     lines.append(f"memory on each device: state {state / 1e6:.2f} MB, resident data {data / 1e6:.2f} MB")
     return "\n".join(lines)
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gen_jax import ops
+from gen_jax import lora, ops
 from gen_jax.errors import ConfigError
 from gen_jax.state import Mean, Net, PyTree, State, combine, partition, path_name
 
@@ -116,6 +116,7 @@ class Optimiser:
       ema_decay: 0 = no average is kept.
       gradients: the gradient hook.
       log_grad_norm: adds the metric "grad_norm", before clipping.
+      updates: low-rank updates of some matrices: they and what `updates.train` names are trained, the rest is frozen.
     """
 
     tx: optax.GradientTransformation
@@ -123,17 +124,23 @@ class Optimiser:
     ema_decay: float = 0.0
     gradients: Callable = Gradients()
     log_grad_norm: bool = False
+    updates: lora.Lora | None = None
 
     def trainable(self, params: PyTree) -> PyTree:
-        """A bool for each leaf of `params`."""
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: not any(re.fullmatch(rule, path_name(path)) for rule in self.frozen), params
-        )
+        """A bool for each leaf of `params`, as a network keeps them."""
+
+        def moves(path, _):
+            name = path_name(path)
+            return (self.updates is None or self.updates.trains(name)) and not any(
+                re.fullmatch(rule, name) for rule in self.frozen
+            )
+
+        return jax.tree_util.tree_map_with_path(moves, params)
 
     def init(self, variables: PyTree) -> Net:
         """A network from what `Module.init` returns."""
         stats = {name: tree for name, tree in variables.items() if name != "params"}
-        params = variables["params"]
+        params = self.updates.add(variables["params"]) if self.updates else variables["params"]
         trainable, _ = partition(params, self.trainable(params))
         ema = {"params": params, "stats": stats} if self.ema_decay else None
         return Net(params, self.tx.init(trainable), stats, ema)
@@ -143,7 +150,7 @@ class Optimiser:
         trainable, frozen = partition(net.params, self.trainable(net.params))
 
         def loss(trainable, stats, batch, rng):
-            return loss_fn(combine(trainable, frozen), stats, batch, rng)
+            return loss_fn(lora.merge(combine(trainable, frozen)), stats, batch, rng)
 
         grads, terms = self.gradients(loss, trainable, net.stats, batch, rng)
         updates, opt = self.tx.update(grads, net.opt, trainable)
