@@ -1,12 +1,13 @@
 """A run directory: what was run, with what, and how far it came.
 
-`workdir/{config.json, manifest.json, STATUS.json, metrics.jsonl, perf.jsonl, checkpoints/, tb/, samples/}`, local or
-`gs://`. Every process may read; only process 0 writes.
+`workdir/{config.json, manifest.json, STATUS.json, metrics.jsonl, perf.jsonl, checkpoints/, tb/, samples/}`, for text
+tokenizer.json; local or `gs://`. Every process may read; only process 0 writes.
 """
 
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -49,8 +50,8 @@ def is_primary() -> bool:
 class RunDir:
     """The files of one run.
 
-    Attributes: `path` itself, and in it `config_file`, `manifest_file`, `status_file`, `metrics`, `perf`,
-    `checkpoints`, `tb`, `samples`; all absolute.
+    Attributes: `path` itself, and in it `config_file`, `manifest_file`, `status_file`, `tokenizer_file`, `metrics`,
+    `perf`, `checkpoints`, `tb`, `samples`; all absolute.
     """
 
     def __init__(self, workdir: epath.PathLike):
@@ -58,6 +59,7 @@ class RunDir:
         self.config_file = self.path / "config.json"
         self.manifest_file = self.path / "manifest.json"
         self.status_file = self.path / "STATUS.json"
+        self.tokenizer_file = self.path / "tokenizer.json"
         self.metrics = self.path / "metrics.jsonl"
         self.perf = self.path / "perf.jsonl"
         self.checkpoints = self.path / "checkpoints"
@@ -132,9 +134,23 @@ class RunDir:
                 raise ConfigError(f"workdir: another process is training in {self.path}") from None
             yield
 
+    def saved_tokenizer(self) -> str:
+        """The path of the tokeniser that the run began with; "" before its first start, and where it has none."""
+        return os.fspath(self.tokenizer_file) if self.tokenizer_file.exists() else ""
+
+    def keep_tokenizer(self, tokenizer: Any) -> None:
+        """Writes tokenizer.json at the first start, for all that comes later; `tokenizer` may be None."""
+        if is_primary() and tokenizer is not None and not self.tokenizer_file.exists():
+            write_atomic(self.tokenizer_file, tokenizer.to_json())
+
     def record_start(self, seed: int, **facts: Any) -> None:
-        """Appends one entry to manifest.json: commit, versions, devices, XLA flags, seed, command, `facts`."""
+        """Appends one entry to manifest.json: commit, versions, devices, XLA flags, seed, command, `facts`.
+
+        And the sha256 of the tokeniser, where the run has one.
+        """
         if is_primary():
+            if self.tokenizer_file.exists():
+                facts["tokenizer_sha256"] = hashlib.sha256(self.tokenizer_file.read_bytes()).hexdigest()
             starts = json.loads(self.manifest_file.read_text())["starts"] if self.manifest_file.exists() else []
             write_atomic(self.manifest_file, _dump({"starts": [*starts, {**environment(), "seed": seed, **facts}]}))
 

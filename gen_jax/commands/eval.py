@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
             if error := asked():
                 raise error("stopped; the same command starts again")
 
-        program = Program(experiment, poll=poll)
+        program = Program(experiment, poll=poll, tokenizer_file=run_dir.saved_tokenizer())
         evaluate = _Evaluation(program, run_dir, writer)
         if not args.watch:
             evaluate(args.step)

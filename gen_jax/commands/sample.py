@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         if not low <= getattr(args, name) < float("inf"):
             raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
     run_dir = RunDir(args.workdir)
-    program = Program(restored.experiment_of(run_dir))
+    program = Program(restored.experiment_of(run_dir), tokenizer_file=run_dir.saved_tokenizer())
     if not isinstance(program.model, Samples):
         raise ConfigError(f"config.model_name: expected a model that samples; {program.experiment.model_name} does not")
     options = _options(args, program)
