@@ -36,8 +36,8 @@ class Config(Settings):
 
     vocab: number of tokens. context: the most positions that it has seen.
     layers, heads, width: kv_heads = 0 takes as many as heads; fewer are shared. mlp_width = 0: 4 x width.
-    norm, position, mlp, qk_norm: LayerNorm or RMSNorm; learned or rotary positions; an exact GELU or SwiGLU; a norm of
-      queries and keys. bias: in linear layers and LayerNorms.
+    norm, position, mlp, qk_norm: LayerNorm or RMSNorm; learned or rotary positions; an exact GELU, its approximation by
+      tanh (GPT-2's published weights) or SwiGLU; a norm of queries and keys. bias: in linear layers and LayerNorms.
     tied: the output layer is the token table. dropout: of the embeddings and of what a layer adds.
     scan_layers, remat: compile one block for all layers; what blocks keep for the gradient.
     dtype: of the computation; parameters are float32.
@@ -54,7 +54,7 @@ class Config(Settings):
     mlp_width: Count = 0
     norm: Literal["layer", "rms"] = "layer"
     position: Literal["learned", "rotary"] = "learned"
-    mlp: Literal["gelu", "swiglu"] = "gelu"
+    mlp: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
     qk_norm: bool = False
     bias: bool = True
     tied: bool = True
@@ -142,7 +142,7 @@ class Network(nn.Module):
         """None = everything before; with a cache, or with documents, it is written out."""
         if cache is None and starts is None:
             return None
-        size = length if cache is None else jax.tree.leaves(cache["layers"])[0].shape[-3]
+        size = length if cache is None else jax.tree.leaves(cache["layers"])[0].shape[-2]
         key, query = jnp.arange(size), index + jnp.arange(length)[:, None]
         mask = (key <= query)[None]  # [1, T, S]
         if starts is not None:
@@ -151,7 +151,7 @@ class Network(nn.Module):
 
     def empty_cache(self, rows: int, size: int) -> PyTree:
         """Room for `size` positions."""
-        shape = (rows, size, *self.kv_shape)
+        shape = (rows, self.kv_shape[0], size, self.kv_shape[1])
         cache = {"index": jnp.int32(0), "layers": nets.empty_cache(self.layers, self.scan, shape, self.dtype)}
         return cache if self.end is None else cache | {"start": jnp.zeros(rows, jnp.int32)}
 
@@ -211,9 +211,12 @@ def network(cfg: Config) -> Network:
         rotate=nets.rotary if cfg.position == "rotary" else None,
         **init,
     )
-    mlp = functools.partial(
-        {"gelu": nets.GeluMLP, "swiglu": nets.SwiGLU}[cfg.mlp], cfg.mlp_width or 4 * cfg.width, **init
-    )
+    mlps = {
+        "gelu": nets.MLP,
+        "gelu_tanh": functools.partial(nets.MLP, activation=nn.gelu),
+        "swiglu": nets.SwiGLU,
+    }
+    mlp = functools.partial(mlps[cfg.mlp], width=cfg.mlp_width or 4 * cfg.width, **init)
     block = functools.partial(nets.Block, attention, mlp, norm, cfg.dropout)
     return Network(
         cfg.vocab,

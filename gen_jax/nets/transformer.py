@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from gen_jax.nets.dense import Dense
 
 Factory = Callable[..., nn.Module]
-Cache = dict[str, Any]  # of one layer: k, v [B, S, K, H]
+Cache = dict[str, Any]  # of one layer: k, v [B, K, S, H], the layout that attention reads
 
 
 def rotary(
@@ -33,35 +33,38 @@ def rotary(
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)
 
 
+def attention_weights(
+    q: Float[Array, "B T N H"], k: Float[Array, "B N S H"], mask: Bool[Array, "#B 1 T S"] | None, *, causal: bool
+) -> Float[Array, "B N T S"]:
+    """softmax(q k / sqrt(H)), float32. `mask` is True where attention is allowed; `causal`: position t sees 0 ... t."""
+    scores = jnp.einsum("btnh,bnsh->bnts", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
+    if causal:
+        mask = jnp.tri(q.shape[1], k.shape[2], dtype=bool)
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    return jax.nn.softmax(scores, axis=-1)
+
+
 def attend(
     q: Float[Array, "B T N H"],
-    k: Float[Array, "B S K H"],
-    v: Float[Array, "B S K H"],
+    k: Float[Array, "B K S H"],
+    v: Float[Array, "B K S H"],
     mask: Bool[Array, "#B 1 T S"] | None,
     *,
     causal: bool,
 ) -> Float[Array, "B T N H"]:
-    """softmax(q k / sqrt(H)) v; cuDNN's flash attention on a GPU where it can, XLA's own elsewhere.
+    """Each query's mean of the values, N // K queries to a key; flash attention on a GPU where there is no mask."""
+    if jax.default_backend() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and mask is None:
+        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+        return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")
+    k, v = (jnp.repeat(x, q.shape[2] // x.shape[1], axis=1) for x in (k, v))
+    weights = attention_weights(q, k, mask, causal=causal).astype(v.dtype)
+    return jnp.einsum("bnts,bnsh->btnh", weights, v)
 
-    `mask` is True where attention is allowed; `causal` adds that position t sees 0 ... t.
-    """
-    flash = jax.default_backend() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and mask is None
-    implementation = "cudnn" if flash else "xla"
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation=implementation)
 
-
-def attention_weights(
-    q: Float[Array, "B T N H"], k: Float[Array, "B S K H"], mask: Bool[Array, "#B 1 T S"] | None, *, causal: bool
-) -> Float[Array, "B N T S"]:
-    """What `attend` weighs the values by."""
-    b, t, n, h = q.shape
-    grouped = q.reshape(b, t, k.shape[2], -1, h)
-    scores = jnp.einsum("btkgh,bskh->bkgts", grouped, k).reshape(b, n, t, -1).astype(jnp.float32) / math.sqrt(h)
-    if causal:
-        scores = jnp.where(jnp.tri(t, k.shape[1], dtype=bool), scores, -jnp.inf)
-    if mask is not None:
-        scores = jnp.where(mask, scores, -jnp.inf)
-    return jax.nn.softmax(scores, axis=-1)
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """x/2 (1 + erf(x / sqrt 2)), exact; `jax.nn.gelu` takes erfc, with which GPTs train 20 % slower on a CPU."""
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 class Attention(nn.Module):
@@ -108,21 +111,24 @@ class Attention(nn.Module):
             q, k = self.normalise(name="q_norm")(q), self.normalise(name="k_norm")(k)
         if self.rotate:
             q, k = self.rotate(q, positions), self.rotate(k, positions)
+        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)  # [B, K, T, H]
         if cache is not None:
-            k = jax.lax.dynamic_update_slice_in_dim(cache["k"], k, index, axis=1)
-            v = jax.lax.dynamic_update_slice_in_dim(cache["v"], v, index, axis=1)
+            k = jax.lax.dynamic_update_slice_in_dim(cache["k"], k, index, axis=2)
+            v = jax.lax.dynamic_update_slice_in_dim(cache["v"], v, index, axis=2)
             cache = {"k": k, "v": v}
         causal = self.causal and mask is None
         if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "weights", attention_weights(q, k, mask, causal=causal))
+            keys = jnp.repeat(k, group, axis=1)
+            self.sow("intermediates", "weights", attention_weights(q, keys, mask, causal=causal))
         y = attend(q, k, v, mask, causal=causal).reshape(b, t, d)
         return dense(d, kernel_init=self.out_init, name="out")(y), cache
 
 
-class GeluMLP(nn.Module):
-    """Two layers with an exact GELU between them, as GPT-2."""
+class MLP(nn.Module):
+    """Two layers with an activation between them."""
 
     width: int
+    activation: Callable = gelu
     use_bias: bool = True
     kernel_init: Any = initializers.normal(0.02)
     out_init: Any = initializers.normal(0.02)
@@ -131,7 +137,7 @@ class GeluMLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
-        h = nn.gelu(dense(self.width, kernel_init=self.kernel_init, name="up")(x), approximate=False)
+        h = self.activation(dense(self.width, kernel_init=self.kernel_init, name="up")(x))
         return dense(x.shape[-1], kernel_init=self.out_init, name="down")(h)
 
 
@@ -220,7 +226,7 @@ class Stack(nn.Module):
 
 
 def empty_cache(layers: int, scan: bool, shape: tuple[int, int, int, int], dtype: Any) -> Any:
-    """Zeros [B, S, K, H] for the keys and values of each layer, as `Stack` takes them."""
+    """Zeros [B, K, S, H] for the keys and values of each layer, as `Stack` takes them."""
     if scan:
         b, *rest = shape
         return {name: jnp.zeros((b, layers, *rest), dtype) for name in ("k", "v")}
