@@ -273,7 +273,9 @@ def test_wrong_values_are_refused(section, message):
 
 
 def test_sources_are_listed():
-    assert {"digits", "pydoc", "tfds", "npz", "image_folder", "text_file", "ring"} == set(data.list_sources())
+    assert {"digits", "pydoc", "tfds", "npz", "image_folder", "text_file", "token_file", "ring"} == set(
+        data.list_sources()
+    )
     assert all(data.list_sources().values())
 
 

@@ -1,17 +1,21 @@
-"""`gen-jax data list | show NAME | prepare NAME`."""
+"""`gen-jax data list | show NAME | prepare NAME | tokenize --path=TEXT --out=DIR`."""
 
 import argparse
+import contextlib
+from pathlib import Path
 
 from etils import epath
 
 from gen_jax import data, pictures
-from gen_jax.data import tools
+from gen_jax.data import streaming, text_file, tools
 from gen_jax.errors import ConfigError
+from gen_jax.progress import Progress
 from gen_jax.run_dir import write_atomic
+from gen_jax.settings import validate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="list|show|prepare", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="list|show|prepare|tokenize", required=True)
     listing = actions.add_parser("list", help="the sources, and the TFDS sets that are prepared")
     show = actions.add_parser("show", help="what a set holds; writes a grid of images")
     show.add_argument("name", help="a source, a TFDS set, or a path to a file or folder")
@@ -22,12 +26,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prepare = actions.add_parser("prepare", help="download and prepare a TFDS set (needs the extra [prepare])")
     prepare.add_argument("name", help="a TFDS set")
     prepare.add_argument("--manual_dir", default="", help="a folder with the original files, for a machine offline")
+    help_line = "text to token files that are memory-mapped (the source token_file)"
+    tokenize = actions.add_parser("tokenize", help=help_line, allow_abbrev=False)
+    tokenize.add_argument("--path", required=True, help="a text file (UTF-8), or a folder of them, each one document")
+    tokenize.add_argument("--out", required=True, help="the folder for train.npy, ..., tokenizer.json")
+    tokenize.add_argument("--tokenizer", default="byte", help="byte (default), char, bpe, or a saved tokeniser's file")
+    tokenize.add_argument("--vocab_size", default=0, help="of bpe")
+    tokenize.add_argument("--documents", default="joined", help="joined (default) or packed")
+    tokenize.add_argument("--pattern", default="*.txt", help="of the files in a folder")
+    tokenize.add_argument("--validation", default=0.1, help="share of the documents (of one file: of its end)")
+    tokenize.add_argument("--test", default=0.1, help="share, as --validation")
+    tokenize.add_argument("--split_seed", default=0, help="picks the documents")
+    tokenize.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
     for action in (listing, show, prepare):
         action.add_argument("--data_dir", default="", help="where TFDS keeps its sets; default: TFDS's own")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
-    {"list": _list, "show": _show, "prepare": _prepare}[args.action](args)
+    {"list": _list, "show": _show, "prepare": _prepare, "tokenize": _tokenize}[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -56,3 +72,30 @@ def _show(args: argparse.Namespace) -> None:
 
 def _prepare(args: argparse.Namespace) -> None:
     print(tools.prepare(args.name, args.data_dir, args.manual_dir))
+
+
+def _tokenize(args: argparse.Namespace) -> None:
+    names = ("path", "vocab_size", "documents", "pattern", "validation", "test", "split_seed")
+    section = {name: getattr(args, name) for name in names} | {"source": "text_file"}
+    if args.tokenizer in ("byte", "char", "bpe"):
+        section["tokenizer"] = args.tokenizer
+    elif Path(args.tokenizer).expanduser().is_file():
+        section["tokenizer_file"] = args.tokenizer
+    else:
+        raise ConfigError(f"--tokenizer: expected byte, char, bpe or a saved tokeniser's file, got {args.tokenizer!r}")
+    try:
+        cfg = validate(text_file.Config, section, "config.data")
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("config.data.", "--")) from None
+    with contextlib.ExitStack() as stack:
+        shown: list[Progress] = []
+
+        def report(done: int, total: int, note: str) -> None:
+            if not shown:
+                shown.append(stack.enter_context(Progress("bytes", total)))
+            shown[0].update(done, note)
+
+        sizes = streaming.tokenise(cfg, Path(args.out).expanduser(), report, args.overwrite)
+    for split, size in sizes.items():
+        print(f"{split}: {size:,} tokens")
+    print(f"{args.out}: use it as config.data = dict(source='token_file', path='{args.out}', context=...)")

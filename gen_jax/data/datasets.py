@@ -84,6 +84,7 @@ class TokenSet:
     Args:
       tokens: split -> [L] uint8, uint16 or int32.
       order, context: as `TokenSource` says.
+      resident: the tokens are put on the device; else windows are read on the host.
     """
 
     info: Info
@@ -91,6 +92,7 @@ class TokenSet:
     seed: int
     order: str
     tokenizer: Tokenizer | None = None
+    resident: bool = True
 
     @property
     def context(self) -> int:
@@ -105,18 +107,23 @@ class TokenSet:
         """Endless, in the source's order. Raises ConfigError where the text is too short for the context."""
         resident = {"tokens": self.tokens["train"]}
         if self.order == "streams":
-            return feeds.Streams(resident, batch_size, self.context)
+            return self._placed(feeds.Streams(resident, batch_size, self.context))
         order = {"windows": feeds.Windows, "permuted": feeds.PermutedWindows}[self.order]
-        return order(resident, batch_size, self.context, seed=self.seed)
+        return self._placed(order(resident, batch_size, self.context, seed=self.seed))
+
+    def _placed(self, feed: feeds.Tokens) -> Feed:
+        return feed if self.resident else feeds.HostTokens(feed)
 
     def eval_feed(self, split: str, batch_size: int) -> Feed:
         """Every target once, row b on its own stretch. Raises ConfigError where there is no such split.
 
-        Splits joined by `+` are one text, with nothing between them.
+        Splits joined by `+` are one text, with nothing between them, where they live on the device.
         """
         parts = [self.tokens[part] for part in has_split(split, self.sizes)]
+        if len(parts) > 1 and not self.resident:
+            raise ConfigError(f"split: expected one of {', '.join(self.sizes)}, not several, of a set that is streamed")
         tokens = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        return feeds.EvalTokens({"tokens": tokens}, batch_size, self.context)
+        return self._placed(feeds.EvalTokens({"tokens": tokens}, batch_size, self.context))
 
     def with_arrays(self, extra: dict[str, Arrays]) -> "TokenSet":
         raise ConfigError("data: arrays for each example can be added to images and vectors, not to text")

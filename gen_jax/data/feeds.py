@@ -1,7 +1,7 @@
 """Batches as pure functions of (seed, step).
 
 Small sets live on the device: `rows` gives indices or offsets, `assemble` gathers. Where a set does not fit, `fetch`
-reads the examples and `rows` carries them.
+(of text: `HostTokens`) reads the examples and `rows` carries them.
 """
 
 import dataclasses
@@ -95,6 +95,11 @@ class Tokens:
     def targets(self) -> int:
         return len(self.resident["tokens"]) - 1
 
+    @property
+    def integer(self) -> type[np.signedinteger]:
+        """Of offsets; those beyond int32 stay on the host."""
+        return np.int32 if self.targets < 2**31 else np.int64
+
     def rows(self, step: int, part: slice = slice(None)) -> Arrays:
         raise NotImplementedError
 
@@ -104,7 +109,8 @@ class Tokens:
         return batch | {"tokens": gather(resident["tokens"], places).astype(jnp.int32)}
 
     def train_rows(self, offset: np.ndarray) -> Arrays:
-        return {"offset": offset, "index": offset, "valid": np.ones(len(offset), bool)}
+        index = (offset & (2**31 - 1)).astype(np.int32)
+        return {"offset": offset, "index": index, "valid": np.ones(len(offset), bool)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +121,7 @@ class Windows(Tokens):
 
     def rows(self, step: int, part: slice = slice(None)) -> Arrays:
         draw = np.random.default_rng([self.seed, step])
-        offset = draw.integers(0, self.targets - self.context + 1, self.batch_size, np.int32)[part]
+        offset = draw.integers(0, self.targets - self.context + 1, self.batch_size, self.integer)[part]
         return self.train_rows(offset)
 
 
@@ -127,7 +133,8 @@ class PermutedWindows(Tokens):
 
     def rows(self, step: int, part: slice = slice(None)) -> Arrays:
         positions = step * self.batch_size + np.arange(self.batch_size)[part]
-        offset = permuted(self.seed, positions, self.targets // self.context) * np.int32(self.context)
+        window = permuted(self.seed, positions, self.targets // self.context)
+        offset = window.astype(self.integer) * self.integer(self.context)
         return self.train_rows(offset)
 
 
@@ -146,8 +153,8 @@ class Streams(Tokens):
     def rows(self, step: int, part: slice = slice(None)) -> Arrays:
         stretch = self.targets // self.batch_size
         window = step % (stretch // self.context)
-        row = np.arange(self.batch_size, dtype=np.int32)[part]
-        offset = row * np.int32(stretch) + np.int32(window * self.context)
+        row = np.arange(self.batch_size, dtype=self.integer)[part]
+        offset = row * self.integer(stretch) + self.integer(window * self.context)
         return self.train_rows(offset) | {"reset": np.full(len(row), window == 0)}
 
 
@@ -172,8 +179,32 @@ class EvalTokens(Tokens):
     def rows(self, step: int, part: slice = slice(None)) -> Arrays:
         row = np.arange(self.batch_size, dtype=np.int32)[part]
         index = row * np.int32(self.num_batches) + np.int32(step)
-        offset = index * np.int32(self.context)
-        target = offset[:, None] + np.arange(self.context, dtype=np.int32)  # [B, T]
+        offset = index.astype(self.integer) * self.integer(self.context)
+        target = offset[:, None] + np.arange(self.context, dtype=self.integer)  # [B, T]
         mask = (target < self.targets).astype(np.float32)
         reset = np.full(len(row), step == 0)
         return {"offset": offset, "index": index, "valid": offset < self.targets, "reset": reset, "mask": mask}
+
+
+@dataclasses.dataclass(frozen=True)
+class HostTokens:
+    """The batches of a feed of tokens whose text stays on the host, as a memory-mapped file: `rows` carries them."""
+
+    feed: Tokens
+
+    @property
+    def resident(self) -> Arrays:
+        return {}
+
+    @property
+    def num_batches(self) -> int | None:
+        return self.feed.num_batches
+
+    def rows(self, step: int, part: slice = slice(None)) -> Arrays:
+        rows = self.feed.rows(step, part)
+        places = rows.pop("offset").astype(np.int64)[:, None] + np.arange(self.feed.context + 1)  # [B, T+1]
+        tokens = self.feed.resident["tokens"]
+        return rows | {"tokens": tokens[np.minimum(places, len(tokens) - 1)].astype(np.int32)}
+
+    def assemble(self, resident: dict[str, Any], rows: dict[str, Any]) -> dict[str, Any]:
+        return dict(rows)

@@ -23,6 +23,8 @@ def resolve(name: str, data_dir: str = "", **fields: Any) -> dict[str, Any]:
     if name in SOURCES:
         raise ConfigError(f"data: {name} needs a path or a name: pass a TFDS name, an .npz, a text file or a folder")
     path = Path(name).expanduser()
+    if (path / "tokens.json").is_file():
+        return {"source": "token_file", "path": str(path), **fields}
     if path.is_file():
         return {"source": "npz" if path.suffix == ".npz" else "text_file", "path": str(path), **fields}
     if path.is_dir():
@@ -58,7 +60,8 @@ def look(section: dict[str, Any], split: str = "train", n: int = 64) -> tuple[Da
     """
     dataset = load(parse(section), seed=0)
     if dataset.info.kind == "tokens":
-        ids = dataset.eval_feed(split, 1).resident["tokens"][:1000]
+        feed = dataset.eval_feed(split, 1)
+        ids = feed.resident["tokens"][:1000] if feed.resident else feed.rows(0)["tokens"][0]
         return dataset, dataset.tokenizer.decode(ids) if dataset.tokenizer else " ".join(map(str, ids.tolist()))
     feed = dataset.eval_feed(split, min(n, dataset.sizes.get(split, n)))
     if dataset.info.kind == "vector":

@@ -1,0 +1,168 @@
+"""Text files to token files, document by document: what `gen-jax data tokenize` does."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gen_jax.data import token_file
+from gen_jax.data.base import cut, cut_end
+from gen_jax.data.documents import SEPARATOR
+from gen_jax.data.text_file import Config
+from gen_jax.data.tokenising import PIECE, Document, dtype_of, encoded, new_tokenizer, read_tokenizer
+from gen_jax.errors import ConfigError, DataError
+
+Report = Callable[[int, int, str], None]  # bytes that were read, bytes in all, what is done with them
+
+
+@dataclasses.dataclass
+class Reader:
+    """Reads files in pieces and reports how far it is; `total` bytes in all passes."""
+
+    report: Report
+    total: int
+    note: str = ""
+    done: int = 0
+
+    def pieces(self, path: Path) -> Iterator[str]:
+        """The text of a file in pieces of PIECE characters. Raises DataError where it is not UTF-8."""
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                while piece := file.read(PIECE):
+                    self.done += len(piece.encode())
+                    self.report(self.done, self.total, self.note)
+                    yield piece
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8 ({error.reason}), run: iconv -t UTF-8") from None
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}") from None
+
+    def joined(self, files: list[Path]) -> Iterator[str]:
+        """The texts of files with SEPARATOR between them, in pieces of any size."""
+        for i, file in enumerate(files):
+            if i:
+                yield SEPARATOR
+            yield from self.pieces(file)
+
+
+def between(texts: Iterable[str], start: int, stop: int | None = None) -> Iterator[str]:
+    """The characters from `start` to `stop` of all texts joined, in pieces of PIECE."""
+    waiting: list[str] = []
+    size = place = 0
+    for text in texts:
+        part = text[max(0, start - place) : None if stop is None else max(0, stop - place)]
+        place += len(text)
+        if part:
+            waiting, size = [*waiting, part], size + len(part)
+        if size >= PIECE:
+            whole = "".join(waiting)
+            cuts = range(0, size - size % PIECE, PIECE)
+            yield from (whole[i : i + PIECE] for i in cuts)
+            waiting, size = [whole[len(cuts) * PIECE :]], size % PIECE
+        if stop is not None and place >= stop:
+            break
+    if size:
+        yield "".join(waiting)
+
+
+def _missing(cfg: Config) -> tuple[str, ...]:
+    return tuple(split for split in ("validation", "test") if getattr(cfg, split) > 0)
+
+
+Documents = Callable[[], Iterable[Document]]  # read anew each time
+
+
+def split_files(files: list[Path], cfg: Config, reader: Reader) -> dict[str, Documents]:
+    """Split -> its documents, the same as `documents.cut_documents` and `documents.joined` make of whole texts."""
+    missing = _missing(cfg)
+    if len(files) > len(missing):
+        parts = cut(len(files), cfg, missing) if missing else {"train": range(len(files))}
+        found = {split: [files[i] for i in index] for split, index in parts.items()}
+        if cfg.documents == "packed":
+            return {split: lambda part=part: map(reader.pieces, part) for split, part in found.items()}
+        return {split: lambda part=part: [between(reader.joined(part), 0)] for split, part in found.items()}
+    length = sum(map(len, reader.joined(files)))
+    pieces = cut_end(range(length), cfg, missing)
+    return {
+        split: lambda at=at: [between(reader.joined(files), at.start, at.stop)]
+        for split, at in ((split, pieces[split]) for split in ("train", *missing))
+    }
+
+
+def write_npy(path: Path, arrays: Iterable[np.ndarray], dtype: Any) -> int:
+    """One flat array [L] of many, written as they come; returns L."""
+    length = 0
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        _write_header(file, dtype, 0)
+        start = file.tell()
+        for array in arrays:
+            file.write(array.astype(dtype).tobytes())
+            length += len(array)
+        file.seek(0)
+        _write_header(file, dtype, length)
+        if file.tell() != start:
+            raise RuntimeError(f"{path}: the header of {length} tokens is longer than that of none")
+    temporary.replace(path)
+    return length
+
+
+def _write_header(file: Any, dtype: Any, length: int) -> None:
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    # numpy leaves room for a longer number
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": (length,)})
+
+
+def tokenise(cfg: Config, out: Path, report: Report, overwrite: bool = False) -> dict[str, int]:
+    """Writes train.npy, validation.npy, test.npy, tokenizer.json and, last, tokens.json.
+
+    Args:
+      cfg: the text and its tokeniser, as a resident source; the ids are those that it has. `context` and `order` do
+        not matter.
+      out: a folder, made if it is not there.
+      report: called as bytes are read.
+      overwrite: replace what is in `out`.
+
+    Returns split -> tokens. Raises ConfigError where `out` is not empty, DataError where the text cannot be read.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+        raise ConfigError(f"--out: {out} is there and not empty; pass --overwrite to replace it, or another --out")
+    path = Path(cfg.path).expanduser()
+    if not path.exists():
+        raise DataError(f"--path: there is no {path}")
+    files = sorted(file for file in path.rglob(cfg.pattern) if file.is_file()) if path.is_dir() else [path]
+    files = [file for file in files if file.stat().st_size]
+    if not files:
+        raise DataError(f"--path: no text in {path} (pattern {cfg.pattern})")
+    size = sum(file.stat().st_size for file in files)
+    in_place, reads = len(files) <= len(_missing(cfg)), not cfg.tokenizer_file and cfg.tokenizer != "byte"
+    reader = Reader(report, size * (1 + in_place + reads), "finding the splits")
+    splits = split_files(files, cfg, reader)
+    if cfg.tokenizer_file:
+        tokenizer = read_tokenizer(cfg.tokenizer_file)
+    else:
+        reader.note = f"reading for the {cfg.tokenizer} tokeniser"
+        everything = itertools.chain.from_iterable(documents() for documents in splits.values())
+        tokenizer = new_tokenizer(cfg.tokenizer, cfg.vocab_size, splits["train"](), everything)
+    end = tokenizer.vocab_size if cfg.documents == "packed" else None
+    vocab_size = tokenizer.vocab_size + (end is not None)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / token_file.INFO).unlink(missing_ok=True)
+        (out / token_file.TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
+        sizes = {}
+        for split, documents in splits.items():
+            reader.note = f"writing {split}"
+            sizes[split] = write_npy(out / f"{split}.npy", encoded(tokenizer, documents(), end), dtype_of(vocab_size))
+        facts = {"documents": cfg.documents, "vocab_size": vocab_size, "sizes": sizes}
+        (out / token_file.INFO).write_text(json.dumps(facts, indent=2) + "\n")
+    except OSError as error:
+        raise DataError(f"--out: {out}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise DataError(f"--tokenizer: {error}") from None
+    report(reader.total, reader.total, "done")
+    return sizes

@@ -1,0 +1,57 @@
+"""Units of a split's text, for every tokeniser, against a model whose every token costs the same."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from gen_jax import data, evaluators
+from gen_jax.evaluators.base import Context
+from gen_jax.state import Mean, State
+
+STATE = State(jnp.zeros((), jnp.int32), {})
+DOCUMENTS = [f"<{i:02}> the cat, 你好 😀\r\n" + "of the mat " * i for i in range(20)]
+
+
+class Uniform:
+    """A token costs log V."""
+
+    def __init__(self, vocab):
+        self.vocab = vocab
+
+    def eval_step(self, state, batch, rng):
+        weight = batch["mask"] * batch["valid"][:, None]
+        return {"loss": Mean((weight * jnp.log(1.0 * self.vocab)).sum(1), weight.sum(1))}
+
+
+@pytest.mark.parametrize("documents", ["joined", "packed"])
+@pytest.mark.parametrize(
+    "section", [{"tokenizer": "byte"}, {"tokenizer": "char"}, {"tokenizer": "bpe", "vocab_size": 280}]
+)
+def test_units_of_a_split(tmp_path, monkeypatch, section, documents):
+    monkeypatch.setenv("GEN_JAX_CACHE", str(tmp_path / "cache"))
+    for i, document in enumerate(DOCUMENTS):
+        (tmp_path / f"{i:02}.txt").write_bytes(document.encode())
+    source = dict(source="text_file", path=str(tmp_path), context=16, documents=documents, test=0.3)
+    dataset = data.load(data.parse(source | section), 0)
+    vocab = dataset.info.vocab_size
+
+    def batches(split):
+        feed = dataset.eval_feed(split, 4)
+        return (feed.assemble(feed.resident, feed.rows(i)) for i in range(feed.num_batches))
+
+    context = Context(Uniform(vocab), dataset.info, batches, 4, dataset.tokenizer.decode, jax.random.key(0))
+    found = evaluators.build(evaluators.parse({"type": "mean"}), context)(STATE).scalars
+    nats = (dataset.sizes["test"] - 1) * math.log(vocab)  # the first token of the split is no target
+    text = dataset.tokenizer.decode(dataset.tokens["test"]).encode()
+    counted = (
+        text if documents == "packed" else text[len(dataset.tokenizer.decode(dataset.tokens["test"][:1]).encode()) :]
+    )
+    if documents == "packed":  # the end tokens cost nats and have no bytes
+        ours = [one.encode() for one in DOCUMENTS if one.encode()[:4] in text]
+        assert len(ours) == 6 and sum(map(len, ours)) == len(counted)
+    assert found["loss"] == pytest.approx(math.log(vocab))
+    assert found["perplexity"] == pytest.approx(vocab)
+    assert found["bits_per_token"] == pytest.approx(math.log2(vocab))
+    assert found["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(counted))
