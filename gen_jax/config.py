@@ -25,11 +25,12 @@ from gen_jax.sharding import MeshConfig
 
 
 class InitFrom(Settings):
-    """Parameters to start from: another run's checkpoint.
+    """Parameters to start from: another run's checkpoint, or GPT-2's weights.
 
     workdir: "" = none. step: "latest", "best" or a number. nets: {network here: network there}; empty = same names.
     allow: regexes on `network/params/path` here: leaves that may be missing there, and keep their initial values.
     reset: leaves that keep their initial values whatever the other run has: a new head.
+    safetensors: a file of GPT-2's weights by Hugging Face's names, for the model `transformer`; "" = none.
     """
 
     workdir: str = ""
@@ -37,6 +38,13 @@ class InitFrom(Settings):
     nets: dict[str, str] = Field(default_factory=dict)
     allow: tuple[Regex, ...] = ()
     reset: tuple[Regex, ...] = ()
+    safetensors: str = ""
+
+    @pydantic.model_validator(mode="after")
+    def _one_source(self) -> "InitFrom":
+        if self.workdir and self.safetensors:
+            raise ValueError("safetensors: expected nothing where workdir is given")
+        return self
 
 
 class Best(Settings):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gen_jax import config as configs
-from gen_jax import optim, pictures, sharding, signals
+from gen_jax import gpt2, optim, pictures, sharding, signals
 from gen_jax.checkpoint import Checkpoints, load_into
 from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted, RunError
 from gen_jax.log import Writer
@@ -66,6 +66,8 @@ def train(config: Any, workdir: str | os.PathLike) -> State:
     run_dir.check(configs.to_dict(experiment))
     if experiment.init_from.workdir:
         RunDir(experiment.init_from.workdir).config()
+    if experiment.init_from.safetensors:
+        gpt2.check(experiment.init_from.safetensors, experiment.model_name)
     with signals.polled() as asked:
         program = Program(experiment, tokenizer_file=run_dir.saved_tokenizer())
         program.check()
@@ -129,6 +131,8 @@ class _Loop:
         source = self.experiment.init_from
         if source.workdir:
             state = load_into(state, source.workdir, source.step, source.nets, source.allow, source.reset)
+        if source.safetensors:
+            state = gpt2.load_into(state, source.safetensors, program.model.network.kv_shape[0], source.reset)
         return state, Journal()
 
     def poll(self) -> None:
