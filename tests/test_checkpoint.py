@@ -287,6 +287,20 @@ def test_load_into_is_strict_but_for_what_is_allowed(other_run):
         load_into(new, other_run, nets={"net": "critic"})
 
 
+def test_load_into_leaves_what_is_reset(other_run):
+    """A leaf of the same shape, and one of another."""
+    for width in (16, 32):
+        new = make_state(0, width=width)
+        loaded = load_into(new, other_run, reset=("net/params/Dense_0/(kernel|bias)",)).nets["net"]
+        assert_equal(loaded.params, new.nets["net"].params)
+        assert_equal(loaded.ema["params"], new.nets["net"].params)
+        assert_equal(loaded.stats, make_state(4).nets["net"].ema["stats"])
+    with pytest.raises(
+        CheckpointError, match=r"kernel: the checkpoint has float32\[8, 16\], the model float32\[8, 32\]"
+    ):
+        load_into(make_state(0, width=32), other_run, reset=("net/params/Dense_0/bias",))
+
+
 KILLED = """
 import os, signal, sys, time
 from gen_jax import checkpoint, step_dirs

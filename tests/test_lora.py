@@ -153,6 +153,11 @@ def test_fine_tuned_the_base_is_that_of_the_other_run(base, tmp_path):
     assert_same(again.nets["net"].variables["params"], merged.nets["net"].params)
 
 
+def test_a_reset_rule_that_matches_nothing_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"config\.init_from\.reset: 'net/params/hed' matches no parameter; .* net/"):
+        train(smoke(TEXT, "init_from.reset=('net/params/hed',)"), tmp_path / "run")
+
+
 def test_cut_short_and_resumed_it_ends_alike(tmp_path):
     whole = train(smoke(TEXT, *MATRICES, "optim.net.ema=0.9"), tmp_path / "whole")
     half = smoke(TEXT, *MATRICES, "optim.net.ema=0.9", "total_steps=4", "optim.net.schedule=constant")

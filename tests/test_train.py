@@ -1,5 +1,7 @@
 """The loop: resumed equals uninterrupted, signals, guards, early stop, no recompilation, no host read between logs."""
 
+import json
+import math
 import os
 import signal
 
@@ -7,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from gen_jax import config
+from gen_jax import cli, config, step_dirs
 from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
-from gen_jax.train import train
+from gen_jax.train import _Loop, train
 
 DIGITS = "experiments/vae/digits.py:smoke"
 
@@ -135,6 +137,36 @@ def test_stops_early_and_keeps_the_best(tmp_path):
     assert int(state.step) - best == 8
     assert (tmp_path / f"run/checkpoints/{best}").is_dir()
     assert "test/log_likelihood" in rows[-1]  # what runs at the end runs at an early end too
+
+
+def test_the_best_outlives_keep_and_is_what_step_best_evaluates(tmp_path, capsys):
+    flags = ("total_steps=40", "eval_every=4", "save_every=2", "keep=1", "best.metric=test/loss", "best.patience=3")
+    experiment = digits(*flags, "optim.net.lr=1e-9", "optim.net.warmup=0", "best.mode=max")
+    state = train(experiment, tmp_path / "run")
+    values = {row["step"]: row["test/loss"] for row in RunDir(tmp_path / "run").rows() if "test/loss" in row}
+    best = max(values, key=values.get)
+    assert best < int(state.step) < 40
+    kept = {int(path.name) for path in (tmp_path / "run/checkpoints").glob("*/")}
+    assert kept == {best, int(state.step)}
+    cli.main(["eval", f"--workdir={tmp_path / 'run'}", "--step=best"])
+    said = capsys.readouterr().out
+    assert f"step {best}\n" in said
+    rows = [json.loads(line) for line in (tmp_path / "run/eval/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == best and rows[-1]["test/loss"] == pytest.approx(values[best], rel=1e-6)
+    same(train(experiment, tmp_path / "run"), state)  # it stays stopped
+
+
+def test_what_is_not_a_number_is_never_the_best(tmp_path, monkeypatch):
+    evaluate, seen = _Loop._evaluate, []
+
+    def first_is_nan(self, state, when):
+        scalars = evaluate(self, state, when)
+        seen.append(self.step)
+        return scalars | ({"test/loss": math.nan} if len(seen) == 1 and "test/loss" in scalars else {})
+
+    monkeypatch.setattr(_Loop, "_evaluate", first_is_nan)
+    train(digits("total_steps=8", "eval_every=4", "save_every=4", "best.metric=test/loss"), tmp_path / "run")
+    assert [seen[0], step_dirs.read_manifest(RunDir(tmp_path / "run").checkpoints, 8)["best_step"]] == [4, 8]
 
 
 def test_metrics_do_not_depend_on_steps_per_call(tmp_path):
