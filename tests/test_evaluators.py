@@ -25,6 +25,7 @@ class Info:
     shape: tuple = (2,)
     class_names: tuple = ()
     vocab_size: int = 0
+    end: int | None = None
 
 
 STATE = State(jnp.zeros((), jnp.int32), {})
@@ -469,7 +470,7 @@ class Echo:
 
 
 def test_text_is_shown_as_it_is():
-    section = {"type": "text", "n": 2, "length": 3}
+    section = {"type": "text", "n": 2, "length": 3, "alarm_n": 0}
     found = build(section, Echo(), {}, kind="tokens")(STATE).texts["samples"]
     assert found == "```text\na\n```\n\n```text\nab\n```"
     found = build(section | {"prompt": "``` x"}, Echo(), {}, kind="tokens")(STATE).texts["samples"]

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from gen_jax.metrics import text
 from gen_jax.metrics.bleu import bleu
 from gen_jax.metrics.rouge import rouge
 
@@ -47,3 +48,32 @@ def test_rouge_is_the_mean_over_pairs():
 def test_pairs_must_be_pairs(metric, texts):
     with pytest.raises(ValueError, match="as many references"):
         metric(*texts)
+
+
+def test_words():
+    assert text.words("It's 你好,\tabc_1 é😀\n") == ["It", "'", "s", "你", "好", ",", "abc_1", "é", "😀"]
+    assert text.words(" \n") == []
+
+
+def test_distinct_by_hand():
+    # ab ba ab | ab bc: 3 different pairs of 5
+    assert text.distinct(["abab", "abc"], 2) == pytest.approx(3 / 5)
+    assert text.distinct([["a", "b"], ["c"]], 1) == 1
+    assert text.distinct(["a", ""], 2) == 0
+
+
+def test_repetition_by_hand():
+    # ab ba ab ba: 2 of 4 come again; ab bc: none of 2; what another text has does not count
+    assert text.repetition(["ababa", "abc"], 2) == pytest.approx(2 / 6)
+    assert text.repetition(["abc", "abc"], 2) == 0
+    assert text.repetition(["aaaaaaaaaaa"], 1) == pytest.approx(10 / 11)
+    assert text.repetition(["a"], 2) == text.repetition([], 2) == 0
+
+
+def test_self_bleu_by_hand():
+    assert text.self_bleu(["the same words again", "the same words again"]) == pytest.approx(100)
+    # each of the first two has 4 of 5, 3 of 4, 2 of 3, 1 of 2 grams in common with the other; the third none, which is 0
+    pair = 100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
+    assert text.self_bleu(["a b c d e", "a b c d f", "u v w x y"]) == pytest.approx(2 * pair / 3)
+    with pytest.raises(ValueError, match="at least 2"):
+        text.self_bleu(["a"])

@@ -1,24 +1,40 @@
-"""Text that a model writes."""
+"""Text that a model writes, and whether it is as varied as real text."""
 
 import re
+from typing import Annotated
 
 import jax
+import numpy as np
+from pydantic import Field
 
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators import base
+from gen_jax.metrics import text as metrics
 from gen_jax.models import base as models
 from gen_jax.sampling import SampleOptions
-from gen_jax.settings import Positive, PositiveFloat
+from gen_jax.settings import Count, NonNegative, Positive, PositiveFloat
 from gen_jax.state import State
+
+LITTLE = 0.02  # of repetition is none: real text may have 0
 
 
 class Config(base.EvalConfig):
-    """prompt: what each sample goes on from. n: samples. length: tokens of each."""
+    """prompt: what each sample goes on from. n: samples that are shown. length: tokens of each, at most.
+    temperature, top_k, top_p, repetition_penalty: as in `SampleOptions`.
+    alarm_n: samples whose variety is measured; 0 = none.
+    repetition_n: characters of the strings whose repetition is measured.
+    alarm_factor: a warning where samples repeat more than this many times what real text does."""
 
     prompt: str = ""
     n: Positive = 4
     length: Positive = 256
-    temperature: PositiveFloat = 1.0
+    temperature: NonNegative = 1.0
+    top_k: Count = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    repetition_penalty: PositiveFloat = 1.0
+    alarm_n: Count = 16
+    repetition_n: Positive = 16
+    alarm_factor: PositiveFloat = 3.0
 
 
 def fenced(text: str) -> str:
@@ -28,24 +44,81 @@ def fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
+def variety(texts: list[str], repetition_n: int) -> dict[str, float]:
+    """`distinct_2` of words, `repetition` of `repetition_n` characters, and `self_bleu` where there are 2 texts."""
+    scalars = {
+        "distinct_2": metrics.distinct([metrics.words(text) for text in texts], 2),
+        "repetition": metrics.repetition(texts, repetition_n),
+    }
+    return scalars | ({"self_bleu": metrics.self_bleu(texts)} if len(texts) > 1 else {})
+
+
+def pieces(tokens: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
+    """Disjoint pieces of tokens [N], spread over all of them, of these sizes; fewer where there are not enough."""
+    count = min(len(sizes), len(tokens) // max(sizes, default=1))
+    starts = [i * len(tokens) // max(count, 1) for i in range(count)]
+    return [tokens[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+
+
+def _options(cfg: Config, context: base.Context) -> SampleOptions:
+    encode, prompts = context.encode_text, ()
+    if cfg.prompt and encode:
+        try:
+            prompts = (tuple(int(i) for i in encode(cfg.prompt)),)
+        except ValueError as error:
+            raise ConfigError(f"evals: text: prompt: {error}") from None
+    return SampleOptions(
+        temperature=cfg.temperature,
+        top_k=cfg.top_k,
+        top_p=cfg.top_p,
+        repetition_penalty=cfg.repetition_penalty,
+        length=cfg.length,
+        end=context.info.end,
+        prompts=prompts,
+    )
+
+
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
-    """`samples`: Markdown, the prompt and `n` texts from the same noise at each evaluation."""
+    """`samples`: Markdown, the prompt and `n` texts from the same noise at each evaluation.
+
+    And alarms of collapse, over `alarm_n` samples (the prompt is not part of them): `distinct_2`, `repetition` and
+    `self_bleu`, as `metrics.text` has them; beside each, as its floor or ceiling, `real_...` of as many pieces of
+    `split`, as long as the samples. They are left out where the split is too short for two.
+    """
     encode, decode = context.encode_text, context.decode_text
     if decode is None:
         raise ConfigError(f"evals: text: expected data with a tokeniser, they are {context.info.kind}")
     samples = isinstance(context.model, models.Samples)
     base.require(samples, "text", f"a model that samples, not {type(context.model).__name__}")
     base.require(not cfg.prompt or encode is not None, "text: prompt", "a tokeniser that encodes")
-    prompts = (tuple(int(i) for i in encode(cfg.prompt)),) if cfg.prompt and encode else ()
-    options = SampleOptions(temperature=cfg.temperature, length=cfg.length, prompts=prompts)
+    options = _options(cfg, context)
+    split: list[np.ndarray] = []  # its tokens, read once
 
     @jax.jit
     def sample(state, rng):
-        return context.model.sample(state, rng, cfg.n, options)
+        return context.model.sample(state, rng, max(cfg.n, cfg.alarm_n), options)
+
+    def alarms(rows: list[np.ndarray]) -> base.Report:
+        found = variety([decode(row) for row in rows], cfg.repetition_n)
+        if not split:
+            split.append(base.target_tokens(context.batches(cfg.split)))
+        real = pieces(split[0], [len(row) for row in rows])
+        if len(real) < min(2, len(rows)):
+            return base.Report(found)
+        expected = variety([decode(row) for row in real], cfg.repetition_n)
+        report = base.Report(found | {f"real_{name}": value for name, value in expected.items()})
+        if found["repetition"] > cfg.alarm_factor * max(expected["repetition"], LITTLE):
+            report.warnings.append(
+                f"samples repeat themselves: {found['repetition']:.1%} of {cfg.repetition_n} characters stood there "
+                f"before, {expected['repetition']:.1%} in real text"
+            )
+        return report
 
     def evaluate(state: State) -> base.Report:
         rows = [row[:size] for row, size in zip(*base.read(sample(state, context.rng)), strict=True)]
+        report = alarms(rows[: cfg.alarm_n]) if cfg.alarm_n else base.Report()
         head = [f"Prompt:\n\n{fenced(cfg.prompt)}"] if cfg.prompt else []
-        return base.Report(texts={"samples": "\n\n".join([*head, *(fenced(decode(row)) for row in rows)])})
+        report.texts["samples"] = "\n\n".join([*head, *(fenced(decode(row)) for row in rows[: cfg.n])])
+        return report
 
     return evaluate
