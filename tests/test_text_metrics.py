@@ -72,7 +72,7 @@ def test_repetition_by_hand():
 
 def test_self_bleu_by_hand():
     assert text.self_bleu(["the same words again", "the same words again"]) == pytest.approx(100)
-    # each of the first two has 4 of 5, 3 of 4, 2 of 3, 1 of 2 grams in common with the other; the third none, which is 0
+    # the first two have 4 of 5, 3 of 4, 2 of 3, 1 of 2 grams in common; the third has none with any, which is 0
     pair = 100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
     assert text.self_bleu(["a b c d e", "a b c d f", "u v w x y"]) == pytest.approx(2 * pair / 3)
     with pytest.raises(ValueError, match="at least 2"):
