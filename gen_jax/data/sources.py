@@ -8,7 +8,7 @@ from gen_jax.data.base import Dataset, Source
 from gen_jax.errors import ConfigError
 from gen_jax.settings import nearest, validate
 
-SOURCES = ("digits", "pydoc", "ring", "tfds", "npz", "image_folder", "text_file", "token_file")
+SOURCES = ("digits", "pydoc", "ring", "tfds", "npz", "image_folder", "text_file", "token_file", "pairs", "reversal")
 
 
 def _module(source: str) -> Any:

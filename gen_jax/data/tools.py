@@ -10,7 +10,7 @@ from gen_jax.data.base import Dataset
 from gen_jax.data.sources import SOURCES, load, parse
 from gen_jax.errors import ConfigError
 
-EMBEDDED = ("digits", "pydoc", "ring")
+EMBEDDED = ("digits", "pydoc", "ring", "reversal")
 
 
 def resolve(name: str, data_dir: str = "", **fields: Any) -> dict[str, Any]:
@@ -63,11 +63,23 @@ def look(section: dict[str, Any], split: str = "train", n: int = 64) -> tuple[Da
         feed = dataset.eval_feed(split, 1)
         ids = feed.resident["tokens"][:1000] if feed.resident else feed.rows(0)["tokens"][0]
         return dataset, dataset.tokenizer.decode(ids) if dataset.tokenizer else " ".join(map(str, ids.tolist()))
+    if dataset.info.kind == "pairs":
+        return dataset, _pairs(dataset, split)
     feed = dataset.eval_feed(split, min(n, dataset.sizes.get(split, n)))
     if dataset.info.kind == "vector":
         return dataset, _density(feed.resident["vector"])[None]
     images = np.asarray(feed.assemble(feed.resident, feed.rows(0))["image"])
     return dataset, images if images.shape[-1] in (1, 3) else images[..., :1]
+
+
+def _pairs(dataset: Dataset, split: str, n: int = 8) -> str:
+    """The first `n` pairs, each source above its target."""
+    assert dataset.tokenizer
+    feed = dataset.eval_feed(split, n)
+    arrays = feed.resident
+    sides = (arrays["source"], arrays["source_segment"]), (arrays["tokens"][:, 1:], arrays["segment"])
+    lines = [[dataset.tokenizer.decode(row[kept > 0]) for row, kept in zip(*side, strict=True)] for side in sides]
+    return "\n\n".join("\n".join(pair) for pair in list(zip(*lines, strict=True))[:n])
 
 
 def _density(points: np.ndarray, bins: int = 128) -> np.ndarray:
