@@ -1,6 +1,7 @@
 """Meshes and sharding rules. A rule is data: (regex on a parameter's path, what to do with it).
 
-What to do is a partition spec (a tuple of axis names and None), "fsdp" (cut over the data axis) or "replicate".
+What to do is a partition spec (a tuple of axis names and None), "fsdp" (cut over the data axis) or "replicate". A spec
+is that of one layer: the leading axis of scanned layers, which are stacked under `layers`, is never cut.
 The first rule that matches decides; a parameter that none matches is an error.
 """
 
@@ -20,6 +21,7 @@ from gen_jax.settings import Positive, Settings
 from gen_jax.state import Net, PyTree, State, partition, path_name
 
 Rules = Sequence[tuple[str, str | tuple]]
+SCANNED = "layers/"  # in the path of parameters [L, ...]
 
 
 class MeshConfig(Settings):
@@ -53,6 +55,8 @@ def param_spec(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> P
         return P()
     if rule == "fsdp":
         return _fsdp(path, shape, mesh)
+    if SCANNED in path:
+        rule = (None, *rule)
     if unknown := [axis for axis in rule if axis is not None and axis not in mesh.shape]:
         raise ConfigError(f"config.sharding: the rule for {path} names the axis {unknown[0]!r}; known: data, model")
     if len(rule) > len(shape) or any(shape[i] % mesh.shape[axis] for i, axis in enumerate(rule) if axis):
@@ -65,7 +69,7 @@ def param_spec(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> P
 def _fsdp(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     """Cuts the largest axis that the data axis divides; never the layer axis of scanned layers."""
     size = mesh.shape["data"]
-    first = 1 if "layers/" in path else 0
+    first = 1 if SCANNED in path else 0
     axes = [i for i in range(first, len(shape)) if shape[i] % size == 0 and shape[i] >= size]
     if size == 1 or not axes:
         return P()
