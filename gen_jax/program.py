@@ -235,6 +235,9 @@ def _check_fit(model: Any, info: Info) -> None:
             )
     if "vocab" in type(model).model_fields and not 0 < info.vocab_size <= model.vocab:
         raise ConfigError(f"config.model.vocab: expected at least {info.vocab_size}, as in the data, got {model.vocab}")
+    end = getattr(model, "end", None)
+    if None not in (end, info.end) and end != info.end:
+        raise ConfigError(f"config.model.end: expected {info.end}, as in the data, got {end}")
     classes = getattr(model, "num_classes", 0)
     if classes and classes != info.num_classes:
         raise ConfigError(f"config.model.num_classes: expected {info.num_classes}, as in the data, got {classes}")

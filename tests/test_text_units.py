@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import pytest
 
 from gen_jax import data, evaluators
+from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import Context
+from gen_jax.models import transformer
+from gen_jax.program import _check_fit
 from gen_jax.state import Mean, State
 
 STATE = State(jnp.zeros((), jnp.int32), {})
@@ -55,3 +58,11 @@ def test_units_of_a_split(tmp_path, monkeypatch, section, documents):
     assert found["perplexity"] == pytest.approx(vocab)
     assert found["bits_per_token"] == pytest.approx(math.log2(vocab))
     assert found["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(counted))
+
+
+def test_a_model_must_know_the_end_that_the_data_have():
+    model = transformer.Config(vocab=300, end=255)
+    with pytest.raises(ConfigError, match=r"config\.model\.end: expected 256, as in the data, got 255"):
+        _check_fit(model, data.Info("tokens", (9,), vocab_size=257, end=256))
+    _check_fit(model, data.Info("tokens", (9,), vocab_size=256, end=255))
+    _check_fit(model, data.Info("tokens", (9,), vocab_size=256))

@@ -40,7 +40,10 @@ def folder(tmp_path):
 def both(path, out, **section):
     """The resident set and the memory-mapped one."""
     cfg = data.parse(dict(source="text_file", path=str(path), context=9) | section)
-    streaming.tokenise(cfg, out, lambda done, total, note: None)
+    reports = []
+    streaming.tokenise(cfg, out, lambda done, total, note: reports.append((done, total)))
+    dones, totals = zip(*reports, strict=True)
+    assert list(dones) == sorted(dones) and {dones[-1]} == set(totals) and dones[-2] > 0.75 * dones[-1]
     stored = dict(source="token_file", path=str(out), context=9, order=section.get("order", "windows"))
     return data.load(cfg, 5), data.load(data.parse(stored), 5)
 

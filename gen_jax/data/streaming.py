@@ -20,33 +20,40 @@ Report = Callable[[int, int, str], None]  # bytes that were read, bytes in all, 
 
 
 @dataclasses.dataclass
-class Reader:
-    """Reads files in pieces and reports how far it is; `total` bytes in all passes."""
+class Progress:
+    """Counts the bytes that pass, of `total` in all passes over the text."""
 
     report: Report
     total: int
     note: str = ""
     done: int = 0
 
-    def pieces(self, path: Path) -> Iterator[str]:
-        """The text of a file in pieces of PIECE characters. Raises DataError where it is not UTF-8."""
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                while piece := file.read(PIECE):
-                    self.done += len(piece.encode())
-                    self.report(self.done, self.total, self.note)
-                    yield piece
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 ({error.reason}), run: iconv -t UTF-8") from None
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}") from None
+    def counted(self, texts: Iterable[str]) -> Iterator[str]:
+        """`texts`, as they are."""
+        for text in texts:
+            yield text
+            self.done = min(self.total, self.done + len(text.encode()))
+            self.report(self.done, self.total, self.note)
 
-    def joined(self, files: list[Path]) -> Iterator[str]:
-        """The texts of files with SEPARATOR between them, in pieces of any size."""
-        for i, file in enumerate(files):
-            if i:
-                yield SEPARATOR
-            yield from self.pieces(file)
+
+def read_pieces(path: Path) -> Iterator[str]:
+    """The text of a file in pieces of PIECE characters. Raises DataError where it is not UTF-8."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            while piece := file.read(PIECE):
+                yield piece
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error.reason}), run: iconv -t UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+
+
+def read_joined(files: list[Path]) -> Iterator[str]:
+    """The texts of files with SEPARATOR between them, in pieces of any size."""
+    for i, file in enumerate(files):
+        if i:
+            yield SEPARATOR
+        yield from read_pieces(file)
 
 
 def between(texts: Iterable[str], start: int, stop: int | None = None) -> Iterator[str]:
@@ -76,20 +83,24 @@ def _missing(cfg: Config) -> tuple[str, ...]:
 Documents = Callable[[], Iterable[Document]]  # read anew each time
 
 
-def split_files(files: list[Path], cfg: Config, reader: Reader) -> dict[str, Documents]:
+def split_files(files: list[Path], cfg: Config, progress: Progress) -> dict[str, Documents]:
     """Split -> its documents, the same as `documents.cut_documents` and `documents.joined` make of whole texts."""
     missing = _missing(cfg)
     if len(files) > len(missing):
         parts = cut(len(files), cfg, missing) if missing else {"train": range(len(files))}
         found = {split: [files[i] for i in index] for split, index in parts.items()}
         if cfg.documents == "packed":
-            return {split: lambda part=part: map(reader.pieces, part) for split, part in found.items()}
-        return {split: lambda part=part: [between(reader.joined(part), 0)] for split, part in found.items()}
-    length = sum(map(len, reader.joined(files)))
-    pieces = cut_end(range(length), cfg, missing)
+            return {
+                split: lambda part=part: map(progress.counted, map(read_pieces, part)) for split, part in found.items()
+            }
+        return {
+            split: lambda part=part: [progress.counted(between(read_joined(part), 0))] for split, part in found.items()
+        }
+    length = sum(map(len, progress.counted(read_joined(files))))
+    places = cut_end(range(length), cfg, missing)
     return {
-        split: lambda at=at: [between(reader.joined(files), at.start, at.stop)]
-        for split, at in ((split, pieces[split]) for split in ("train", *missing))
+        split: lambda at=places[split]: [progress.counted(between(read_joined(files), at.start, at.stop))]
+        for split in ("train", *missing)
     }
 
 
@@ -140,12 +151,12 @@ def tokenise(cfg: Config, out: Path, report: Report, overwrite: bool = False) ->
         raise DataError(f"--path: no text in {path} (pattern {cfg.pattern})")
     size = sum(file.stat().st_size for file in files)
     in_place, reads = len(files) <= len(_missing(cfg)), not cfg.tokenizer_file and cfg.tokenizer != "byte"
-    reader = Reader(report, size * (1 + in_place + reads), "finding the splits")
-    splits = split_files(files, cfg, reader)
+    progress = Progress(report, size * (1 + in_place + reads), "finding the splits")
+    splits = split_files(files, cfg, progress)
     if cfg.tokenizer_file:
         tokenizer = read_tokenizer(cfg.tokenizer_file)
     else:
-        reader.note = f"reading for the {cfg.tokenizer} tokeniser"
+        progress.note = f"reading for the {cfg.tokenizer} tokeniser"
         everything = itertools.chain.from_iterable(documents() for documents in splits.values())
         tokenizer = new_tokenizer(cfg.tokenizer, cfg.vocab_size, splits["train"](), everything)
     end = tokenizer.vocab_size if cfg.documents == "packed" else None
@@ -156,7 +167,7 @@ def tokenise(cfg: Config, out: Path, report: Report, overwrite: bool = False) ->
         (out / token_file.TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
         sizes = {}
         for split, documents in splits.items():
-            reader.note = f"writing {split}"
+            progress.note = f"writing {split}"
             sizes[split] = write_npy(out / f"{split}.npy", encoded(tokenizer, documents(), end), dtype_of(vocab_size))
         facts = {"documents": cfg.documents, "vocab_size": vocab_size, "sizes": sizes}
         (out / token_file.INFO).write_text(json.dumps(facts, indent=2) + "\n")
@@ -164,5 +175,5 @@ def tokenise(cfg: Config, out: Path, report: Report, overwrite: bool = False) ->
         raise DataError(f"--out: {out}: {error.strerror or error}") from None
     except ValueError as error:
         raise DataError(f"--tokenizer: {error}") from None
-    report(reader.total, reader.total, "done")
+    report(progress.total, progress.total, "done")
     return sizes
