@@ -320,6 +320,13 @@ class Autoregressive(Protocol):
 
 
 @runtime_checkable
+class Translates(Protocol):
+    """Texts to texts: condition (`source`, `source_segment` [B, S]) -> tokens [B, options.length] and lengths [B]."""
+
+    def translate(self, state: State, rng: jax.Array, condition: Batch, options: Any) -> Any: ...
+
+
+@runtime_checkable
 class Preprocesses(Protocol):
     """A model trained on a fixed function of the data (codes of a first stage): computed once, cached by hash."""
 

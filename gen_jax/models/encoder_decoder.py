@@ -1,0 +1,298 @@
+"""A Transformer from text to text (Vaswani et al. 2017), normalised before each part (Xiong et al. 2020).
+
+Rows may hold several pairs, each with a segment number: attention and positions stay within a pair, so a packed row
+means the same as one pair a row.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.linen import initializers
+from jaxtyping import Array, Bool, Float, Int
+from pydantic import model_validator
+
+from gen_jax import beam
+from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.nets import transformer as nets
+from gen_jax.nets.cross import CrossAttention, DecoderBlock
+from gen_jax.nets.dense import dot
+from gen_jax.sampling import SampleOptions, generate, rows
+from gen_jax.settings import Count, Fraction, Positive, Settings
+from gen_jax.state import Mean, PyTree, State
+
+# what `config.sharding` takes: heads, the MLP and the vocabulary over the axis "model"; the rest over "data"
+TENSOR_PARALLEL = (
+    (".*/(qkv|q|kv|up)/kernel", (None, "model")),
+    (".*/(qkv|q|kv|up)/bias", ("model",)),
+    (".*/(out|down)/kernel", ("model", None)),
+    ("token/embedding", ("model", None)),
+    (".*", "fsdp"),
+)
+
+
+class Config(Settings):
+    """The section `config.model`.
+
+    vocab: number of tokens of both languages. end: the token that begins and ends a target and ends a source, as in the
+      data; None = the last.
+    encoder_layers, decoder_layers, heads, width: mlp_width = 0: 4 x width.
+    dropout: of the embeddings and of what a layer adds.
+    smoothing: share of the probability that the loss spreads over the whole vocabulary.
+    """
+
+    vocab: Positive = 6_001
+    end: Count | None = None
+    encoder_layers: Positive = 4
+    decoder_layers: Positive = 4
+    heads: Positive = 4
+    width: Positive = 128
+    mlp_width: Count = 0
+    dropout: Fraction = 0.1
+    smoothing: Fraction = 0.1
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Config":
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width: expected a multiple of 2 x heads = {2 * self.heads}")
+        if self.end is not None and self.end >= self.vocab:
+            raise ValueError(f"end: expected a token below vocab = {self.vocab}")
+        return self
+
+
+def sinusoids(positions: Int[Array, "*rows"], width: int) -> Float[Array, "*rows D"]:
+    """Positions as sines and cosines (Vaswani et al. 2017, section 3.5; sines first, then cosines)."""
+    half = width // 2
+    angle = positions[..., None] * 10_000.0 ** (-jnp.arange(half) / half)
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def places(segment: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    """The position of each token in its segment."""
+    t = jnp.arange(segment.shape[1])
+    new = jnp.pad(segment[:, 1:] != segment[:, :-1], ((0, 0), (1, 0)))
+    return t - jax.lax.cummax(jnp.where(new, t, 0), axis=1)
+
+
+def same(query: Int[Array, "B T"], key: Int[Array, "B S"]) -> Bool[Array, "B 1 T S"]:
+    """Where both are of one segment."""
+    return (query[:, :, None] == key[:, None, :])[:, None]
+
+
+class Network(nn.Module):
+    """Token vectors, an encoder, a decoder, logits; the table of tokens is shared by all three (section 3.4)."""
+
+    vocab: int
+    width: int
+    heads: int
+    encoder: nets.Factory
+    decoder: nets.Factory
+    decoder_layers: int
+    norm: nets.Factory
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        init = initializers.normal(self.width**-0.5)
+        self.token = nn.Embed(self.vocab, self.width, embedding_init=init, name="token")
+        self.reader, self.reader_norm = self.encoder(name="encoder"), self.norm(name="encoder_norm")
+        self.writer = [self.decoder(name=f"decoder_{i}") for i in range(self.decoder_layers)]
+        self.writer_norm = self.norm(name="decoder_norm")
+        self.drop = nn.Dropout(self.dropout)
+
+    def _embed(self, tokens, positions, train):
+        x = self.token(tokens) * self.width**0.5 + sinusoids(positions, self.width)
+        return self.drop(x.astype(self.dtype), deterministic=not train)
+
+    def read(
+        self, source: Int[Array, "B S"], segment: Int[Array, "B S"], *, train: bool = False
+    ) -> tuple[nets.Cache, ...]:
+        """Keys and values of the source for each layer of the decoder."""
+        positions = places(segment)
+        x = self._embed(source, positions, train)
+        x, _ = self.reader(x, None, positions, same(segment, segment), 0, train)
+        memory = self.reader_norm(x)
+        return tuple(layer.keys(memory) for layer in self.writer)
+
+    def write(
+        self,
+        tokens: Int[Array, "B T"],
+        keys: tuple[nets.Cache, ...],
+        positions: Int[Array, "#B T"],
+        mask: Bool[Array, "#B 1 T K"],
+        cross_mask: Bool[Array, "B 1 #T S"],
+        cache: tuple[nets.Cache, ...] | None = None,
+        index: Int[Array, ""] | int = 0,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "B T V"], tuple[nets.Cache | None, ...]]:
+        """float32 logits of the token after each, and the cache with `tokens` behind the `index` that it had."""
+        x, after = self._embed(tokens, positions, train), []
+        for i, layer in enumerate(self.writer):
+            before = None if cache is None else cache[i]
+            x, one = layer(x, before, keys[i], positions, mask, cross_mask, index, train)
+            after.append(one)
+        logits = dot(self.writer_norm(x), self.token.embedding.astype(self.dtype).T)
+        return logits.astype(jnp.float32), tuple(after)
+
+    def __call__(
+        self,
+        source: Int[Array, "B S"],
+        source_segment: Int[Array, "B S"],
+        tokens: Int[Array, "B T"],
+        segment: Int[Array, "B T"],
+        *,
+        train: bool = False,
+    ) -> Float[Array, "B T V"]:
+        """Logits of the token after each. Padding behind the last target counts to it, as in decoding."""
+        segment = jax.lax.cummax(segment, axis=1)
+        t = jnp.arange(tokens.shape[1])
+        mask = same(segment, segment) & (t[:, None] >= t)
+        keys = self.read(source, source_segment, train=train)
+        return self.write(tokens, keys, places(segment), mask, same(segment, source_segment), train=train)[0]
+
+
+def smoothed(
+    logits: Float[Array, "*rows V"], targets: Int[Array, "*rows"], smoothing: float
+) -> tuple[Float[Array, "*rows"], Float[Array, "*rows"]]:
+    """Cross-entropy in nats with and without label smoothing (Szegedy et al. 2016, section 7).
+
+    The first is (1 - smoothing) * nll + smoothing * the mean of -log p over the vocabulary.
+    """
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    nll = normaliser - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return (1 - smoothing) * nll + smoothing * (normaliser - logits.mean(axis=-1)), nll
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderDecoder(LossModel):
+    """Predicts a target token by token from a source."""
+
+    end: int = 0
+    smoothing: float = 0.0
+    capacity: None = None  # sinusoids have no end
+
+    def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
+        one = jnp.ones((1, 2), jnp.int32)
+        return self.network.init(rng, one, one, one, one)
+
+    def _logits(self, variables: PyTree, batch: Batch, **kwargs: Any) -> Any:
+        inputs = (batch["source"], batch["source_segment"], batch["tokens"][:, :-1], batch["segment"])
+        return self.network.apply(variables, *inputs, **kwargs)
+
+    def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
+        """A target token's `loss` with smoothing, and its `nll` without, in nats; in evaluation `accuracy` as well."""
+        rngs = {"dropout": rng} if train else {}
+        logits, targets = self._logits(variables, batch, train=train, rngs=rngs), batch["tokens"][:, 1:]
+        loss, nll = smoothed(logits, targets, self.smoothing)
+        values = {"loss": loss, "nll": nll}
+        if not train:
+            values["accuracy"] = (logits.argmax(axis=-1) == targets).astype(jnp.float32)
+        mask = batch["mask"]
+        return Terms({name: Mean((value * mask).sum(axis=1), mask.sum(axis=1)) for name, value in values.items()})
+
+    def logits(self, state: State, batch: Batch) -> Float[Array, "B T V"]:
+        return self._logits(state.nets["net"].averaged, batch)
+
+    def prefill(self, state: State, tokens: Int[Array, "B P"], size: int, condition: Batch) -> PyTree:
+        """Reads the source; `condition` has `source` and `source_segment` [B, S], one pair a row (0 is padding)."""
+        variables, network = state.nets["net"].averaged, self.network
+        source, segment = condition["source"], condition["source_segment"]
+        heads = (len(tokens), network.heads, size, network.width // network.heads)
+        cache = {
+            "index": jnp.int32(0),
+            "seen": segment > 0,
+            "keys": network.apply(variables, source, segment, method="read"),
+            "layers": nets.empty_cache(network.decoder_layers, False, heads, network.dtype),
+        }
+        return self._advance(variables, cache, tokens)[1] if tokens.shape[1] else cache
+
+    def decode_token(self, state: State, cache: PyTree, token: Int[Array, " B"]) -> tuple[Float[Array, "B V"], PyTree]:
+        logits, cache = self._advance(state.nets["net"].averaged, cache, token[:, None])
+        return logits[:, 0], cache
+
+    def _advance(self, variables, cache, tokens):
+        """`tokens` [B, T] behind what the cache has."""
+        query = cache["index"] + jnp.arange(tokens.shape[1])
+        mask = jnp.arange(cache["layers"][0]["k"].shape[2]) <= query[:, None]  # [T, K]
+        logits, layers = self.network.apply(
+            variables,
+            tokens,
+            cache["keys"],
+            query[None],
+            mask[None, None],
+            cache["seen"][:, None, None],
+            cache["layers"],
+            cache["index"],
+            method="write",
+        )
+        return logits, cache | {"layers": layers, "index": cache["index"] + tokens.shape[1]}
+
+    def translate(
+        self, state: State, rng: jax.Array, condition: Batch, options: SampleOptions
+    ) -> tuple[Int[Array, "B T"], Int[Array, " B"]]:
+        """Targets of the sources in `condition` and their lengths: the best of a beam search, or draws."""
+        n = len(condition["source"])
+        options = dataclasses.replace(options, end=self.end, prompts=())
+        start = np.full((n, 1), self.end, np.int32)
+        if options.beams:
+            found = beam.search(self, state, jnp.asarray(start), options, condition)
+            return found.tokens[:, 0], found.lengths[:, 0]
+        return generate(self, state, rng, start, np.ones(n, np.int32), options, condition)
+
+    def sample(
+        self, state: State, rng: jax.Array, n: int, options: SampleOptions
+    ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
+        """Translations of `options.prompts`, which are the sources, in turn; without any, of the empty one."""
+        sources = dataclasses.replace(options, prompts=tuple((*prompt, self.end) for prompt in options.prompts))
+        source, lengths = rows(sources, n, self.end)
+        segment = (np.arange(source.shape[1]) < lengths[:, None]).astype(np.int32)
+        condition = {"source": jnp.asarray(source), "source_segment": jnp.asarray(segment)}
+        return self.translate(state, rng, condition, options)
+
+
+def from_config(cfg: Config, txs: dict[str, Optimiser]) -> EncoderDecoder:
+    """Linear layers start at Xavier's scale; those that end in the residual smaller by sqrt(parts of the stack)."""
+    dtype = jnp.dtype(cfg.dtype)
+
+    def init(parts: int) -> dict[str, Any]:
+        out = initializers.variance_scaling(1 / parts, "fan_avg", "normal")
+        return dict(kernel_init=initializers.xavier_normal(), out_init=out, dtype=dtype)
+
+    norm = functools.partial(nn.LayerNorm, 1e-5, dtype=dtype)
+    reads, writes = init(2 * cfg.encoder_layers), init(3 * cfg.decoder_layers)
+    mlp_width = cfg.mlp_width or 4 * cfg.width
+    attention = functools.partial(nets.Attention, cfg.heads, cfg.heads, causal=False)
+    block = functools.partial(
+        nets.Block,
+        functools.partial(attention, **reads),
+        functools.partial(nets.MLP, mlp_width, **reads),
+        norm,
+        cfg.dropout,
+    )
+    decoder = functools.partial(
+        DecoderBlock,
+        functools.partial(attention, **writes),
+        functools.partial(CrossAttention, cfg.heads, cfg.width, **writes),
+        functools.partial(nets.MLP, mlp_width, **writes),
+        norm,
+        cfg.dropout,
+    )
+    network = Network(
+        cfg.vocab,
+        cfg.width,
+        cfg.heads,
+        functools.partial(nets.Stack, block, cfg.encoder_layers),
+        decoder,
+        cfg.decoder_layers,
+        norm,
+        cfg.dropout,
+        dtype,
+    )
+    end = cfg.vocab - 1 if cfg.end is None else cfg.end
+    return EncoderDecoder(network, txs["net"], end, cfg.smoothing)
