@@ -121,12 +121,15 @@ class Writer:
             self._tensor(step, tag, rows, meta, summary_pb2.DATA_CLASS_TENSOR)
 
     def write_audios(self, step: int, audios: Mapping[str, Any], *, sample_rate: int) -> None:
-        """float [N, T, channels] or [T, channels] in [-1, 1], as 16-bit WAV."""
+        """float [N, T, channels] or [T, channels] in [-1, 1], as 16-bit WAV: TensorBoard, and files in samples/."""
         meta = audio_metadata.create_summary_metadata("", "", audio_metadata.Encoding.Value("WAV"))
         for tag, array in audios.items() if self._events else ():
             array = np.asarray(array, np.float64)
-            wavs = [_wav(audio, sample_rate) for audio in array.reshape(-1, *array.shape[-2:])]
-            pairs = np.array([[wav, b""] for wav in wavs], object)  # [N, 2]: sound, label
+            wavs = [wav(audio, sample_rate) for audio in array.reshape(-1, *array.shape[-2:])]
+            for i, file in enumerate(wavs):
+                part = f"_{i}" if array.ndim == 3 else ""
+                write_atomic(self._samples / f"{tag.replace('/', '_')}_{step:08d}{part}.wav", file)
+            pairs = np.array([[file, b""] for file in wavs], object)  # [N, 2]: sound, label
             self._tensor(step, tag, pairs, meta, summary_pb2.DATA_CLASS_BLOB_SEQUENCE)
 
     def write_hparams(self, hparams: Mapping[str, Any], metrics: Iterable[str] = ()) -> None:
@@ -212,8 +215,8 @@ def _png(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _wav(audio: np.ndarray, sample_rate: int) -> bytes:
-    """float [T, channels] in [-1, 1]."""
+def wav(audio: np.ndarray, sample_rate: int) -> bytes:
+    """A 16-bit WAV file of float [T, channels] in [-1, 1]."""
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setnchannels(audio.shape[1])

@@ -1,13 +1,14 @@
 """Small pure functions on arrays that models and nets share."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Int, Int16, Key, UInt8
 
 
 def to_unit(image: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -23,6 +24,36 @@ def to_signed(image: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
 def to_uint8(unit: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
     """[0, 1] to uint8 pixels, rounded; what lies outside is clipped."""
     return jnp.round(jnp.clip(unit, 0, 1) * 255).astype(jnp.uint8)
+
+
+def compand(x: Float[Array, "*shape"], mu: int = 255) -> Float[Array, "*shape"]:
+    """Mu-law companding of [-1, 1]: sign(x) ln(1 + mu |x|) / ln(1 + mu). ITU-T G.711, the continuous form."""
+    return jnp.sign(x) * jnp.log1p(mu * jnp.abs(x)) / math.log1p(mu)
+
+
+def expand(y: Float[Array, "*shape"], mu: int = 255) -> Float[Array, "*shape"]:
+    """Undoes `compand`."""
+    return jnp.sign(y) * jnp.expm1(jnp.abs(y) * math.log1p(mu)) / mu
+
+
+def mu_law_encode(audio: Int16[Array, "*shape"]) -> Int[Array, "*shape"]:
+    """Sound to the nearest of 256 codes int32, evenly spaced over the companded range; silence is 128.
+
+    The round trip through `mu_law_decode` moves x in [-1, 1] by at most (1/255 + |x|) (256 ** (1/255) - 1), and half a
+    unit of int16 by rounding.
+    """
+    companded = compand(audio.astype(jnp.float32) / 32768)
+    return jnp.floor((companded + 1) / 2 * 255 + 0.5).astype(jnp.int32)
+
+
+def mu_law_decode(codes: Int[Array, "*shape"]) -> Int16[Array, "*shape"]:
+    """Codes back to sound."""
+    return to_int16(expand(2 * codes.astype(jnp.float32) / 255 - 1))
+
+
+def to_int16(x: Float[Array, "*shape"]) -> Int16[Array, "*shape"]:
+    """[-1, 1] to sound, rounded; what lies outside is clipped."""
+    return jnp.round(jnp.clip(x * 32768, -32768, 32767)).astype(jnp.int16)
 
 
 def _rows(draw: Callable[..., jax.Array], rng: Key[Array, "*rows"], shape: tuple[int, ...]) -> jax.Array:

@@ -135,6 +135,39 @@ def curves(rows: list[dict[str, Any]], tags: tuple[str, ...] = ("train/loss",)) 
     return lines(series, axes=("step", tags[0] if len(tags) == 1 else ""))
 
 
+def spectrogram(sound: Shaped[np.ndarray, " T"], *, window: int = 256, hop: int = 64) -> Float[np.ndarray, "F N"]:
+    """Magnitudes in decibels below the sound's own loudest, from 0 to -inf: a Hann window every `hop` samples.
+
+    Frequencies 0 ... half the sample rate, F = window / 2 + 1; sounds shorter than the window are padded with silence.
+    """
+    sound = np.pad(sound.astype(np.float64), (0, max(0, window - len(sound))))
+    frames = np.lib.stride_tricks.sliding_window_view(sound, window)[::hop] * np.hanning(window)  # [N, window]
+    magnitude = np.abs(np.fft.rfft(frames, axis=1)).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 20 * np.log10(magnitude / max(magnitude.max(), 1e-9))
+
+
+def spectrograms(
+    sounds: Shaped[np.ndarray, "R C T"], sample_rate: int, rows: tuple[str, ...], columns: tuple[str, ...]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Sounds in rows and columns, over time and frequency, each down to 60 dB below its loudest."""
+    high, wide = sounds.shape[:2]
+    figure = _figure(1.0 + 1.5 * wide, 0.8 + 1.0 * high)
+    axes = figure.subplots(high, wide, sharex=True, sharey=True, squeeze=False)
+    extent = (0, sounds.shape[2] / sample_rate, 0, sample_rate / 2000)
+    for i, j in np.ndindex(high, wide):
+        levels = np.maximum(spectrogram(sounds[i, j]), -60)
+        drawn = axes[i, j].imshow(levels, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-60, vmax=0)
+        if i == 0:
+            axes[i, j].set_title(columns[j], fontsize=9)
+        if j == 0:
+            axes[i, j].set_ylabel(rows[i], fontsize=9)
+    figure.colorbar(drawn, ax=axes, label="dB below the loudest", shrink=0.6)
+    figure.supxlabel("seconds", fontsize=9)
+    figure.supylabel("kHz", fontsize=9)
+    return _pixels(figure)
+
+
 def png(image: UInt8[np.ndarray, "H W C"]) -> bytes:
     """A PNG file of a grey (C = 1) or RGB (C = 3) image."""
     from PIL import Image

@@ -296,6 +296,8 @@ def write_report(writer: Writer, step: int, cfg: Any, report: Any, say: Callable
     writer.write_scalars(step, scalars)
     writer.write_images(step, {f"{tag}{name}": image for name, image in report.images.items()})
     writer.write_texts(step, {f"{tag}{name}": text for name, text in report.texts.items()})
+    sounds = {f"{tag}{name}": sound[..., None] / 32767 for name, sound in report.audios.items()}
+    writer.write_audios(step, sounds, sample_rate=report.sample_rate)
     for warning in report.warnings:
         say(f"warning: step {step}: {warning}")
     return scalars

@@ -69,6 +69,8 @@ def _rates(program: Program, steps_per_s: float) -> dict[str, float]:
     batch_size, info = program.experiment.batch_size, program.dataset.info
     if info.kind == "tokens":
         return {"tokens_per_s": round(batch_size * (info.shape[0] - 1) * steps_per_s, 1)}
+    if info.kind == "audio":
+        return {"samples_per_s": round(batch_size * info.shape[0] * steps_per_s, 1)}
     return {"examples_per_s": round(batch_size * steps_per_s, 1)}
 
 

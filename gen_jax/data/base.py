@@ -88,19 +88,22 @@ class Info:
 
     Attributes:
       kind: what an example is.
-      shape: of one example: (H, W, C), (T + 1,) or (D,); (S, T + 1), most source and target tokens, of pairs.
+      shape: of one example: (H, W, C), (T + 1,) or (D,); (S, T + 1), most source and target tokens, of pairs; (T,) of
+        sound.
       num_classes: 0 where there are no labels.
       class_names: one a class, or empty.
       vocab_size: 0 where there are no tokens.
       end: the token that stands before each document; None where none does.
+      sample_rate: of sound, in Hz; 0 where there is none.
     """
 
-    kind: Literal["image", "tokens", "vector", "pairs"]
+    kind: Literal["image", "tokens", "vector", "pairs", "audio"]
     shape: tuple[int, ...]
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     vocab_size: int = 0
     end: int | None = None
+    sample_rate: int = 0
 
 
 @runtime_checkable

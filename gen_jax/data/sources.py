@@ -8,7 +8,20 @@ from gen_jax.data.base import Dataset, Source
 from gen_jax.errors import ConfigError
 from gen_jax.settings import nearest, validate
 
-SOURCES = ("digits", "pydoc", "ring", "tfds", "npz", "image_folder", "text_file", "token_file", "pairs", "reversal")
+SOURCES = (
+    "digits",
+    "pydoc",
+    "ring",
+    "tfds",
+    "npz",
+    "image_folder",
+    "text_file",
+    "token_file",
+    "pairs",
+    "reversal",
+    "wav_folder",
+    "tones",
+)
 
 
 def _module(source: str) -> Any:

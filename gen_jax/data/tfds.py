@@ -72,6 +72,11 @@ def load(cfg: Config, seed: int) -> ExampleSet | TokenSet:
         return _images(cfg, folder, meta, features[images[0]], images[0], _label(kinds), seed)
     if len(texts) == 1 and set(kinds.values()) <= {"Text", "ClassLabel"}:
         return _text(cfg, folder, texts[0], seed)
+    if "Audio" in kinds.values():
+        raise DataError(
+            f"tfds: reading the sound of {cfg.name} needs TensorFlow; use data.source=wav_folder with the path of the "
+            "original files or their archive"
+        )
     found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
     raise DataError(f"tfds: expected images or one text, {cfg.name} has {found}")
 

@@ -5,28 +5,32 @@ from typing import Any
 
 import numpy as np
 
-from gen_jax.data import image_folder, tfds
+from gen_jax.data import image_folder, tfds, wav_folder
 from gen_jax.data.base import Dataset
 from gen_jax.data.sources import SOURCES, load, parse
 from gen_jax.errors import ConfigError
 
-EMBEDDED = ("digits", "pydoc", "ring", "reversal")
+EMBEDDED = ("digits", "pydoc", "ring", "reversal", "tones")
 
 
 def resolve(name: str, data_dir: str = "", **fields: Any) -> dict[str, Any]:
     """The section `config.data` that a name on the command line means.
 
-    An embedded source, a path (.npz, text, folder of pictures or of text), else a TFDS name.
+    An embedded source, a path (.npz, text, archive of sound, folder of pictures, sound or text), else a TFDS name.
     """
     if name in EMBEDDED:
         return {"source": name, **fields}
     if name in SOURCES:
         raise ConfigError(f"data: {name} needs a path or a name: pass a TFDS name, an .npz, a text file or a folder")
     path = Path(name).expanduser()
+    if path.is_file() and path.name.lower().endswith(wav_folder.ARCHIVES):
+        return {"source": "wav_folder", "path": str(path), **fields}
     if (path / "tokens.json").is_file():
         return {"source": "token_file", "path": str(path), **fields}
     if path.is_file():
         return {"source": "npz" if path.suffix == ".npz" else "text_file", "path": str(path), **fields}
+    if path.is_dir() and any(file.suffix.lower() == ".wav" for file in path.rglob("*")):
+        return {"source": "wav_folder", "path": str(path), **fields}
     if path.is_dir():
         pictures = any(file.suffix.lower() in image_folder.SUFFIXES for file in path.rglob("*"))
         return {"source": "image_folder" if pictures else "text_file", "path": str(path), **fields}
@@ -66,6 +70,8 @@ def look(section: dict[str, Any], split: str = "train", n: int = 64) -> tuple[Da
     if dataset.info.kind == "pairs":
         return dataset, _pairs(dataset, split)
     feed = dataset.eval_feed(split, min(n, dataset.sizes.get(split, n)))
+    if dataset.info.kind == "audio":
+        return dataset, _sounds(dataset, split)
     if dataset.info.kind == "vector":
         return dataset, _density(feed.resident["vector"])[None]
     images = np.asarray(feed.assemble(feed.resident, feed.rows(0))["image"])
@@ -80,6 +86,18 @@ def _pairs(dataset: Dataset, split: str, n: int = 8) -> str:
     sides = (arrays["source"], arrays["source_segment"]), (arrays["tokens"][:, 1:], arrays["segment"])
     lines = [[dataset.tokenizer.decode(row[kept > 0]) for row, kept in zip(*side, strict=True)] for side in sides]
     return "\n\n".join("\n".join(pair) for pair in list(zip(*lines, strict=True))[:n])
+
+
+def _sounds(dataset: Dataset, split: str, n: int = 8) -> str:
+    """The class, length and loudness of the first `n` sounds."""
+    feed, info = dataset.eval_feed(split, n), dataset.info
+    lines = []
+    for i in range(min(n, dataset.sizes[split])):
+        seconds = feed.resident["mask"][i].sum() / info.sample_rate
+        loudest = np.abs(feed.resident["audio"][i].astype(np.int64)).max() / 32768
+        name = info.class_names[feed.resident["label"][i]] if info.class_names else "sound"
+        lines.append(f"{name}: {seconds:.3f} s, loudest {loudest:.3f}")
+    return "\n".join(lines)
 
 
 def _density(points: np.ndarray, bins: int = 128) -> np.ndarray:

@@ -41,6 +41,8 @@ class Report:
     scalars: dict[str, float] = dataclasses.field(default_factory=dict)
     images: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # uint8 [H, W, 1 or 3]
     texts: dict[str, str] = dataclasses.field(default_factory=dict)  # Markdown
+    audios: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # int16 [N, T]
+    sample_rate: int = 0  # of audios, in Hz
     warnings: list[str] = dataclasses.field(default_factory=list)
 
 

@@ -82,6 +82,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
 
     tokens: `bits_per_token` and `perplexity` of `loss`; `bits_per_byte` shares the same nats over the UTF-8 bytes of
       the split's text.
+    audio: `bits_per_sample` of `loss`, a number of the values that the model's output tells apart: 256 or 65,536.
     images: `bits_per_dim` of `elbo`, where the model says that it is of discrete pixels (`HasLikelihood`), over all
       H W C dimensions.
     models with `kl`: `posterior_collapse`, 1 where kl < collapse_kl, with a warning.
@@ -106,6 +107,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
                 tokens = base.target_tokens(context.batches(cfg.split))
                 known_bytes.append(len(context.decode_text(tokens).encode()))
             report.scalars |= _of_tokens(sums, known_bytes[0] if known_bytes else None)
+        if kind == "audio" and "loss" in report.scalars:
+            report.scalars["bits_per_sample"] = bits.bits(*sums["loss"])
         if kind == "image":
             report.scalars |= _of_images(model, context.info.shape, report.scalars)
         if "kl" in report.scalars:

@@ -1,0 +1,64 @@
+"""Sounds that a model makes: to listen to, and as spectrograms beside real ones."""
+
+import jax
+import numpy as np
+
+from gen_jax import pictures
+from gen_jax.evaluators import base
+from gen_jax.models import base as models
+from gen_jax.sampling import SampleOptions
+from gen_jax.settings import Count, NonNegative, Positive
+from gen_jax.state import State
+
+
+class Config(base.EvalConfig):
+    """columns: sounds of each class, sampled, and as many real ones. length: samples of each; 0 = as the data's.
+    rows: where there are no classes."""
+
+    columns: Positive = 3
+    rows: Positive = 4
+    length: Count = 0
+    temperature: NonNegative = 1.0
+
+
+def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+    """`samples`: sounds from the same noise at each evaluation, one class after the other, `columns` of each.
+
+    `spectrograms`: a row a class, the first real sounds of the split on the left, the samples on the right.
+    """
+    model, info = context.model, context.info
+    base.require(info.kind == "audio", "audio", f"sound, the data are {info.kind}")
+    base.require(isinstance(model, models.Samples), "audio", f"a model that samples, not {type(model).__name__}")
+    classes = info.num_classes if getattr(model, "num_classes", 0) else 0
+    rows, length = classes or cfg.rows, cfg.length or info.shape[0]
+    options = SampleOptions(temperature=cfg.temperature, length=length)
+
+    @jax.jit
+    def sample(state, rng):  # all classes in turn: [columns * rows, T]
+        return model.sample(state, rng, cfg.columns * rows, options)
+
+    @jax.jit
+    def examples(batch):
+        return (batch["audio"], batch["label"] if classes else batch["index"] % rows), batch["valid"]
+
+    def real() -> np.ndarray:
+        """[rows, columns, T]; silence where the split has too few of a class."""
+        found = np.zeros((rows, cfg.columns, length), np.int16)
+        count = np.zeros(rows, np.int64)
+        for (sounds, labels), valid in base.results(examples, context.batches(cfg.split)):
+            for sound, label in zip(sounds[valid], labels[valid], strict=True):
+                if count[label] < cfg.columns:
+                    found[label, count[label], : len(sound)] = sound[:length]
+                    count[label] += 1
+        return found
+
+    def evaluate(state: State) -> base.Report:
+        made = base.read(sample(state, context.rng)).reshape(cfg.columns, rows, length).swapaxes(0, 1)
+        shown = np.concatenate([real(), made], axis=1)  # [rows, 2 columns, T]
+        names = info.class_names if classes and len(info.class_names) == rows else tuple(map(str, range(rows)))
+        heads = ("real",) * cfg.columns + ("sampled",) * cfg.columns
+        picture = pictures.spectrograms(shown, info.sample_rate, names, heads)
+        sounds = made.reshape(-1, length)
+        return base.Report(images={"spectrograms": picture}, audios={"samples": sounds}, sample_rate=info.sample_rate)
+
+    return evaluate

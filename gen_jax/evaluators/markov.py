@@ -1,0 +1,53 @@
+"""What Markov models of the mu-law codes achieve on sound: the number that a model has to beat."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gen_jax import ops
+from gen_jax.evaluators import base
+from gen_jax.metrics.markov import Markov, Sequences
+from gen_jax.settings import Positive
+from gen_jax.state import State
+
+
+class Config(base.EvalConfig):
+    """order: the longest context. tuned_on: the split that the weights of the interpolation are tuned on.
+    when: the numbers never change, so they are found once, at the end."""
+
+    order: Positive = 3
+    tuned_on: str = "validation"
+    when: Literal["always", "end"] = "end"
+
+
+def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+    """`markov_<n>_bits_per_sample` of `cfg.split` for n = 1 ... order; `markov_bits_per_sample` is the best of them.
+
+    Interpolated models of the codes of the training split (`metrics.markov`), on the samples that `mask` counts, as
+    `bits_per_sample` of a model with mu-law output is. The trained model plays no part.
+    """
+    base.require(context.info.kind == "audio", "markov", f"sound, the data are {context.info.kind}")
+    base.require(256 ** (cfg.order + 1) < 2**63, "markov: order", "at most 6")
+    known: dict[str, float] = {}
+
+    @jax.jit
+    def codes(batch):
+        return ops.mu_law_encode(batch["audio"]).astype(np.uint8), batch["mask"] > 0, batch["valid"]
+
+    def sequences(split: str) -> Sequences:
+        found = [(c[v], m[v]) for c, m, v in base.results(codes, context.batches(split))]
+        return Sequences(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+    def evaluate(state: State) -> base.Report:
+        if not known:
+            silence = int(ops.mu_law_encode(jnp.zeros((), jnp.int16)))
+            model = Markov.fit(sequences("train"), sequences(cfg.tuned_on), cfg.order, 256, silence)
+            test = sequences(cfg.split)
+            bits = {order: model.bits_per_code(test, order) for order in range(1, cfg.order + 1)}
+            known.update({f"markov_{order}_bits_per_sample": value for order, value in bits.items()})
+            known["markov_bits_per_sample"] = min(bits.values())
+        return base.Report(dict(known))
+
+    return evaluate
