@@ -1,17 +1,23 @@
-"""A recurrent language model (Graves 2013; Zaremba 2014 for the dropout) whose carry goes on from window to window."""
+"""A recurrent language model (Graves 2013) whose carry goes on from window to window.
+
+Training on streams is truncated back-propagation through time: the carry crosses the border of a window, the gradient
+does not.
+"""
 
 import dataclasses
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+from pydantic import model_validator
 
 from gen_jax import losses, ops
 from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
-from gen_jax.nets.recurrent import LSTM
+from gen_jax.nets.recurrent import GRU, LSTM
 from gen_jax.sampling import SampleOptions, generate, rows
-from gen_jax.settings import Count, Fraction, Positive, Settings
+from gen_jax.settings import Count, Decay, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
 
@@ -20,43 +26,66 @@ class Config(Settings):
 
     vocab: number of tokens; 256 for bytes.
     embed: width of the token vectors.
+    cell: of the recurrent layers.
     width, layers: of the recurrent layers.
-    dropout: of every layer's outputs on their way up, the last one's too; never along time.
+    dropout: of every layer's outputs on their way up, the last one's too.
+    input_dropout: of the token vectors.
+    dropout_kind: `ordinary` draws a mask a token and spares the way along time (Zaremba et al. 2014); `variational`
+      draws one a window, and one with rate `dropout` for each layer's state (Gal & Ghahramani 2016).
+    tied: the token vectors are also the weights of the logits (Press & Wolf 2017); needs embed = width.
     start: the token that an empty prompt of `sample` stands for.
     """
 
     vocab: Positive = 256
     embed: Positive = 64
+    cell: Literal["lstm", "gru"] = "lstm"
     width: Positive = 512
     layers: Positive = 1
-    dropout: Fraction = 0.0
+    dropout: Decay = 0.0
+    input_dropout: Decay = 0.0
+    dropout_kind: Literal["ordinary", "variational"] = "ordinary"
+    tied: bool = False
     start: Count = 0
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Config":
+        if self.tied and self.embed != self.width:
+            raise ValueError(f"embed: expected {self.width}, the width, where the vectors are tied, got {self.embed}")
+        if self.start >= self.vocab:
+            raise ValueError(f"start: expected a token below {self.vocab}, got {self.start}")
+        return self
 
 
 class Network(nn.Module):
-    """Token vectors, LSTM layers, logits of the next token."""
+    """Token vectors, recurrent layers, logits of the next token.
+
+    layers: `nets.recurrent.LSTM` or `GRU`. input_drop, drop: of the token vectors, of each layer's outputs.
+    """
 
     vocab: int
     embed: int
-    width: int
-    layers: int
-    dropout: float
+    layers: tuple[nn.Module, ...]
+    input_drop: nn.Module
+    drop: nn.Module
+    tied: bool = False
 
     @nn.compact
     def __call__(
         self, tokens: Int[Array, "B T"], carry: PyTree, *, train: bool = False
     ) -> tuple[Float[Array, "B T V"], PyTree]:
-        """`carry` is a pair of [B, H] for each layer; returns logits and the carry after the last token."""
-        x = nn.Embed(self.vocab, self.embed)(tokens)
+        """`carry` is a tuple of [B, H] for each layer; returns logits and the carry after the last token."""
+        embed = nn.Embed(self.vocab, self.embed)
+        x = self.input_drop(embed(tokens), deterministic=not train)
         carries = []
-        for i in range(self.layers):
-            x, after = self._layer(x, carry[i], i, train)
+        for layer, before in zip(self.layers, carry, strict=True):
+            after, x = layer(x, before, train=train)
+            x = self.drop(x, deterministic=not train)
             carries.append(after)
-        return nn.Dense(self.vocab, name="logits")(x), tuple(carries)
-
-    def _layer(self, x, carry, i, train):
-        after, x = LSTM(self.width, name=f"lstm_{i}")(x, carry)
-        return nn.Dropout(self.dropout, deterministic=not train)(x), after
+        if self.tied:
+            logits = embed.attend(x) + self.param("bias", nn.initializers.zeros, (self.vocab,))
+        else:
+            logits = nn.Dense(self.vocab, name="logits")(x)
+        return logits, tuple(carries)
 
 
 def zero_rows(carry: PyTree, reset: Bool[Array, " B"]) -> PyTree:
@@ -79,7 +108,7 @@ class LSTMModel(LossModel):
         return self.network.init(rng, tokens, self._zeros(1))
 
     def init_carry(self, batch: Batch) -> PyTree:
-        """Zeros, a pair of [B, H] for each layer; None for batches without `reset`, which are no streams."""
+        """Zeros [B, H] for each layer; None for batches without `reset`, which are no streams."""
         return self._zeros(len(batch["tokens"])) if "reset" in batch else None
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
@@ -94,14 +123,7 @@ class LSTMModel(LossModel):
             before = zero_rows(before, batch["reset"])
         rngs = {"dropout": rng} if train else {}
         logits, after = self.network.apply(variables, inputs, before, train=train, rngs=rngs)
-        counts = batch.get("mask", jnp.ones(targets.shape)).astype(jnp.float32)  # [B, T]
-        weight = counts.sum(axis=1)
-        nats = (losses.cross_entropy(logits, targets) * counts).sum(axis=1)
-        right = ((logits.argmax(axis=-1) == targets) * counts).sum(axis=1)
-        means = {
-            "loss": Mean(nats, weight),
-            "accuracy": Mean(right, weight),
-        }
+        means = losses.next_token(logits, targets, batch.get("mask"))
         return Terms(means, carry=None if carry is None else after)
 
     def eval_carried(self, state: State, batch: Batch, carry: PyTree, rng: jax.Array) -> tuple[dict[str, Mean], PyTree]:
@@ -140,10 +162,20 @@ class LSTMModel(LossModel):
         return generate(self, state, rng, *rows(options, n, self.start), options)
 
     def _zeros(self, rows: int) -> PyTree:
-        shape = (rows, self.network.width)
-        return tuple((jnp.zeros(shape), jnp.zeros(shape)) for _ in range(self.network.layers))
+        return tuple(layer.zeros(rows) for layer in self.network.layers)
 
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> LSTMModel:
-    network = Network(cfg.vocab, cfg.embed, cfg.width, cfg.layers, cfg.dropout)
+    variational = cfg.dropout_kind == "variational"
+    layer = {"lstm": LSTM, "gru": GRU}[cfg.cell]
+    along = cfg.dropout if variational else 0.0
+    shared = (1,) if variational else ()  # axes along which a mask is the same: time
+    network = Network(
+        vocab=cfg.vocab,
+        embed=cfg.embed,
+        layers=tuple(layer(cfg.width, along) for _ in range(cfg.layers)),
+        input_drop=nn.Dropout(cfg.input_dropout, shared),
+        drop=nn.Dropout(cfg.dropout, shared),
+        tied=cfg.tied,
+    )
     return LSTMModel(network, txs["net"], start=cfg.start)
