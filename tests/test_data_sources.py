@@ -291,6 +291,18 @@ def test_look_gives_pictures_or_an_excerpt(tmp_path):
         data.look(data.resolve("digits"), "tset")
 
 
+def test_prose_is_paragraphs_of_words():
+    kept = "    Return the number of items that there are, none of them twice\n    over; no more is said."
+    code = "Return x + 1 for each of the numbers that are given by the caller, in order."
+    text = f"f(x)\n{kept}\n\n{code}\n\n{kept}\n\nToo short.\n"
+    plain = "Return the number of items that there are, none of them twice\nover; no more is said."
+    assert pydoc.prose(text) == plain
+    assert pydoc.prose(f"{kept}\n\n{kept}\n") == f"{plain}\n\n{plain}"
+    whole, part = (load(source="pydoc", part=part, order="windows", context=8) for part in ("all", "prose"))
+    assert 100_000 < sum(part.sizes.values()) < 0.2 * sum(whole.sizes.values())
+    assert not set(part.tokenizer.decode(part.tokens["train"])) & set("()_=0123456789")
+
+
 def test_packed_documents_come_back():
     texts = ["", "Füße", "\n\n", "end"]
     assert documents.unpack(documents.pack([text.encode() for text in texts])) == texts
