@@ -46,7 +46,7 @@ def load(cfg: Config, seed: int) -> TokenSet:
 
 
 def prose(text: str) -> str:
-    """The paragraphs of at least 60 characters that hold nothing but words and their punctuation; "" where none does."""
+    """The paragraphs of 60 or more characters that hold only words and their punctuation; "" where none does."""
     paragraphs = ("\n".join(line.strip() for line in one.splitlines()) for one in re.split(r"\n\s*\n", text))
     kept = [one for one in paragraphs if len(one) >= 60 and re.fullmatch(r"[A-Z][A-Za-z ,.;:!?'\n-]*[.:!?]", one)]
     return "\n\n".join(kept)
