@@ -21,6 +21,7 @@ SMALLEST = {
     "gan": "experiments/gan/ring.py",
     "lstm": "experiments/lstm/pydoc.py",
     "transformer": "experiments/transformer/shakespeare_char_cpu.py",
+    "pixel_transformer": "experiments/transformer/digits_pixels.py",
 }
 
 

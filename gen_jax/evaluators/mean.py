@@ -72,9 +72,10 @@ def _of_tokens(sums: dict[str, tuple[float, float]], num_bytes: int | None) -> d
 
 
 def _of_images(model: Any, shape: tuple[int, ...], scalars: dict[str, float]) -> dict[str, float]:
-    if "elbo" not in scalars or not getattr(model, "discrete_likelihood", False):
+    bound = scalars.get("elbo", scalars.get("log_prob"))
+    if bound is None or not getattr(model, "discrete_likelihood", False):
         return {}
-    return {"bits_per_dim": bits.bits(-scalars["elbo"], math.prod(shape))}
+    return {"bits_per_dim": bits.bits(-bound, math.prod(shape))}
 
 
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
@@ -83,8 +84,9 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     tokens: `bits_per_token` and `perplexity` of `loss`; `bits_per_byte` shares the same nats over the UTF-8 bytes of
       the split's text.
     audio: `bits_per_sample` of `loss`, a number of the values that the model's output tells apart: 256 or 65,536.
-    images: `bits_per_dim` of `elbo`, where the model says that it is of discrete pixels (`HasLikelihood`), over all
-      H W C dimensions.
+    images: `bits_per_dim` of `elbo` or `log_prob`, where the model says that it is of discrete pixels (`HasLikelihood`),
+      over all H W C dimensions.
+    sources of known entropy: `excess`, nats of `loss` above it.
     models with `kl`: `posterior_collapse`, 1 where kl < collapse_kl, with a warning.
     """
     model, kind = context.model, context.info.kind
@@ -111,6 +113,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             report.scalars["bits_per_sample"] = bits.bits(*sums["loss"])
         if kind == "image":
             report.scalars |= _of_images(model, context.info.shape, report.scalars)
+        if context.info.entropy is not None and "loss" in report.scalars:
+            report.scalars["excess"] = report.scalars["loss"] - context.info.entropy
         if "kl" in report.scalars:
             kl = report.scalars["kl"]
             report.scalars["posterior_collapse"] = float(kl < cfg.collapse_kl)

@@ -1,19 +1,15 @@
 """The second stage of a VQ-VAE: an autoregressive Transformer over the grid of codes, row by row; it draws samples."""
 
 import dataclasses
-from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 from pydantic import model_validator
 
-from gen_jax import losses
-from gen_jax.models import vqvae
+from gen_jax.models import pixel_transformer, vqvae
 from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
-from gen_jax.nets.causal import CausalTransformer
-from gen_jax.sampling import SampleOptions, sample_categorical
+from gen_jax.models.pixel_transformer import PixelTransformer
+from gen_jax.sampling import SampleOptions
 from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import Mean, Net, PyTree, State
 
@@ -40,27 +36,6 @@ class Config(Settings):
         return self
 
 
-class Network(nn.Module):
-    """Logits of each code given those before it and the label: the sequence starts with the label's vector."""
-
-    num_codes: int
-    num_labels: int  # 1 where there are none
-    width: int
-    layers: int
-    heads: int
-    dropout: float
-
-    @nn.compact
-    def __call__(
-        self, codes: Int[Array, "B N"], label: Int[Array, " B"], *, train: bool = False
-    ) -> Float[Array, "B N K"]:
-        start = nn.Embed(self.num_labels, self.width, name="label")(label)[:, None]
-        seen = nn.Embed(self.num_codes, self.width, name="code")(codes[:, :-1])
-        x = jnp.concatenate([start, seen], axis=1)  # [B, N, D]
-        x = CausalTransformer(self.layers, self.heads, self.dropout, name="transformer")(x, train=train)
-        return nn.Dense(self.num_codes, name="logits")(x)
-
-
 @dataclasses.dataclass(frozen=True)
 class CodePrior(LossModel):
     """`nets["first_stage"]` is the trained VQ-VAE: it has no optimiser, and no step moves it.
@@ -68,8 +43,8 @@ class CodePrior(LossModel):
     A batch holds `codes` int32 [B, h, w], or the images to compute them from.
     """
 
+    prior: PixelTransformer
     first_stage: vqvae.VQVAE
-    num_classes: int
 
     def init(self, rng: jax.Array, batch: Batch) -> State:
         prior_rng, first_rng = jax.random.split(rng)
@@ -80,8 +55,7 @@ class CodePrior(LossModel):
         return dataclasses.replace(state, nets=state.nets | {"first_stage": frozen})
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
-        h, w = self.first_stage.grid
-        return self.network.init(rng, jnp.zeros((1, h * w), jnp.int32), jnp.zeros(1, jnp.int32))
+        return self.prior.init_variables(rng, batch)
 
     def preprocess(self, state: State, batch: Batch) -> Batch:
         """{"codes": int32 [B, h, w]} of `batch["image"]`."""
@@ -99,37 +73,16 @@ class CodePrior(LossModel):
         return super().eval_step(state, self._with_codes(state, batch), rng)
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
-        """The codes' negative log-likelihood in nats a code, and how often the likeliest is right."""
-        codes = batch["codes"].reshape(len(batch["codes"]), -1)  # [B, N]
-        label = batch["label"] if self.num_classes else jnp.zeros(len(codes), jnp.int32)
-        rngs = {"dropout": rng} if train else {}
-        logits: Any = self.network.apply(variables, codes, label, train=train, rngs=rngs)
-        weight = jnp.full(len(codes), codes.shape[1], jnp.float32)
-        right = (logits.argmax(axis=-1) == codes).sum(axis=1).astype(jnp.float32)
-        nats = losses.cross_entropy(logits, codes).sum(axis=1)
-        return Terms({"loss": Mean(nats, weight), "accuracy": Mean(right, weight)})
+        """`loss`, nats a code, `accuracy` of the likeliest code, and `log_prob`, nats a grid of codes."""
+        grid = batch | {"image": batch["codes"][..., None]}
+        return self.prior.terms(variables, grid, rng, step=step, train=train)
 
     def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Array:
         """uint8 [n, H, W, C]: codes drawn one after the other, then decoded by the first stage."""
         return self.first_stage.decode(self._first(state), self.sample_codes(state, rng, n, options))
 
-    def sample_codes(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Array:
-        """int32 [n, h, w]."""
-        variables = state.nets["net"].averaged
-        h, w = self.first_stage.grid
-        label = jnp.arange(n) % max(self.num_classes, 1)
-        if self.num_classes and options.label is not None:
-            label = jnp.full(n, options.label)
-
-        def step(codes, xs):
-            i, key = xs
-            logits: Any = self.network.apply(variables, codes, label)  # [n, N, K]
-            return codes.at[:, i].set(sample_categorical(key, logits[:, i], options.temperature)), None
-
-        # what lies after position i has no influence on its logits, so the row can start as zeros
-        start = jnp.zeros((n, h * w), jnp.int32)
-        codes, _ = jax.lax.scan(step, start, (jnp.arange(h * w), jax.random.split(rng, h * w)))
-        return codes.reshape(n, h, w)
+    def sample_codes(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Int[Array, "n h w"]:
+        return self.prior.sample_values(state, rng, n, options)[..., 0]
 
     def _first(self, state: State) -> State:
         return State(state.step, {"net": state.nets["first_stage"]})
@@ -139,10 +92,7 @@ class CodePrior(LossModel):
 
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> CodePrior:
-    labels = max(cfg.num_classes, 1)
-    return CodePrior(
-        network=Network(cfg.first_stage.codes, labels, cfg.width, cfg.layers, cfg.heads, cfg.dropout),
-        optimiser=txs["net"],
-        first_stage=vqvae.from_config(cfg.first_stage, txs),  # its optimiser is never asked
-        num_classes=cfg.num_classes,
-    )
+    first_stage = vqvae.from_config(cfg.first_stage, txs)  # its optimiser is never asked
+    parts = cfg.model_dump(include={"layers", "heads", "width", "dropout"})
+    prior = pixel_transformer.build(txs["net"], (*first_stage.grid, 1), cfg.first_stage.codes, cfg.num_classes, **parts)
+    return CodePrior(prior.network, txs["net"], prior, first_stage)

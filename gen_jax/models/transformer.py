@@ -1,20 +1,16 @@
 """A decoder-only Transformer over tokens: GPT-2 (Radford et al. 2019) by default, its parts exchangeable."""
 
 import dataclasses
-import functools
-from typing import Any, Literal
+from typing import Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen import initializers
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 from pydantic import model_validator
 
 from gen_jax import losses
 from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
-from gen_jax.nets import transformer as nets
-from gen_jax.nets.dense import Dense, dot
+from gen_jax.nets.decoder import decoder
 from gen_jax.sampling import SampleOptions, generate, rows
 from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import PyTree, State
@@ -76,86 +72,6 @@ class Config(Settings):
         return self
 
 
-class Network(nn.Module):
-    """Token vectors, blocks, a last norm, logits.
-
-    Attributes:
-      stack: makes the blocks. norm: makes a norm. positions: table of learned positions; False where blocks know them.
-      kv_shape: keys' heads and width of each, for the cache.
-    """
-
-    vocab: int
-    context: int
-    width: int
-    stack: nets.Factory
-    norm: nets.Factory
-    kv_shape: tuple[int, int]
-    layers: int
-    scan: bool
-    learned: bool = True
-    tied: bool = True
-    dropout: float = 0.0
-    end: int | None = None
-    dtype: Any = jnp.float32
-
-    def setup(self):
-        table = functools.partial(nn.Embed, features=self.width, embedding_init=initializers.normal(0.02))
-        self.token = table(self.vocab, name="token")
-        if self.learned:
-            self.position = table(self.context, name="position")
-        self.blocks, self.last_norm = self.stack(name="blocks"), self.norm(name="norm")
-        self.drop = nn.Dropout(self.dropout)
-        if not self.tied:
-            self.logits = Dense(self.vocab, use_bias=False, kernel_init=initializers.normal(0.02), name="logits")
-
-    def __call__(
-        self, tokens: Int[Array, "B T"], cache: PyTree = None, *, train: bool = False
-    ) -> tuple[Float[Array, "B T V"], PyTree]:
-        """float32 logits of the token after each, and the cache with `tokens` behind what it had."""
-        index = 0 if cache is None else cache["index"]
-        starts = None
-        if self.end is not None:
-            before = 0 if cache is None else cache["start"]
-            starts = self._starts(tokens, index, before)
-        mask = self._mask(tokens.shape[1], index, starts, cache)
-        places = index + jnp.arange(tokens.shape[1])[None]  # [1, T]
-        places = places if starts is None else places - starts
-        x = self.token(tokens)
-        if self.learned:
-            x += self.position(places)
-        x = self.drop(x.astype(self.dtype), deterministic=not train)
-        x, kept = self.blocks(x, None if cache is None else cache["layers"], places, mask, index, train)
-        x = self.last_norm(x)
-        table = self.token.embedding.astype(self.dtype).T
-        logits = dot(x, table) if self.tied else self.logits(x)
-        if cache is not None:
-            cache = {"index": index + tokens.shape[1], "layers": kept}
-            cache |= {} if starts is None else {"start": starts[:, -1]}
-        return logits.astype(jnp.float32), cache
-
-    def _starts(self, tokens, index, before) -> Int[Array, "B T"]:
-        """Where the document of each token began; `before` [B] is where that of the token before them did."""
-        here = jnp.where(tokens == self.end, index + jnp.arange(tokens.shape[1]), 0)
-        return jnp.maximum(jax.lax.cummax(here, axis=1), jnp.reshape(before, (-1, 1)))
-
-    def _mask(self, length, index, starts, cache) -> Bool[Array, "B 1 T S"] | None:
-        """None = everything before; with a cache, or with documents, it is written out."""
-        if cache is None and starts is None:
-            return None
-        size = length if cache is None else jax.tree.leaves(cache["layers"])[0].shape[-2]
-        key, query = jnp.arange(size), index + jnp.arange(length)[:, None]
-        mask = (key <= query)[None]  # [1, T, S]
-        if starts is not None:
-            mask = mask & (key >= starts[..., None])
-        return mask[:, None]
-
-    def empty_cache(self, rows: int, size: int) -> PyTree:
-        """Room for `size` positions."""
-        shape = (rows, self.kv_shape[0], size, self.kv_shape[1])
-        cache = {"index": jnp.int32(0), "layers": nets.empty_cache(self.layers, self.scan, shape, self.dtype)}
-        return cache if self.end is None else cache | {"start": jnp.zeros(rows, jnp.int32)}
-
-
 @dataclasses.dataclass(frozen=True)
 class TransformerModel(LossModel):
     """Next-token prediction."""
@@ -193,47 +109,6 @@ class TransformerModel(LossModel):
         return generate(self, state, rng, *rows(options, n, self.start), options)
 
 
-def network(cfg: Config) -> Network:
-    """The modules that `cfg` names, put together. Kernels that end in the residual start smaller by sqrt(2 layers)."""
-    dtype = jnp.dtype(cfg.dtype)
-    norms = {
-        "layer": functools.partial(nn.LayerNorm, 1e-5, use_bias=cfg.bias),
-        "rms": functools.partial(nn.RMSNorm, 1e-6),
-    }
-    norm = functools.partial(norms[cfg.norm], dtype=dtype)
-    init = dict(use_bias=cfg.bias, out_init=initializers.normal(0.02 / (2 * cfg.layers) ** 0.5), dtype=dtype)
-    kv_heads, head_width = cfg.kv_heads or cfg.heads, cfg.width // cfg.heads
-    attention = functools.partial(
-        nets.Attention,
-        cfg.heads,
-        kv_heads,
-        normalise=functools.partial(nn.RMSNorm, 1e-6, dtype=dtype) if cfg.qk_norm else None,
-        rotate=nets.rotary if cfg.position == "rotary" else None,
-        **init,
-    )
-    mlps = {
-        "gelu": nets.MLP,
-        "gelu_tanh": functools.partial(nets.MLP, activation=nn.gelu),
-        "swiglu": nets.SwiGLU,
-    }
-    mlp = functools.partial(mlps[cfg.mlp], width=cfg.mlp_width or 4 * cfg.width, **init)
-    block = functools.partial(nets.Block, attention, mlp, norm, cfg.dropout)
-    return Network(
-        cfg.vocab,
-        cfg.context,
-        cfg.width,
-        functools.partial(nets.Stack, block, cfg.layers, cfg.scan_layers, cfg.remat),
-        norm,
-        kv_shape=(kv_heads, head_width),
-        layers=cfg.layers,
-        scan=cfg.scan_layers,
-        learned=cfg.position == "learned",
-        tied=cfg.tied,
-        dropout=cfg.dropout,
-        end=cfg.end,
-        dtype=dtype,
-    )
-
-
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> TransformerModel:
-    return TransformerModel(network(cfg), txs["net"], start=cfg.start if cfg.end is None else cfg.end)
+    fields = cfg.model_dump(exclude={"start"})
+    return TransformerModel(decoder(**fields), txs["net"], start=cfg.start if cfg.end is None else cfg.end)

@@ -1,0 +1,35 @@
+"""A Transformer over the pixels of the embedded digits, told the digit; it draws row by row.
+
+`gen-jax train --config=experiments/transformer/digits_pixels.py --workdir=runs/digits_pixels`
+TBD min on 2 cores: test TBD bits/dim; the residual VAE of `vae/digits_residual.py` has 3.831 (a bound).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=""):
+    """`arg`: empty or `smoke`."""
+    if arg not in ("", "smoke"):
+        raise ValueError(f"expected smoke behind the colon, got {arg!r}")
+    c = ConfigDict(dict(seed=0, total_steps=3_000, batch_size=64, steps_per_call=10, parallel="jit"))
+    c.log_every, c.eval_every, c.save_every = 100, 500, 500
+    c.data = dict(source="digits")
+    c.model_name = "pixel_transformer"
+    c.model = dict(image=(8, 8, 1), num_classes=10, layers=4, heads=4, width=64, dropout=0.2)
+    c.optim = dict(net=dict(name="adamw", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1, clip=1.0, ema=0.99))
+    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
+    c.best = dict(metric="val/loss")
+    c.evals = dict(
+        validation=dict(type="mean", split="validation"),
+        test=dict(type="mean", split="test"),
+        pictures=dict(type="pictures", split="test", kinds=("samples",), n=100),
+    )
+    return smoke(c) if arg == "smoke" else c
+
+
+def smoke(c):
+    """Seconds on any machine."""
+    c.total_steps, c.batch_size, c.steps_per_call = 8, 16, 2
+    c.log_every, c.eval_every, c.save_every, c.optim.net.warmup = 4, 8, 8, 2
+    c.model.layers, c.model.heads, c.model.width, c.evals.pictures.n = 2, 2, 16, 10
+    return c

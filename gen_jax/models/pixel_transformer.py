@@ -1,0 +1,123 @@
+"""Images as sequences of discrete values, drawn row by row by a Transformer (Image GPT, Chen et al. 2020)."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+from pydantic import model_validator
+
+from gen_jax import losses
+from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.nets.decoder import decoder
+from gen_jax.sampling import SampleOptions, generate
+from gen_jax.settings import Count, Fraction, Positive, Settings
+from gen_jax.state import Mean, PyTree, State
+
+
+class Config(Settings):
+    """The section `config.model`.
+
+    image: height, width and channels of the data.
+    num_classes: 0, or the number of labels that it is told.
+    layers, heads, width, position, mlp, dropout, dtype: of the Transformer, as in `models.transformer`.
+    """
+
+    image: tuple[Positive, Positive, Positive]
+    num_classes: Count = 0
+    layers: Positive = 4
+    heads: Positive = 4
+    width: Positive = 128
+    position: Literal["learned", "rotary"] = "learned"
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    dropout: Fraction = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "Config":
+        if self.width % self.heads:
+            raise ValueError(f"width: expected a multiple of heads = {self.heads}")
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelTransformer(LossModel):
+    """A sequence starts with the token `levels` + label, then the values in raster order, channels last.
+
+    The network knows `levels` + max(num_classes, 1) tokens; only values are predicted.
+
+    Args:
+      image: height, width and channels of the grid. levels: its values are below.
+    """
+
+    image: tuple[int, int, int]
+    levels: int
+    num_classes: int
+    discrete_likelihood: bool = True
+    normalised_likelihood: bool = True
+
+    @property
+    def capacity(self) -> int:
+        return math.prod(self.image)
+
+    def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
+        return self.network.init(rng, jnp.zeros((1, 1), jnp.int32))
+
+    def tokens(self, batch: Batch) -> Int[Array, "B L"]:
+        """`image` [B, H, W, C], N values, behind its first token: L = N + 1."""
+        values = batch["image"].reshape(len(batch["image"]), -1).astype(jnp.int32)
+        label = batch["label"] if self.num_classes else jnp.zeros(len(values), jnp.int32)
+        return jnp.concatenate([self.levels + label[:, None], values], axis=1)
+
+    def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
+        """`loss`, nats a value, `accuracy` of the likeliest value, and `log_prob`, nats an image."""
+        tokens = self.tokens(batch)
+        rngs = {"dropout": rng} if train else {}
+        logits, _ = self.network.apply(variables, tokens[:, :-1], train=train, rngs=rngs)
+        means = losses.next_token(logits[..., : self.levels], tokens[:, 1:])
+        return Terms(means | {"log_prob": Mean.of(-means["loss"].total)})
+
+    def log_prob(self, state: State, batch: Batch, rng: jax.Array, num_samples: int) -> Float[Array, " B"]:
+        """log p(image | label), exact, in nats; `num_samples` plays no part."""
+        means = self.terms(state.nets["net"].averaged, batch, rng, step=state.step, train=False).means
+        return means["log_prob"].total
+
+    def logits(self, state: State, batch: Batch) -> Float[Array, "B N V"]:
+        return self.network.apply(state.nets["net"].averaged, self.tokens(batch)[:, :-1])[0][..., : self.levels]
+
+    def prefill(self, state: State, tokens: Int[Array, "B P"], size: int, condition: Batch) -> PyTree:
+        cache = self.network.empty_cache(len(tokens), size)
+        return self.network.apply(state.nets["net"].averaged, tokens, cache)[1] if tokens.shape[1] else cache
+
+    def decode_token(self, state: State, cache: PyTree, token: Int[Array, " B"]) -> tuple[Float[Array, "B V"], PyTree]:
+        logits, cache = self.network.apply(state.nets["net"].averaged, token[:, None], cache)
+        return logits[:, 0, : self.levels], cache
+
+    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> UInt8[Array, "n H W C"]:
+        return self.sample_values(state, rng, n, options).astype(jnp.uint8)
+
+    def sample_values(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Int[Array, "n H W C"]:
+        """Classes in turn, or all of `options.label`."""
+        label = np.arange(n) % max(self.num_classes, 1)
+        if self.num_classes and options.label is not None:
+            label = np.full(n, options.label)
+        first = (self.levels + label[:, None]).astype(np.int32)
+        options = dataclasses.replace(options, length=math.prod(self.image), end=None)
+        values, _ = generate(self, state, rng, first, [1] * n, options)
+        return values.reshape(n, *self.image)
+
+
+def from_config(cfg: Config, txs: dict[str, Optimiser]) -> PixelTransformer:
+    parts = cfg.model_dump(exclude={"image", "num_classes"})
+    return build(txs["net"], cfg.image, 256, cfg.num_classes, **parts)
+
+
+def build(
+    optimiser: Optimiser, image: tuple[int, int, int], levels: int, num_classes: int, **parts: Any
+) -> PixelTransformer:
+    """Over any grid [H, W, C] of integers below `levels`; `parts` go to `nets.decoder.decoder`."""
+    network = decoder(levels + max(num_classes, 1), math.prod(image), **parts)
+    return PixelTransformer(network, optimiser, image, levels, num_classes)
