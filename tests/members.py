@@ -19,6 +19,7 @@ SMALLEST = {
     "vqvae": "experiments/vqvae/digits.py",
     "code_prior": "experiments/vqvae/digits_prior.py",
     "gan": "experiments/gan/ring.py",
+    "encoder_decoder": "experiments/encoder_decoder/reversal.py",
     "lstm": "experiments/lstm/pydoc.py",
     "transformer": "experiments/transformer/shakespeare_char_cpu.py",
     "pixel_transformer": "experiments/transformer/digits_pixels.py",
