@@ -94,7 +94,7 @@ class LogisticMixture(Likelihood):
     def mean(self, outputs):
         """Exact: the sum over l = 0 ... 254 of P(level > l), one l at a time to save memory."""
         logits, means, log_scales = self._split(outputs)
-        weights, inverse = jax.nn.softmax(logits), jnp.exp(-jnp.maximum(log_scales, losses.MIN_LOG_SCALE))
+        weights, inverse = jax.nn.softmax(logits), jnp.exp(-jnp.maximum(log_scales, losses.min_log_scale(256)))
 
         def add(total, edge):
             return total + (weights * jax.nn.sigmoid((means - edge) * inverse)).sum(-1), None

@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Int
 from gen_jax.state import Mean
 
 LOG_2PI = math.log(2 * math.pi)
-MIN_LOG_SCALE = -7.0  # of a logistic component, on [-1, 1]: an eighth of a grey level
 
 
 def _per_example(values: jax.Array, event: int) -> jax.Array:
@@ -38,29 +37,38 @@ def gaussian_log_prob(
     return _per_example(-0.5 * (z**2 + LOG_2PI) - log_scale, event)
 
 
+def min_log_scale(levels: int) -> float:
+    """Of a logistic component on [-1, 1]: an eighth of a level."""
+    return -7.0 - math.log((levels - 1) / 255)
+
+
 def logistic_mixture_log_prob(
     logits: Float[Array, "... K"],
     means: Float[Array, "... K"],
     log_scales: Float[Array, "... K"],
     x: Float[Array, "..."],
     event: int = 3,
+    levels: int = 256,
 ) -> Float[Array, "..."]:
-    """log-probability of 8-bit values under a discretised mixture of logistics; it sums to 1 over the 256 values.
+    """log-probability of integers under a discretised mixture of logistics; it sums to 1 over all `levels` of them.
 
     PixelCNN++ (Salimans et al. 2017), eq. 2, with every channel independent given the parameters. The mass of a bin is
     written as sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which needs no special case for narrow or distant components.
 
     Args:
       logits, means, log_scales: K components for each element; means in [-1, 1] are inside the range of x.
-      x: the grid -1, -1 + 2/255, ..., 1; broadcasts against the parameters without their last axis.
+      x: on the grid of `levels` values -1, -1 + 2/(levels - 1), ..., 1; broadcasts against the parameters without their
+        last axis.
       event: trailing axes of `x` that are summed.
+      levels: 256 of a pixel, 65,536 of 16-bit sound. Components are at least an eighth of a level wide.
     """
-    log_scales = jnp.maximum(log_scales, MIN_LOG_SCALE)
+    half = 1 / (levels - 1)  # of a bin
+    log_scales = jnp.maximum(log_scales, min_log_scale(levels))
     centred, inverse = x[..., None] - means, jnp.exp(-log_scales)
-    upper, lower = (centred + 1 / 255) * inverse, (centred - 1 / 255) * inverse  # a, b
-    bottom, top = x[..., None] < -1 + 1 / 255, x[..., None] > 1 - 1 / 255  # the outer bins reach to infinity
+    upper, lower = (centred + half) * inverse, (centred - half) * inverse  # a, b
+    bottom, top = x[..., None] < -1 + half, x[..., None] > 1 - half  # the outer bins reach to infinity
     log_mass = jnp.where(top, 0, jax.nn.log_sigmoid(upper)) + jnp.where(bottom, 0, jax.nn.log_sigmoid(-lower))
-    log_mass += jnp.where(bottom | top, 0, jnp.log(-jnp.expm1(-2 / 255 * inverse)))
+    log_mass += jnp.where(bottom | top, 0, jnp.log(-jnp.expm1(-2 * half * inverse)))
     return _per_example(jax.nn.logsumexp(jax.nn.log_softmax(logits) + log_mass, axis=-1), event)
 
 

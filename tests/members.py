@@ -22,6 +22,7 @@ SMALLEST = {
     "encoder_decoder": "experiments/encoder_decoder/reversal.py",
     "lstm": "experiments/lstm/pydoc.py",
     "transformer": "experiments/transformer/shakespeare_char_cpu.py",
+    "wavenet": "experiments/wavenet/spoken_digit.py",
     "pixel_transformer": "experiments/transformer/digits_pixels.py",
 }
 

@@ -102,7 +102,7 @@ def test_logits_with_a_cache_equal_those_without(program, state):
     if not isinstance(model, Autoregressive):
         pytest.skip(f"{program.experiment.model_name} does not go token by token")
     batch = next(iter(program.batches("test")))
-    inputs = batch["tokens"][:, :-1]
+    inputs = (batch["tokens"] if "tokens" in batch else model.tokens(batch))[:, :-1]
     whole = np.asarray(jax.jit(model.logits)(state, batch))
     for prompt in (0, 3):
         cache = model.prefill(state, inputs[:, :prompt], inputs.shape[1], batch)

@@ -1,0 +1,215 @@
+"""WaveNet: sound one sample after the other (van den Oord et al. 2016), as mu-law codes or 16-bit amplitudes."""
+
+import dataclasses
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Int16, Key
+
+from gen_jax import losses, ops
+from gen_jax.errors import ConfigError
+from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.nets.wavenet import WaveNet, receptive_field
+from gen_jax.sampling import SampleOptions, generate, rows
+from gen_jax.settings import Count, Fraction, Positive, Settings
+from gen_jax.state import Mean, PyTree, State
+
+LEVELS = 65_536  # of 16-bit sound
+LOG_SCALE = -3.0  # of a component that the head says nothing of
+
+
+class Config(Settings):
+    """The section `config.model`.
+
+    output: a distribution over 256 mu-law codes, or a discretised mixture of logistics over the 65,536 amplitudes.
+    mixtures: components of it.
+    width, skip: channels of the residual path and the gated units; of the skip path and the head.
+    kernel: taps of a convolution.
+    stacks, depth: the dilations 1, 2, 4, ..., 2 ** (depth - 1) so many times.
+    num_classes, embed: of the labels that the model is told, 0 = none; width of their vectors.
+    silence: what a sample of the padding weighs in training, so that the model learns how a sound ends; evaluation
+      never counts padding.
+    """
+
+    output: Literal["mu_law", "logistic_mixture"] = "mu_law"
+    mixtures: Positive = 10
+    width: Positive = 32
+    skip: Positive = 128
+    kernel: Positive = 2
+    stacks: Positive = 2
+    depth: Positive = 9
+    num_classes: Count = 0
+    embed: Positive = 16
+    silence: Fraction = 1.0
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        return tuple(2**i for i in range(self.depth)) * self.stacks
+
+
+class Network(nn.Module):
+    """Samples so far (codes or amplitudes) and a class to what is said of each next sample."""
+
+    wavenet: WaveNet
+    output: str
+    num_classes: int
+    embed: int
+
+    def setup(self):
+        if self.output == "mu_law":
+            self.codes = nn.Embed(256, self.wavenet.width)
+        if self.num_classes:
+            self.classes = nn.Embed(self.num_classes, self.embed)
+
+    def __call__(self, tokens: Int[Array, "B T"], label: Int[Array, " B"] | None) -> Float[Array, "B T V"]:
+        return self.wavenet(self._vectors(tokens), self._told(label))
+
+    def queues(self, tokens: Int[Array, "B P"], label: Int[Array, " B"] | None) -> PyTree:
+        return self.wavenet.queues(self._vectors(tokens), self._told(label))
+
+    def step(
+        self, queues: PyTree, token: Int[Array, " B"], label: Int[Array, " B"] | None, position: Int[Array, ""]
+    ) -> tuple[Float[Array, "B V"], PyTree]:
+        return self.wavenet.step(queues, self._vectors(token), self._told(label), position)
+
+    def _vectors(self, tokens):
+        if self.output == "mu_law":
+            level = tokens[..., None].astype(jnp.float32) / 127.5 - 1  # tells neighbours that they are
+            return jnp.concatenate([self.codes(tokens), level], axis=-1)
+        return ops.compand(tokens.astype(jnp.float32) / 32768)[..., None]  # quiet sounds are not near 0
+
+    def _told(self, label):
+        return self.classes(label) if self.num_classes else None
+
+
+def mixture(outputs: Float[Array, "*batch V"]) -> tuple[Array, Array, Array]:
+    """Logits, means and log-scales [..., K] of the components, on the grid from -1 to 1."""
+    logits, means, log_scales = jnp.split(outputs, 3, axis=-1)
+    return logits, means, log_scales + LOG_SCALE
+
+
+def to_grid(amplitudes: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """-32768 ... 32767 to -1 ... 1."""
+    return (amplitudes.astype(jnp.float32) + 32768) / 32767.5 - 1
+
+
+def draw_amplitude(keys: Key[Array, " B"], outputs: Float[Array, "B V"], options: SampleOptions) -> Int[Array, " B"]:
+    """One amplitude a row from the mixture; the temperature divides the logits and scales the components.
+
+    At temperature 0 it is the mean of the likeliest component.
+    """
+    logits, means, log_scales = mixture(outputs)
+
+    def one(key, logits, means, log_scales):
+        which, where = jax.random.split(key)
+        if options.temperature == 0:
+            return means[logits.argmax()]
+        k = jax.random.categorical(which, logits / options.temperature)
+        noise = jax.random.logistic(where) * options.temperature
+        floor = losses.min_log_scale(LEVELS)
+        return means[k] + jnp.exp(jnp.maximum(log_scales[k], floor)) * noise
+
+    x = jax.vmap(one)(keys, logits, means, log_scales)
+    return (jnp.round((jnp.clip(x, -1, 1) + 1) * 32767.5) - 32768).astype(jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class WaveNetModel(LossModel):
+    """Next-sample prediction.
+
+    What goes from sample to sample are int32 tokens: mu-law codes, or amplitudes where the output is a mixture. Before
+    the first sample stands one of silence.
+    """
+
+    output: str = "mu_law"
+    num_classes: int = 0
+    silence: float = 1.0
+
+    @property
+    def start(self) -> int:
+        """The token of silence."""
+        return 128 if self.output == "mu_law" else 0
+
+    @property
+    def capacity(self) -> None:
+        return None
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples before t that the prediction of sample t depends on."""
+        net = self.network.wavenet
+        return receptive_field(net.kernel, net.dilations)
+
+    def tokens(self, batch: Batch) -> Int[Array, "B S"]:
+        """Silence, then the T samples of the batch: S = T + 1."""
+        audio = batch["audio"]
+        tokens = ops.mu_law_encode(audio) if self.output == "mu_law" else audio.astype(jnp.int32)
+        return jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=self.start)
+
+    def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
+        """Raises ConfigError where the data are no sound."""
+        if "audio" not in batch:
+            raise ConfigError("config.data: expected sound (wav_folder, tones) for the model wavenet")
+        return self.network.init(rng, self.tokens(batch)[:1, :1], self._label(batch, 1))
+
+    def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
+        """The next samples' negative log-likelihood in nats a sample.
+
+        Evaluation counts the samples whose `mask` is 1; training the padding too, by the share `silence`.
+        """
+        tokens = self.tokens(batch)
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        outputs: Any = self.network.apply(variables, inputs, self._label(batch))
+        counts = batch["mask"]
+        if train:
+            counts = counts + self.silence * (1 - counts)
+        return Terms({"loss": Mean((self.nats(outputs, targets) * counts).sum(axis=1), counts.sum(axis=1))})
+
+    def nats(self, outputs: Float[Array, "B T V"], targets: Int[Array, "B T"]) -> Float[Array, "B T"]:
+        """-log p of each target, of all the 256 codes or 65,536 amplitudes that there are."""
+        if self.output == "mu_law":
+            return losses.cross_entropy(outputs, targets)
+        return -losses.logistic_mixture_log_prob(*mixture(outputs), to_grid(targets), event=0, levels=LEVELS)
+
+    def logits(self, state: State, batch: Batch) -> Float[Array, "B T V"]:
+        """Logits of the codes, or the parameters of `mixture`, of every sample of the batch's sound."""
+        inputs = self.tokens(batch)[:, :-1]
+        return self._apply(state, inputs, self._label(batch))
+
+    def prefill(self, state: State, tokens: Int[Array, "B P"], size: int, condition: Batch) -> PyTree:
+        """Queues of each layer's last inputs; they do not grow. `condition`: the label [B] of a model with classes."""
+        label = self._label(condition)
+        queues = self._apply(state, tokens, label, method="queues")
+        told = {} if label is None else {"label": label}
+        return {"queues": queues, "position": jnp.int32(tokens.shape[1]), **told}
+
+    def decode_token(self, state: State, cache: PyTree, token: Int[Array, " B"]) -> tuple[Float[Array, "B V"], PyTree]:
+        """One sample in O(layers), whatever came before."""
+        label, position = cache.get("label"), cache["position"]
+        outputs, queues = self._apply(state, cache["queues"], token, label, position, method="step")
+        return outputs, cache | {"queues": queues, "position": position + 1}
+
+    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Int16[Array, "n T"]:
+        """Sounds of `options.length` samples; `options.prompts` are tokens of this model."""
+        condition = {}
+        if self.num_classes:
+            every = jnp.arange(n, dtype=jnp.int32) % self.num_classes
+            condition = {"label": every if options.label is None else jnp.full_like(every, options.label)}
+        draw = None if self.output == "mu_law" else draw_amplitude
+        tokens, _ = generate(self, state, rng, *rows(options, n, self.start), options, condition, draw)
+        return ops.mu_law_decode(tokens) if self.output == "mu_law" else tokens.astype(jnp.int16)
+
+    def _apply(self, state: State, *args: Any, method: str = "__call__") -> Any:
+        return self.network.apply(state.nets["net"].averaged, *args, method=method)
+
+    def _label(self, batch: Batch, n: int | None = None) -> Int[Array, " B"] | None:
+        return batch["label"][:n] if self.num_classes else None
+
+
+def from_config(cfg: Config, txs: dict[str, Optimiser]) -> WaveNetModel:
+    outputs = 256 if cfg.output == "mu_law" else 3 * cfg.mixtures
+    wavenet = WaveNet(cfg.width, cfg.skip, outputs, cfg.kernel, cfg.dilations)
+    network = Network(wavenet, cfg.output, cfg.num_classes, cfg.embed)
+    return WaveNetModel(network, txs["net"], cfg.output, cfg.num_classes, cfg.silence)
