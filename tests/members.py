@@ -20,6 +20,7 @@ SMALLEST = {
     "code_prior": "experiments/vqvae/digits_prior.py",
     "gan": "experiments/gan/ring.py",
     "encoder_decoder": "experiments/encoder_decoder/reversal.py",
+    "linear_ar": "experiments/linear_ar/ar.py",
     "lstm": "experiments/lstm/pydoc.py",
     "transformer": "experiments/transformer/shakespeare_char_cpu.py",
     "wavenet": "experiments/wavenet/spoken_digit.py",

@@ -95,6 +95,7 @@ class Info:
       vocab_size: 0 where there are no tokens.
       end: the token that stands before each document; None where none does.
       sample_rate: of sound, in Hz; 0 where there is none.
+      entropy: of the source, nats a token or value, where it is known.
     """
 
     kind: Literal["image", "tokens", "vector", "pairs", "audio"]
@@ -104,6 +105,7 @@ class Info:
     vocab_size: int = 0
     end: int | None = None
     sample_rate: int = 0
+    entropy: float | None = None
 
 
 @runtime_checkable

@@ -12,6 +12,8 @@ SOURCES = (
     "digits",
     "pydoc",
     "ring",
+    "markov",
+    "ar",
     "tfds",
     "npz",
     "image_folder",

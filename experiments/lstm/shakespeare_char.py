@@ -1,0 +1,39 @@
+"""A character LSTM on Tiny Shakespeare (1.1 MB), its carry going on from window to window.
+
+`gen-jax train --config=experiments/lstm/shakespeare_char.py --workdir=runs/lstm_shakespeare`, after
+`gen-jax data prepare tiny_shakespeare`. At most 40 min on 2 cores: validation 1.427 nats a character with
+the carry after half of the steps.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=""):
+    """`arg`: empty or `smoke`."""
+    if arg not in ("", "smoke"):
+        raise ValueError(f"expected smoke behind the colon, got {arg!r}")
+    c = ConfigDict(dict(seed=0, total_steps=4_000, batch_size=32, steps_per_call=10, parallel="jit"))
+    c.log_every, c.eval_every, c.save_every = 100, 500, 500
+    c.data = dict(source="tfds", name="tiny_shakespeare", data_dir="", order="streams", context=64, tokenizer="char")
+    c.model_name = "lstm"
+    c.model = dict(vocab=65, embed=64, width=512, layers=1, dropout=0.3)
+    c.optim = dict(net=dict(name="adam", lr=3e-3, schedule="cosine", warmup=100, clip=1.0))
+    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
+    c.eval_batch_size = 32
+    c.evals = dict(
+        carried=dict(type="mean", split="validation", carried=True),
+        test=dict(type="mean", split="test", carried=True, when="end"),
+        cold=dict(type="mean", split="validation", prefix="cold_", when="end"),
+        text=dict(type="text", split="validation", prompt="ROMEO:", n=2, length=400, temperature=0.8),
+    )
+    c.best = dict(metric="val/loss", mode="min")
+    return smoke(c) if arg == "smoke" else c
+
+
+def smoke(c):
+    """Seconds on any machine, on embedded text."""
+    c.data = dict(source="pydoc", order="streams", context=32, tokenizer="char", test=0.01, validation=0.01)
+    c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 16, 2, 64
+    c.log_every, c.eval_every, c.save_every = 4, 8, 8
+    c.model.vocab, c.model.embed, c.model.width, c.optim.net.warmup, c.evals.text.length = 2_000, 8, 16, 2, 20
+    return c

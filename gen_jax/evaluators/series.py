@@ -1,0 +1,42 @@
+"""Samples of a model of series beside real ones, as lines."""
+
+import jax
+import numpy as np
+
+from gen_jax import pictures
+from gen_jax.evaluators import base
+from gen_jax.models import base as models
+from gen_jax.sampling import SampleOptions
+from gen_jax.settings import Positive, PositiveFloat
+from gen_jax.state import State
+
+
+class Config(base.EvalConfig):
+    """n: of each kind. temperature: of samples."""
+
+    n: Positive = 3
+    temperature: PositiveFloat = 1.0
+
+
+def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+    """A picture `series`; `sample_mean` and `sample_std` over all values of the samples, and those of the split's."""
+    base.require(context.info.kind == "vector", "series", f"vectors, the data are {context.info.kind}")
+    samples = isinstance(context.model, models.Samples)
+    base.require(samples, "series", f"a model that samples, not {type(context.model).__name__}")
+
+    @jax.jit
+    def sample(state, rng):
+        return context.model.sample(state, rng, context.batch_size, SampleOptions(cfg.temperature))
+
+    def evaluate(state: State) -> base.Report:
+        batches = ((base.read(batch["vector"]), base.read(batch["valid"])) for batch in context.batches(cfg.split))
+        kinds = {"real": base.first(batches, context.batch_size), "sample": base.read(sample(state, context.rng))}
+        report = base.Report()
+        shown = {}
+        for kind, rows in kinds.items():
+            report.scalars |= {f"{kind}_mean": float(rows.mean()), f"{kind}_std": float(rows.std())}
+            shown |= {f"{kind} {i}": (np.arange(rows.shape[1]), row) for i, row in enumerate(rows[: cfg.n], 1)}
+        report.images["series"] = pictures.lines(shown, axes=("step", ""))
+        return report
+
+    return evaluate
