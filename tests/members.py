@@ -23,8 +23,8 @@ SMALLEST = {
     "linear_ar": "experiments/linear_ar/ar.py",
     "lstm": "experiments/lstm/pydoc.py",
     "transformer": "experiments/transformer/shakespeare_char_cpu.py",
-    "wavenet": "experiments/wavenet/spoken_digit.py",
     "pixel_transformer": "experiments/transformer/digits_pixels.py",
+    "wavenet": "experiments/wavenet/spoken_digit.py",
 }
 
 
