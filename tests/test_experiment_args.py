@@ -13,6 +13,7 @@ FIELDS = {
     "experiments/gan/ring.py": "loss=non_saturating",
     "experiments/vqvae/digits_prior.py": "run=there",
     "experiments/vqvae/mnist_prior.py": "run=there",
+    "experiments/wavenet/spoken_digit.py": "output=logistic_mixture",
 }
 
 
