@@ -5,9 +5,10 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
-from gen_jax.sampling import SampleOptions
+from gen_jax.errors import ConfigError
+from gen_jax.sampling import SampleOptions, generate
 from gen_jax.state import PyTree
 
 NEVER = -1e30  # the log-probability of a hypothesis that is not there; finite, so that differences stay defined
@@ -73,6 +74,25 @@ def search(
     is_cut = (done.step == length) & ~_stops(done, options)[:, None]
     scores = jnp.where(is_cut & (done.log_probs > NEVER / 2), cut.scores, NEVER)
     return _best(done.finished, Beams(cut.tokens, cut.lengths, cut.log_probs, scores))
+
+
+def sample(
+    model: Any, state: PyTree, rng: Key[Array, ""], prompt: Any, lengths: Any, options: SampleOptions
+) -> tuple[Int[Array, "B T"], Int[Array, " B"]]:
+    """`sampling.generate`, or with `options.beams` the best hypothesis of a search: new tokens and their lengths.
+
+    Raises:
+      ConfigError: a search over prompts of unequal length, or one that does not fit into the cache.
+    """
+    if not options.beams:
+        return generate(model, state, rng, prompt, lengths, options)
+    if len(set(map(int, lengths))) > 1:
+        raise ConfigError("beams: expected prompts of one length for a beam search")
+    needed = int(lengths[0]) - 1 + options.length
+    if model.capacity is not None and needed > model.capacity:
+        raise ConfigError(f"length: expected prompt and text to fit into {model.capacity} tokens, found {needed}")
+    found = search(model, state, jnp.asarray(prompt), options)
+    return found.tokens[:, 0], found.lengths[:, 0]
 
 
 def _score(log_probs: jax.Array, length: Any, options: SampleOptions) -> jax.Array:

@@ -22,8 +22,8 @@ def get_config(arg=""):
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 64
     c.evals = dict(
-        loss=dict(type="mean", split="test"),
-        text=dict(type="text", split="validation", prompt="ROMEO:", n=2, length=400, temperature=0.8),
+        loss=dict(type="mean", split="validation+test"),
+        text=dict(type="text", split="validation", prompt="ROMEO:", n=2, length=400, temperature=0.8, alarm_n=0),
     )
     return smoke(c) if arg == "smoke" else c
 

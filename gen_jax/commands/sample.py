@@ -1,14 +1,16 @@
 """`gen-jax sample --workdir=D [--n=64] [--seed=0] [--step=latest|best|N]`: draws from a trained model.
 
-Images become a grid (PNG), sound a .wav each (the first 64) and spectrograms, other arrays a plot or text; the samples
-themselves go to an .npz beside it. The files are named after the run, the step and the seed, and are never overwritten
-unasked.
+Images become a grid (PNG), sound a .wav each (the first 64) and spectrograms, text a .txt (with `--stream` it appears
+as it is drawn), other arrays a plot; the samples themselves go to an .npz beside it. The files are named after the run,
+the step and the seed, and are never overwritten unasked.
 """
 
 import argparse
+import dataclasses
 import functools
 import io
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,37 +20,58 @@ from gen_jax import pictures
 from gen_jax.commands import restored
 from gen_jax.errors import ConfigError
 from gen_jax.log import wav
-from gen_jax.models.base import Samples
+from gen_jax.models.base import Autoregressive, Samples
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir, write_atomic
-from gen_jax.sampling import SampleOptions
+from gen_jax.sampling import SampleOptions, rows, stream
 
 SOUNDS = 64  # at most so many wav files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    default = SampleOptions()
     parser.add_argument("--workdir", required=True, help="the run directory")
     parser.add_argument("--step", default="latest", help="latest (default), best, or a number")
-    parser.add_argument("--n", type=int, default=64, help="how many")
+    parser.add_argument("--n", type=int, help="how many (default: 64); of texts, for each prompt (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--temperature", type=float, default=SampleOptions.temperature)
+    parser.add_argument("--temperature", type=float, default=default.temperature, help="0: the likeliest")
     parser.add_argument("--label", type=int, help="the class of all samples; default: all classes in turn")
-    lengths = f"tokens of text (default: {SampleOptions.length}) or samples of sound (default: as the data)"
+    lengths = f"tokens of text at most (default: {default.length}) or samples of sound (default: as the data)"
     parser.add_argument("--length", type=int, help=lengths)
-    parser.add_argument("--prompt", default="", help="text to go on from")
+    text = parser.add_argument_group("models that go token by token")
+    text.add_argument("--prompt", action="append", default=[], help="text to go on from, or to translate; repeatable")
+    text.add_argument("--stream", action="store_true", help="print the text while it is drawn; one sample")
+    text.add_argument("--top_k", type=int, default=default.top_k, help="of the k likeliest tokens; 0 = all")
+    text.add_argument("--top_p", type=float, default=default.top_p, help="of the likeliest tokens that add up to p")
+    text.add_argument("--repetition_penalty", type=float, default=default.repetition_penalty, help="1 = off")
+    text.add_argument("--min_length", type=int, default=default.min_length, help="tokens before a text may end")
+    text.add_argument("--beams", type=int, default=default.beams, help="hypotheses of a beam search; 0 = draw")
+    text.add_argument("--length_penalty", type=float, default=default.length_penalty, help="of the beam search")
     parser.add_argument("--out", help="directory for the files; default: WORKDIR/samples")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
 
 
+LEAST = dict(n=1, seed=0, temperature=0, length=1, top_k=0, top_p=0, min_length=0, beams=0, length_penalty=0)
+
+
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
-    for name, low in (("n", 1), ("seed", 0), ("temperature", 0), ("length", 1)):
-        if getattr(args, name) is not None and not low <= getattr(args, name) < float("inf"):
-            raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
+    for name, low in LEAST.items():
+        value = getattr(args, name)
+        if value is not None and not low <= value < float("inf"):
+            raise ConfigError(f"--{name}: expected at least {low}, got {value}")
+    if not 0 < args.top_p <= 1:
+        raise ConfigError(f"--top_p: expected a share above 0 and up to 1, got {args.top_p}")
+    if not 0 < args.repetition_penalty < float("inf"):
+        raise ConfigError(f"--repetition_penalty: expected a positive number, got {args.repetition_penalty}")
     run_dir = RunDir(args.workdir)
     program = Program(restored.experiment_of(run_dir), tokenizer_file=run_dir.saved_tokenizer())
     if not isinstance(program.model, Samples):
         raise ConfigError(f"config.model_name: expected a model that samples; {program.experiment.model_name} does not")
     options = _options(args, program)
+    is_text = program.dataset.info.kind in ("tokens", "pairs")
+    n = (args.n or 1) * max(1, len(options.prompts)) if is_text else args.n or 64
+    if args.stream:
+        _check_stream(program, n, options)
     step, state = restored.restore(program, run_dir, args.step)
     folder = epath.Path(args.out) if args.out else run_dir.samples
     stem = f"sample_{run_dir.path.name}_step{step}_seed{args.seed}"
@@ -56,37 +79,92 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         raise ConfigError(
             f"--overwrite: {folder / stem}.npz is there; pass --overwrite to replace it, or another --seed"
         )
-    draw = jax.jit(functools.partial(program.model.sample, n=args.n, options=options))
-    samples = jax.device_get(draw(state, jax.random.key(args.seed)))
+    rng = jax.random.key(args.seed)
+    if args.stream:
+        samples: Any = _stream(program, state, rng, options)
+    else:
+        draw = jax.jit(functools.partial(program.model.sample, n=n, options=options))
+        samples = jax.device_get(draw(state, rng))
     folder.mkdir(parents=True, exist_ok=True)
-    print(_write(folder, stem, samples, program))
+    if is_text:
+        _write_text(folder, stem, samples, options.prompts, program, show=not args.stream)
+    else:
+        print(_write(folder, stem, samples, program))
 
 
 def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
-    tokenizer, classes = program.dataset.tokenizer, getattr(program.experiment.model, "num_classes", 0)
+    info, tokenizer = program.dataset.info, program.dataset.tokenizer
+    classes = getattr(program.experiment.model, "num_classes", 0)
     if args.prompt and tokenizer is None:
         raise ConfigError("--prompt: expected none; this model does not generate text")
     if args.label is not None and not 0 <= args.label < classes:
         known = f"a class below {classes}" if classes else "none; this model knows no classes"
         raise ConfigError(f"--label: expected {known}, got {args.label}")
-    prompts = (tuple(int(i) for i in tokenizer.encode(args.prompt)),) if args.prompt and tokenizer else ()
-    info = program.dataset.info
+    if args.beams and not (isinstance(program.model, Autoregressive) and info.kind in ("tokens", "pairs")):
+        raise ConfigError("--beams: expected 0; this model does not generate text")
+    names = [
+        field.name for field in dataclasses.fields(SampleOptions) if field.name not in ("length", "end", "prompts")
+    ]
+    given = {name: getattr(args, name) for name in names}
     length = args.length or (info.shape[0] if info.kind == "audio" else SampleOptions.length)
-    return SampleOptions(temperature=args.temperature, label=args.label, length=length, prompts=prompts)
+    if args.min_length > length:
+        raise ConfigError(f"--min_length: expected at most the length, {length}, got {args.min_length}")
+    try:
+        prompts = tuple(tuple(int(i) for i in tokenizer.encode(text)) for text in args.prompt) if tokenizer else ()
+    except ValueError as error:
+        raise ConfigError(f"--prompt: {error}") from None
+    return SampleOptions(**given, length=length, end=info.end, prompts=prompts)
+
+
+def _check_stream(program: Program, n: int, options: SampleOptions) -> None:
+    if not isinstance(program.model, Autoregressive) or program.dataset.info.kind != "tokens":
+        raise ConfigError(f"--stream: expected a model of text, {program.experiment.model_name} is none")
+    if n > 1 or options.beams:
+        raise ConfigError("--stream: expected one prompt, --n=1 and no --beams")
+
+
+def _stream(program: Program, state: Any, rng: jax.Array, options: SampleOptions) -> tuple[np.ndarray, np.ndarray]:
+    """Prints one text as it is drawn; returns what `sample` does."""
+    decode: Any = program.context.decode_text
+    model = program.model
+    prompt, lengths = rows(options, 1, model.start)
+    drawn, shown = [], ""
+    print(decode(options.prompts[0]) if options.prompts else "", end="", flush=True)
+    for token, _ in stream(model, state, rng, prompt, lengths, options):
+        drawn.append(int(token[0]))
+        text = decode(np.asarray(drawn)).rstrip("\ufffd")  # bytes of a character that is not whole yet
+        print(text[len(shown) :], end="", flush=True)
+        shown = text
+    print(decode(np.asarray(drawn))[len(shown) :])
+    return np.asarray([drawn], np.int32), np.asarray([len(drawn)], np.int32)
+
+
+def _write_text(folder: epath.Path, stem: str, samples: Any, prompts: tuple, program: Program, *, show: bool) -> None:
+    """Texts behind their prompts, or translations alone, with a line between them."""
+    tokens, lengths = samples
+    decode = program.context.decode_text or str
+    goes_on = program.dataset.info.kind == "tokens"
+    texts = []
+    for i, (row, size) in enumerate(zip(tokens, lengths, strict=True)):
+        prompt = decode(np.asarray(prompts[i % len(prompts)])) if prompts and goes_on else ""
+        texts.append(prompt + decode(row[:size]))
+    text = f"\n{'-' * 20}\n".join(texts)
+    write_atomic(folder / f"{stem}.npz", _npz(tokens=tokens, lengths=lengths))
+    write_atomic(folder / f"{stem}.txt", text + "\n")
+    if show:
+        print(text)
+    print(f"{folder / stem}.txt", file=sys.stderr)
+
+
+def _npz(**arrays: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
 
 
 def _write(folder: epath.Path, stem: str, samples: np.ndarray, program: Program) -> str:
     """Writes the samples and a form of them that people look at; returns what to print."""
-    arrays = io.BytesIO()
-    np.savez_compressed(arrays, samples=samples)
-    write_atomic(folder / f"{stem}.npz", arrays.getvalue())
-    if program.dataset.info.kind == "tokens":
-        decode = program.dataset.tokenizer.decode if program.dataset.tokenizer else str
-        text = "\n\n".join(decode(row) for row in samples)
-        write_atomic(folder / f"{stem}.txt", text)
-        print(text)
-        print(f"{folder / stem}.txt", file=sys.stderr)
-        return ""
+    write_atomic(folder / f"{stem}.npz", _npz(samples=samples))
     if program.dataset.info.kind == "audio":
         return _write_sounds(folder, stem, samples, program.dataset.info.sample_rate)
     image = pictures.grid(samples) if samples.ndim == 4 else pictures.scatter(samples[:, :2], equal=True)

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import model_validator
 
-from gen_jax import losses, ops
+from gen_jax import beam, losses, ops
 from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
 from gen_jax.nets.recurrent import GRU, LSTM
-from gen_jax.sampling import SampleOptions, generate, rows
+from gen_jax.sampling import SampleOptions, rows
 from gen_jax.settings import Count, Decay, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
@@ -159,7 +159,7 @@ class LSTMModel(LossModel):
         self, state: State, rng: jax.Array, n: int, options: SampleOptions
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
         """What follows `options.prompts`, and its lengths."""
-        return generate(self, state, rng, *rows(options, n, self.start), options)
+        return beam.sample(self, state, rng, *rows(options, n, self.start), options)
 
     def _zeros(self, rows: int) -> PyTree:
         return tuple(layer.zeros(rows) for layer in self.network.layers)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from pydantic import model_validator
 
-from gen_jax import losses
+from gen_jax import beam, losses
 from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
 from gen_jax.nets.decoder import decoder
-from gen_jax.sampling import SampleOptions, generate, rows
+from gen_jax.sampling import SampleOptions, rows
 from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import PyTree, State
 
@@ -106,7 +106,7 @@ class TransformerModel(LossModel):
         self, state: State, rng: jax.Array, n: int, options: SampleOptions
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
         """What follows `options.prompts`, and its lengths."""
-        return generate(self, state, rng, *rows(options, n, self.start), options)
+        return beam.sample(self, state, rng, *rows(options, n, self.start), options)
 
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> TransformerModel:
