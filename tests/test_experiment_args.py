@@ -14,6 +14,7 @@ FIELDS = {
     "experiments/vqvae/digits_prior.py": "run=there",
     "experiments/vqvae/mnist_prior.py": "run=there",
     "experiments/wavenet/spoken_digit.py": "output=logistic_mixture",
+    "experiments/transformer/finetune.py": "scratch",
 }
 
 
