@@ -276,11 +276,12 @@ class _Loop:
         self.saved = saved
 
     def _draw_curves(self) -> None:
-        """The losses over the whole run as one picture."""
+        """The losses over the whole run as one picture, BLEU as another."""
         rows = self.run_dir.rows()
-        losses = {tag: None for row in rows for tag in row if tag.endswith("loss")}
-        if losses:
-            self.writer.write_images(self.step, {"curves": pictures.curves(rows, tuple(losses))})
+        for name, ending in (("curves", "loss"), ("curves_bleu", "bleu")):
+            tags = {tag: None for row in rows for tag in row if tag.endswith(ending)}
+            if tags:
+                self.writer.write_images(self.step, {name: pictures.curves(rows, tuple(tags))})
 
 
 @jax.jit

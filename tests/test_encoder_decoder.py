@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from members import SMALLEST, smoke
 
+from gen_jax import cli
 from gen_jax.data.packing import Sequences, one_a_row, pack, rows_of_pairs
 from gen_jax.models import encoder_decoder
 from gen_jax.program import Program
+from gen_jax.run_dir import RunDir
 from gen_jax.sampling import SampleOptions
+from gen_jax.train import train
 
 PATH = SMALLEST["encoder_decoder"]
 END = 300
@@ -143,3 +146,12 @@ def test_wrong_sections_are_refused():
         smoke(PATH, "model.width=20", "model.heads=4")
     with pytest.raises(ConfigError, match=r"end: expected a token below vocab = 301"):
         smoke(PATH, "model.end=301")
+
+
+def test_a_trained_run_has_a_curve_of_bleu_and_translates_prompts(tmp_path):
+    train(smoke(PATH, "total_steps=2", "log_every=2", "eval_every=2", "save_every=2"), tmp_path / "run")
+    assert (tmp_path / "run/samples/curves_bleu_00000002.png").exists()
+    assert RunDir(tmp_path / "run").rows()[-1]["test/bleu"] >= 0
+    cli.main(["sample", f"--workdir={tmp_path / 'run'}", "--prompt=4 0 7", "--beams=2", "--length=5"])
+    arrays = np.load(next((tmp_path / "run/samples").glob("*.npz")))
+    assert arrays["tokens"].shape == (1, 5) and arrays["lengths"].shape == (1,)
