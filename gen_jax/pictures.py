@@ -135,6 +135,28 @@ def curves(rows: list[dict[str, Any]], tags: tuple[str, ...] = ("train/loss",)) 
     return lines(series, axes=("step", tags[0] if len(tags) == 1 else ""))
 
 
+def attention(
+    weights: Float[np.ndarray, "L N T S"], inputs: list[str], attended: list[str]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A row of maps a layer, a map a head: a row of a map is an input, dark where it attends.
+
+    Args:
+      inputs, attended: T and S labels of the rows and columns.
+    """
+    layers, heads = weights.shape[:2]
+    width, height = 0.09 * len(attended) + 0.5, 0.09 * len(inputs) + 0.5
+    figure = _figure(max(6.4, width * heads), max(2.0, height * layers))
+    for i in range(layers):
+        for j in range(heads):
+            axis = figure.add_subplot(layers, heads, i * heads + j + 1)
+            axis.imshow(weights[i, j], cmap="Greys", vmin=0, vmax=1, aspect="auto")
+            axis.set_title(f"layer {i + 1}, head {j + 1}", fontsize=7)
+            axis.set_xticks(range(len(attended)), attended, fontsize=5, rotation=90)
+            axis.set_yticks(range(len(inputs)), inputs, fontsize=5)
+            axis.tick_params(length=0, pad=1)
+    return _pixels(figure)
+
+
 def spectrogram(sound: Shaped[np.ndarray, " T"], *, window: int = 256, hop: int = 64) -> Float[np.ndarray, "F N"]:
     """Magnitudes in decibels below the sound's own loudest, from 0 to -inf: a Hann window every `hop` samples.
 

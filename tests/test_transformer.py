@@ -217,3 +217,19 @@ def test_heads_over_devices_equal_one_device(scan):
             states[i], metrics = program.step(states[i], step)
             seen[i].append(float(metrics["loss"].total[0] / metrics["loss"].weight[0]))
     np.testing.assert_allclose(*seen, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "scanned", "modern"])
+def test_recorded_attention_is_causal_and_adds_up_to_one(name):
+    model, state = build(**VARIANTS[name]), state_of(**VARIANTS[name])
+    weights = jax.jit(model.attention)(state, batch_of(tokens_of()))
+    assert weights.shape == (B, 2, 4, T, T)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
+    assert (np.triu(weights, 1) == 0).all()
+    assert np.abs(weights[:, 0] - weights[:, 1]).max() > 1e-3  # two layers, in order
+
+
+def test_attention_is_drawn_with_its_tokens():
+    program = Program(smoke("experiments/transformer/shakespeare_char_cpu.py"))
+    image = program.evaluators["attention"](program.init()).images["attention"]
+    assert image.dtype == np.uint8 and image.shape[2] == 3 and image.std() > 1

@@ -23,6 +23,7 @@ def get_config(arg=""):
     c.eval_batch_size = 64
     c.evals = dict(
         loss=dict(type="mean", split="validation+test"),
+        attention=dict(type="attention", split="validation", when="end"),
         text=dict(type="text", split="validation", prompt="ROMEO:", n=2, length=400, temperature=0.8, alarm_n=0),
     )
     return smoke(c) if arg == "smoke" else c

@@ -327,6 +327,16 @@ class Translates(Protocol):
 
 
 @runtime_checkable
+class Attends(Protocol):
+    """Attention weights [B, L, N, T, S] of L layers and N heads: each of the T inputs over what it attends to.
+
+    That is the inputs themselves, or for batches with a `source` [B, S] the source.
+    """
+
+    def attention(self, state: State, batch: Batch) -> Any: ...
+
+
+@runtime_checkable
 class Preprocesses(Protocol):
     """A model trained on a fixed function of the data (codes of a first stage): computed once, cached by hash."""
 

@@ -199,6 +199,14 @@ class EncoderDecoder(LossModel):
     def logits(self, state: State, batch: Batch) -> Float[Array, "B T V"]:
         return self._logits(state.nets["net"].averaged, batch)
 
+    def attention(self, state: State, batch: Batch) -> Float[Array, "B L N T S"]:
+        """Of the decoder to the source."""
+        names = ("source", "source_segment", "tokens", "segment")
+        inputs = batch | {"tokens": batch["tokens"][:, :-1]}
+        variables = state.nets["net"].averaged
+        _, recorded = self.network.apply(variables, *(inputs[name] for name in names), mutable=["intermediates"])
+        return nets.recorded_weights(recorded["intermediates"], "cross")
+
     def prefill(self, state: State, tokens: Int[Array, "B P"], size: int, condition: Batch) -> PyTree:
         """Reads the source; `condition` has `source` and `source_segment` [B, S], one pair a row (0 is padding)."""
         variables, network = state.nets["net"].averaged, self.network

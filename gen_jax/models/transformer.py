@@ -11,6 +11,7 @@ from pydantic import model_validator
 from gen_jax import beam, losses
 from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
 from gen_jax.nets.decoder import decoder
+from gen_jax.nets.transformer import recorded_weights
 from gen_jax.sampling import SampleOptions, rows
 from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import PyTree, State
@@ -93,6 +94,11 @@ class TransformerModel(LossModel):
 
     def logits(self, state: State, batch: Batch) -> Float[Array, "B T V"]:
         return self.network.apply(state.nets["net"].averaged, batch["tokens"][:, :-1])[0]
+
+    def attention(self, state: State, batch: Batch) -> Float[Array, "B L N T T"]:
+        variables, inputs = state.nets["net"].averaged, batch["tokens"][:, :-1]
+        _, recorded = self.network.apply(variables, inputs, mutable=["intermediates"])
+        return recorded_weights(recorded["intermediates"], "attention")
 
     def prefill(self, state: State, tokens: Int[Array, "B P"], size: int, condition: Batch) -> PyTree:
         cache = self.network.empty_cache(len(tokens), size)

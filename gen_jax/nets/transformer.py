@@ -6,6 +6,7 @@ and attend to all of them.
 
 import functools
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -223,6 +224,17 @@ class Stack(nn.Module):
             x, one = call(self.block(name=f"block_{i}"), x, None if cache is None else cache[i], *args)
             after.append(one)
         return x, None if cache is None else tuple(after)
+
+
+def recorded_weights(intermediates: Any, name: str) -> Float[Array, "B L N T S"]:
+    """The `attention_weights` of the modules called `name`, by layer, from the collection "intermediates"."""
+    found = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(intermediates):
+        names = [str(getattr(key, "key", "")) for key in path]
+        if "weights" in names and name in names:
+            layer = [int(number) for part in names for number in re.findall(r"_(\d+)$", part)]
+            found.append((layer, leaf[:, None] if leaf.ndim == 4 else leaf.swapaxes(0, 1)))
+    return jnp.concatenate([leaf for _, leaf in sorted(found, key=lambda pair: pair[0])], axis=1)
 
 
 def empty_cache(layers: int, scan: bool, shape: tuple[int, int, int, int], dtype: Any) -> Any:

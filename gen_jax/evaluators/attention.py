@@ -1,0 +1,52 @@
+"""What a Transformer attends to, as pictures."""
+
+import jax
+import numpy as np
+
+from gen_jax.errors import ConfigError
+from gen_jax.evaluators import base
+from gen_jax.models import base as models
+from gen_jax.settings import Positive
+from gen_jax.state import State
+
+
+class Config(base.EvalConfig):
+    """length: tokens shown of the split's first example. layers, heads: shown at most, the first ones."""
+
+    length: Positive = 32
+    layers: Positive = 4
+    heads: Positive = 8
+
+
+def label(text: str) -> str:
+    """A token as an axis shows it: what cannot be seen is spelt out."""
+    return text.replace("\n", "\\n").replace("\t", "\\t").replace(" ", "\u2423").replace("$", "\\$")
+
+
+def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+    """`attention`: a map a head, of a text to itself or of a translation to its source.
+
+    Raises:
+      ConfigError: the data are no text, or the model has no attention.
+    """
+    decode, model = context.decode_text, context.model
+    if decode is None:
+        raise ConfigError(f"evals: attention: expected data with a tokeniser, they are {context.info.kind}")
+    base.require(isinstance(model, models.Attends), "attention", f"a Transformer, not {type(model).__name__}")
+    weigh = jax.jit(model.attention)
+
+    def evaluate(state: State) -> base.Report:
+        from gen_jax import pictures
+
+        batch = jax.tree.map(lambda x: x[:1], next(iter(context.batches(cfg.split))))
+        weights = base.read(weigh(state, batch))[0, : cfg.layers, : cfg.heads]
+        inputs = np.asarray(batch["tokens"])[0, :-1]
+        attended = np.asarray(batch["source"])[0] if "source" in batch else inputs
+        if "source" in batch:  # padding is no token
+            attended = attended[np.asarray(batch["source_segment"])[0] > 0]
+            inputs = inputs[np.asarray(batch["segment"])[0] > 0]
+        names = [[label(decode(np.asarray([i]))) for i in ids[: cfg.length]] for ids in (inputs, attended)]
+        shown = weights[:, :, : len(names[0]), : len(names[1])]
+        return base.Report(images={"attention": pictures.attention(shown, *names)})
+
+    return evaluate
