@@ -27,7 +27,11 @@ def losses(program, steps=10):
 
 
 # fields that 8 devices can cut, and one critic update, so that the second does not amplify the rounding of the first
-FIELDS = {"vqvae": ("model.widths=(8,)", "model.code_width=8"), "gan": ("model.n_critic=1",)}
+FIELDS = {
+    "vqvae": ("model.widths=(8,)", "model.code_width=8"),
+    "gan": ("model.n_critic=1",),
+    "linear_ar": ("model.order=8",),
+}
 
 
 def sgd(path, *flags, **kwargs):

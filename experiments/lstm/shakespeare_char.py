@@ -1,8 +1,8 @@
 """A character LSTM on Tiny Shakespeare (1.1 MB), its carry going on from window to window.
 
 `gen-jax train --config=experiments/lstm/shakespeare_char.py --workdir=runs/lstm_shakespeare`, after
-`gen-jax data prepare tiny_shakespeare`. At most 40 min on 2 cores: validation 1.427 nats a character with
-the carry after half of the steps.
+`gen-jax data prepare tiny_shakespeare`. On 2 cores it takes 13 min of CPU time: validation 1.392 nats a
+character with the carry after 3,000 of the 4,000 steps; 1.512 after 1,000.
 """
 
 from ml_collections import ConfigDict
@@ -32,8 +32,8 @@ def get_config(arg=""):
 
 def smoke(c):
     """Seconds on any machine, on embedded text."""
-    c.data = dict(source="pydoc", order="streams", context=32, tokenizer="char", test=0.01, validation=0.01)
+    c.data = dict(source="pydoc", order="streams", context=32, tokenizer="byte", test=0.01, validation=0.01)
     c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 16, 2, 64
     c.log_every, c.eval_every, c.save_every = 4, 8, 8
-    c.model.vocab, c.model.embed, c.model.width, c.optim.net.warmup, c.evals.text.length = 2_000, 8, 16, 2, 20
+    c.model.vocab, c.model.embed, c.model.width, c.optim.net.warmup, c.evals.text.length = 256, 8, 16, 2, 20
     return c
