@@ -24,7 +24,7 @@ class Config(base.EvalConfig):
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """`samples`: sounds from the same noise at each evaluation, one class after the other, `columns` of each.
 
-    `spectrograms`: a row a class, the first real sounds of the split on the left, the samples on the right.
+    `spectrograms`: a row a class, real sounds from all over the split on the left, the samples on the right.
     """
     model, info = context.model, context.info
     base.require(info.kind == "audio", "audio", f"sound, the data are {info.kind}")
@@ -43,13 +43,13 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
 
     def real() -> np.ndarray:
         """[rows, columns, T]; silence where the split has too few of a class."""
+        parts = [(s[v], n[v]) for (s, n), v in base.results(examples, context.batches(cfg.split))]
+        sounds, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
         found = np.zeros((rows, cfg.columns, length), np.int16)
-        count = np.zeros(rows, np.int64)
-        for (sounds, labels), valid in base.results(examples, context.batches(cfg.split)):
-            for sound, label in zip(sounds[valid], labels[valid], strict=True):
-                if count[label] < cfg.columns:
-                    found[label, count[label], : len(sound)] = sound[:length]
-                    count[label] += 1
+        for row in range(rows):
+            mine = sounds[labels == row][:, :length]
+            which = np.unique(np.linspace(0, len(mine) - 1, cfg.columns).astype(np.int64)) if len(mine) else []
+            found[row, : len(which), : mine.shape[1]] = mine[which]
         return found
 
     def evaluate(state: State) -> base.Report:
