@@ -70,6 +70,14 @@ def test_check_prints_config_parameters_and_memory(capsys):
     assert "parameters: " in out and "memory on each device: state " in out
 
 
+def test_bench_of_sampling_counts_tokens(capsys):
+    flags = ("--sample=3", "--n=2", "--seconds=0.1", "--config.mesh.data=1")
+    cli.main(["bench", "--config=experiments/transformer/bench.py:smoke", *flags])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["steps"] >= 1
+    assert found["tokens_per_s"] == pytest.approx(6e3 / found["ms_per_step"], rel=0.01)
+
+
 def test_bench_ends_with_one_json_line(capsys):
     cli.main(["bench", DIGITS, "--seconds=0.2", "--config.mesh.data=1"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -99,6 +107,8 @@ def test_data_lists_and_shows(capsys, tmp_path):
         (["eval", "--workdir=/nowhere"], "found no config.json"),
         (["sample", "--workdir=/nowhere", "--n=0"], "--n: expected at least 1"),
         (["bench", DIGITS, "--seconds=-1"], "--seconds: expected a positive number"),
+        (["bench", DIGITS, "--sample=-1"], "--sample: expected at least 0"),
+        (["bench", DIGITS, "--sample=8"], "--sample: expected a model of tokens, vae is none"),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(argv, says, capsys):

@@ -16,9 +16,8 @@ def get_config(arg=""):
     c.data = dict(source="tfds", name="tiny_shakespeare", data_dir="", order="windows", context=64, tokenizer="char")
     c.model_name = "transformer"
     c.model = dict(vocab=65, context=64, layers=4, heads=4, width=128, bias=False, dropout=0.0)
-    c.optim = dict(
-        net=dict(name="adamw", lr=1e-3, schedule="cosine", end=0.1, warmup=100, b2=0.99, weight_decay=0.1, clip=1.0)
-    )
+    rate = dict(lr=1e-3, schedule="cosine", end=0.1, warmup=100)
+    c.optim = dict(net=dict(name="adamw", b2=0.99, weight_decay=0.1, clip=1.0, ema=0.99) | rate)
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 64
     c.evals = dict(

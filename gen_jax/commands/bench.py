@@ -1,6 +1,10 @@
-"""`gen-jax bench --config=FILE.py[:arg] --seconds=5`: times the training step; the last line is JSON."""
+"""`gen-jax bench --config=FILE.py[:arg] --seconds=5`: times the training step; the last line is JSON.
+
+With `--sample=64 --n=16` it times drawing 16 samples of 64 tokens from the untrained model instead.
+"""
 
 import argparse
+import functools
 import json
 import resource
 import sys
@@ -10,19 +14,53 @@ import jax
 
 from gen_jax import cli, config, flops
 from gen_jax.errors import ConfigError
+from gen_jax.models.base import Autoregressive
 from gen_jax.program import Program
+from gen_jax.sampling import SampleOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg")
     parser.add_argument("--seconds", type=float, default=5.0, help="of timed steps, after the warm-up")
+    parser.add_argument("--sample", type=int, default=0, metavar="LENGTH", help="time sampling so many tokens instead")
+    parser.add_argument("--n", type=int, default=1, help="samples drawn at once")
     parser.add_argument("--deterministic", action="store_true", help="bit-exact on GPU too, and slower")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
     if not 0 < args.seconds < float("inf"):
         raise ConfigError(f"--seconds: expected a positive number, got {args.seconds}")
-    print(json.dumps(measure(Program(config.load(args.config, overrides)), args.seconds)))
+    for name, low in (("sample", 0), ("n", 1)):
+        if getattr(args, name) < low:
+            raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
+    program = Program(config.load(args.config, overrides))
+    if args.sample and not isinstance(program.model, Autoregressive):
+        raise ConfigError(f"--sample: expected a model of tokens, {program.experiment.model_name} is none")
+    result = measure_sampling(program, args) if args.sample else measure(program, args.seconds)
+    print(json.dumps(result))
+
+
+def measure_sampling(program: Program, args: argparse.Namespace) -> dict:
+    """Times whole generations; a step is one, of `n` samples."""
+    options = SampleOptions(length=args.sample)
+    draw = jax.jit(functools.partial(program.model.sample, n=args.n, options=options))
+    state = program.init()
+    jax.block_until_ready(draw(state, jax.random.key(0)))
+    first = time.time() - cli.START
+    steps, cpu, wall = 0, time.process_time(), time.perf_counter()
+    while steps == 0 or time.perf_counter() - wall < args.seconds:
+        jax.block_until_ready(draw(state, jax.random.key(steps)))
+        steps += 1
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {
+        "model": program.experiment.model_name,
+        "device": jax.devices()[0].device_kind,
+        "ms_per_step": round(1e3 * wall / steps, 4),
+        "steps": steps,
+        "tokens_per_s": round(args.n * args.sample * steps / wall, 1),
+        "cpu_ms_per_step": round(1e3 * cpu / steps, 4),
+        "first_step_s": round(first, 3),
+    }
 
 
 def measure(program: Program, seconds: float) -> dict:
