@@ -2,7 +2,7 @@
 
 `gen-jax bench --config=experiments/transformer/bench.py:small --seconds=5`, or `:medium`, or `:gpt2` (124M, for a GPU);
 with `--sample=64 --n=16` drawing instead of training.
-Times on 2 cores and on a GPU are in the README, beside a plain PyTorch program doing the same work.
+On 2 cores the README has times beside a plain PyTorch 2.13 program doing the same work. `launch/gpu.sh` is for a GPU.
 """
 
 from ml_collections import ConfigDict

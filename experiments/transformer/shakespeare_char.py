@@ -2,7 +2,7 @@
 
 `gen-jax train --config=experiments/transformer/shakespeare_char.py --workdir=runs/shakespeare_char`
 Made for a GPU, where nanoGPT takes 3 min and reaches 1.4697 nats a character on the last 10 % of the text; about 4 h on
-2 cores. Not run there yet. On 2 cores, 300 steps (`--config.total_steps=5000 --config.eval_every=300`): TBD.
+2 cores. It has not been run on a GPU yet.
 """
 
 from ml_collections import ConfigDict
