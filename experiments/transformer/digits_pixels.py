@@ -1,8 +1,8 @@
 """A Transformer over the pixels of the embedded digits, told the digit; it draws row by row.
 
 `gen-jax train --config=experiments/transformer/digits_pixels.py --workdir=runs/digits_pixels`
-At most 6 min on 2 cores: test 1.693 bits/dim, -75.1 nats an image. Only 17 of the 256 grey levels occur in these digits,
-which a likelihood without steps, such as that of `vae/digits_residual.py` (3.831), cannot use.
+At most 6 min on 2 cores: test 1.693 bits/dim, -75.1 nats an image. Only 17 of the 256 grey levels occur in these
+digits, which a likelihood without steps, such as that of `vae/digits_residual.py` (3.831), cannot use.
 """
 
 from ml_collections import ConfigDict
