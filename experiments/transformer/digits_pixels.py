@@ -19,6 +19,7 @@ def get_config(arg=""):
     c.model = dict(image=(8, 8, 1), num_classes=10, layers=4, heads=4, width=64, dropout=0.2)
     c.optim = dict(net=dict(name="adamw", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1, clip=1.0, ema=0.99))
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
+    c.eval_batch_size = 200
     c.best = dict(metric="val/loss")
     c.evals = dict(
         validation=dict(type="mean", split="validation"),
