@@ -32,6 +32,12 @@ def test_bytes_that_are_not_utf8_are_marked():
     assert ByteTokenizer().decode(np.array([72, 105, 255])) == "Hi\ufffd"
 
 
+@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), CharTokenizer.of("Hi"), BPETokenizer.train([], 256)])
+def test_ids_beyond_the_vocabulary_are_no_text(tokenizer):
+    ids = [tokenizer.vocab_size, *tokenizer.encode("Hi"), tokenizer.vocab_size + 72]
+    assert tokenizer.decode(np.array(ids)) == "Hi"
+
+
 @pytest.mark.parametrize("alphabet", ["", "ac", "ab"])
 def test_an_unknown_character_is_named(alphabet):
     with pytest.raises(ValueError, match=r"'[abc]'"):

@@ -19,8 +19,12 @@ class ByteTokenizer:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
     def decode(self, ids: Any) -> str:
-        """The text of ids [T]; bytes that are not UTF-8, as a model may write them, become U+FFFD."""
-        return np.asarray(ids).astype(np.uint8).tobytes().decode(errors="replace")
+        """The text of ids [T]; bytes that are not UTF-8, as a model may write them, become U+FFFD.
+
+        Ids beyond the vocabulary, which a model may have room for, become nothing.
+        """
+        ids = np.asarray(ids)
+        return ids[ids < 256].astype(np.uint8).tobytes().decode(errors="replace")
 
     def to_json(self) -> str:
         return json.dumps({"kind": "byte"})
@@ -57,8 +61,8 @@ class CharTokenizer:
         return ids
 
     def decode(self, ids: Any) -> str:
-        """The text of ids [T]."""
-        return "".join(self.alphabet[i] for i in np.asarray(ids).tolist())
+        """The text of ids [T]; those beyond the vocabulary, which a model may have room for, become nothing."""
+        return "".join(self.alphabet[i] for i in np.asarray(ids).tolist() if i < self.vocab_size)
 
     def to_json(self) -> str:
         return json.dumps({"kind": "char", "alphabet": self.alphabet})
