@@ -65,9 +65,20 @@ def test_a_beam_search(workdir):
         (("--stream", "--n=2"), "--stream: expected one prompt"),
         (("--beams=2", "--length=500", "--seed=9"), "length: expected prompt and text to fit into 16 tokens"),
         (("--label=1",), "--label: expected none"),
+        (("--seed=4294967296",), "--seed: expected less than 4294967296"),
     ],
 )
 def test_wrong_flags_are_one_line(workdir, flags, message, capsys):
     assert sample(workdir, *flags) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_ids_without_a_tokenizer_are_written_whole_and_not_streamed(tmp_path, capsys):
+    train(smoke("experiments/lstm/markov.py", "total_steps=2", "log_every=2", "evals={}"), tmp_path / "run")
+    assert sample(tmp_path / "run", "--length=1500", "--seed=1") == 0
+    text, arrays = files(tmp_path / "run", 1)
+    assert text.split() == [str(i) for i in arrays["tokens"][0]]
+    capsys.readouterr()
+    assert sample(tmp_path / "run", "--length=5", "--stream") == 2
+    assert "--stream: expected a model of text" in capsys.readouterr().err

@@ -59,6 +59,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         value = getattr(args, name)
         if value is not None and not low <= value < float("inf"):
             raise ConfigError(f"--{name}: expected at least {low}, got {value}")
+    if args.seed >= 2**32:
+        raise ConfigError(f"--seed: expected less than {2**32}, got {args.seed}")
     if not 0 < args.top_p <= 1:
         raise ConfigError(f"--top_p: expected a share above 0 and up to 1, got {args.top_p}")
     if not 0 < args.repetition_penalty < float("inf"):
@@ -117,7 +119,11 @@ def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
 
 
 def _check_stream(program: Program, n: int, options: SampleOptions) -> None:
-    if not isinstance(program.model, Autoregressive) or program.dataset.info.kind != "tokens":
+    if (
+        not isinstance(program.model, Autoregressive)
+        or program.dataset.info.kind != "tokens"
+        or program.dataset.tokenizer is None
+    ):
         raise ConfigError(f"--stream: expected a model of text, {program.experiment.model_name} is none")
     if n > 1 or options.beams:
         raise ConfigError("--stream: expected one prompt, --n=1 and no --beams")
@@ -142,7 +148,7 @@ def _stream(program: Program, state: Any, rng: jax.Array, options: SampleOptions
 def _write_text(folder: epath.Path, stem: str, samples: Any, prompts: tuple, program: Program, *, show: bool) -> None:
     """Texts behind their prompts, or translations alone, with a line between them."""
     tokens, lengths = samples
-    decode = program.context.decode_text or str
+    decode = program.context.decode_text or (lambda ids: " ".join(map(str, ids.tolist())))
     goes_on = program.dataset.info.kind == "tokens"
     texts = []
     for i, (row, size) in enumerate(zip(tokens, lengths, strict=True)):
