@@ -41,15 +41,16 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def measure_sampling(program: Program, args: argparse.Namespace) -> dict:
-    """Times whole generations; a step is one, of `n` samples."""
+    """Times whole generations; a step is one, of `n` samples. Tokens are counted: images have a length of their own."""
     options = SampleOptions(length=args.sample)
     draw = jax.jit(functools.partial(program.model.sample, n=args.n, options=options))
     state = program.init()
     jax.block_until_ready(draw(state, jax.random.key(0)))
     first = time.time() - cli.START
-    steps, cpu, wall = 0, time.process_time(), time.perf_counter()
+    steps, tokens, cpu, wall = 0, 0, time.process_time(), time.perf_counter()
     while steps == 0 or time.perf_counter() - wall < args.seconds:
-        jax.block_until_ready(draw(state, jax.random.key(steps)))
+        samples = jax.block_until_ready(draw(state, jax.random.key(steps)))
+        tokens += int(samples[1].sum()) if isinstance(samples, tuple) else samples.size
         steps += 1
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return {
@@ -57,7 +58,7 @@ def measure_sampling(program: Program, args: argparse.Namespace) -> dict:
         "device": jax.devices()[0].device_kind,
         "ms_per_step": round(1e3 * wall / steps, 4),
         "steps": steps,
-        "tokens_per_s": round(args.n * args.sample * steps / wall, 1),
+        "tokens_per_s": round(tokens / wall, 1),
         "cpu_ms_per_step": round(1e3 * cpu / steps, 4),
         "first_step_s": round(first, 3),
     }
