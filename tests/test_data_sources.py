@@ -1,6 +1,7 @@
 """Sources against the files that they read."""
 
 import gzip
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gen_jax import data
-from gen_jax.data import documents, pydoc, ring
+from gen_jax.data import documents, pydoc, ring, sources, tools
 from gen_jax.errors import ConfigError, DataError
 
 
@@ -315,6 +316,12 @@ def test_the_end_of_a_text_is_cut_off(whole):
     assert [len(parts[split]) for split in ("train", "validation", "test")] == [13, 2, 5]
     assert list(parts["test"]) == list(whole[-5:]) and list(parts["validation"]) == list(whole[13:15])
     assert set(data.base.cut_end(whole, source, ("test",))) == {"train", "test"}
+
+
+@pytest.mark.parametrize("name", sources.SOURCES)
+def test_a_source_that_needs_no_files_is_known_by_its_name(name):
+    fields = importlib.import_module(f"gen_jax.data.{name}").Config.model_fields.values()
+    assert (name in tools.EMBEDDED) != any(field.is_required() for field in fields)
 
 
 def test_a_look_at_a_set_is_images_or_an_excerpt(tmp_path):
