@@ -20,7 +20,7 @@ from gen_jax.data import Info
 from gen_jax.data.datasets import has_split
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import Context, Evaluator
-from gen_jax.models.base import Optimiser, Preprocesses
+from gen_jax.models.base import Optimiser, Preprocesses, Translates
 from gen_jax.run_dir import is_primary, write_atomic
 from gen_jax.state import Mean, State, path_name
 
@@ -58,7 +58,7 @@ class Program:
         self.pmapped = experiment.parallel == "pmap"
         self.model, self.optimisers = _model(experiment, pmap.AXIS if self.pmapped else None)
         self._init = functools.partial(self.model.init, init_key)
-        _check_fit(experiment.model, self.dataset.info)
+        _check_fit(experiment.model, self.model, self.dataset.info)
         self.shapes = jax.eval_shape(self._init, self._first_batch_shapes)
         _check_networks(experiment, self.shapes, self.optimisers)
         _check_reset(experiment.init_from.reset, self.shapes)
@@ -168,9 +168,11 @@ class Program:
 
     @functools.cached_property
     def evaluators(self) -> dict[str, Evaluator]:
-        """The config's evaluators by name. Raises ConfigError where the model lacks an ability."""
+        """The config's evaluators by name. Raises ConfigError where the model lacks an ability or the data a split."""
         for name, cfg in self.experiment.evals.items():
-            has_split(cfg.split, self.dataset.sizes, f"config.evals.{name}.split")
+            for split in cfg.splits:
+                has_split(split, self.dataset.sizes, f"config.evals.{name}.split")
+                self.dataset.eval_feed(split, self.experiment.eval_batch_size)  # refuses what does not fit
         return {name: evaluators.build(cfg, self.context) for name, cfg in self.experiment.evals.items()}
 
     def preprocessed(self, state: State, cache: epath.Path) -> "Program":
@@ -224,8 +226,8 @@ def _mesh(experiment: Experiment) -> jax.sharding.Mesh:
     return mesh
 
 
-def _check_fit(model: Any, info: Info) -> None:
-    """Compares what a model's config says of its examples with what the data are."""
+def _check_fit(model: Any, built: Any, info: Info) -> None:
+    """Compares what a model's config, and the model built from it, say of its examples with what the data are."""
     inner = getattr(model, "first_stage", model)
     size = info.shape[0] if info.kind == "vector" else 0
     for name, found in (("image", info.shape if info.kind == "image" else ()), ("data_dim", size)):
@@ -235,7 +237,11 @@ def _check_fit(model: Any, info: Info) -> None:
             )
     if "vocab" in type(model).model_fields and not 0 < info.vocab_size <= model.vocab:
         raise ConfigError(f"config.model.vocab: expected at least {info.vocab_size}, as in the data, got {model.vocab}")
-    end = getattr(model, "end", None)
+    if isinstance(built, Translates) and info.kind != "pairs":
+        raise ConfigError(f"config.data: expected pairs of texts, as {type(built).__name__} reads, found {info.kind}")
+    if "context" in type(model).model_fields and model.context < (length := info.shape[-1] - 1):
+        raise ConfigError(f"config.model.context: expected at least {length}, as in the data, got {model.context}")
+    end = getattr(built, "end", getattr(model, "end", None))
     if None not in (end, info.end) and end != info.end:
         raise ConfigError(f"config.model.end: expected {info.end}, as in the data, got {end}")
     classes = getattr(model, "num_classes", 0)

@@ -63,6 +63,6 @@ def test_units_of_a_split(tmp_path, monkeypatch, section, documents):
 def test_a_model_must_know_the_end_that_the_data_have():
     model = transformer.Config(vocab=300, end=255)
     with pytest.raises(ConfigError, match=r"config\.model\.end: expected 256, as in the data, got 255"):
-        _check_fit(model, data.Info("tokens", (9,), vocab_size=257, end=256))
-    _check_fit(model, data.Info("tokens", (9,), vocab_size=256, end=255))
-    _check_fit(model, data.Info("tokens", (9,), vocab_size=256))
+        _check_fit(model, None, data.Info("tokens", (9,), vocab_size=257, end=256))
+    _check_fit(model, None, data.Info("tokens", (9,), vocab_size=256, end=255))
+    _check_fit(model, None, data.Info("tokens", (9,), vocab_size=256))

@@ -1,5 +1,6 @@
 """The loop: resumed equals uninterrupted, signals, guards, early stop, no recompilation, no host read between logs."""
 
+import functools
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from members import SMALLEST, smoke
 
 from gen_jax import cli, config, step_dirs
 from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted
@@ -90,6 +92,27 @@ def test_a_wrong_config_does_not_claim_the_workdir(tmp_path):
         with pytest.raises(ConfigError):
             train(digits(wrong), tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "message"),
+    [
+        ("transformer", {"model.context": 8}, r"config\.model\.context: expected at least 16, as in the data, got 8"),
+        ("encoder_decoder", {"model.vocab": 400}, r"config\.model\.end: expected \d+, as in the data, got 399"),
+        ("encoder_decoder", {"data": {"source": "markov"}}, r"config\.data: expected pairs of texts"),
+        ("encoder_decoder", {"data.longest": 60}, r"config\.data\.context: expected at least \d+, the longest pair"),
+        ("wavenet", {"evals.markov.tuned_on": "val"}, r"config\.evals\.markov\.split: .* found 'val'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_first_step(model, change, message):
+    section = config.to_dict(smoke(SMALLEST[model]))
+    if model == "encoder_decoder":
+        section["model"]["end"] = None
+    for key, value in change.items():
+        *path, last = key.split(".")
+        functools.reduce(dict.__getitem__, path, section)[last] = value
+    with pytest.raises(ConfigError, match=message):
+        Program(config.resolve(section)).check()
 
 
 def test_a_workdir_in_use_is_refused(tmp_path):

@@ -192,6 +192,8 @@ def test_a_text_longer_than_the_context():
         (dict(heads=3), "config.model.width: expected a multiple of heads = 3"),
         (dict(kv_heads=3), "config.model.kv_heads: expected a divisor of heads = 4"),
         (dict(heads=16, position="rotary"), "config.model.width: expected an even number a head"),
+        (dict(start=V), f"config.model.start: expected a token below vocab = {V}, got {V}"),
+        (dict(end=V), f"config.model.end: expected a token below vocab = {V}, got {V}"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(fields, message):

@@ -33,6 +33,11 @@ class EvalConfig(Settings):
     prefix: str = ""
     when: Literal["always", "end"] = "always"
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All that are read."""
+        return (self.split,)
+
 
 @dataclasses.dataclass
 class Report:

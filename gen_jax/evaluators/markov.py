@@ -21,6 +21,10 @@ class Config(base.EvalConfig):
     tuned_on: str = "validation"
     when: Literal["always", "end"] = "end"
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ("train", self.tuned_on, self.split)
+
 
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """`markov_<n>_bits_per_sample` of `cfg.split` for n = 1 ... order; `markov_bits_per_sample` is the best of them.

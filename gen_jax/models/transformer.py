@@ -70,6 +70,9 @@ class Config(Settings):
             raise ValueError(f"kv_heads: expected a divisor of heads = {self.heads}")
         if self.position == "rotary" and self.width // self.heads % 2:
             raise ValueError("width: expected an even number a head for rotary positions")
+        for name in ("start", "end"):
+            if (getattr(self, name) or 0) >= self.vocab:
+                raise ValueError(f"{name}: expected a token below vocab = {self.vocab}, got {getattr(self, name)}")
         return self
 
 
