@@ -84,8 +84,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     tokens: `bits_per_token` and `perplexity` of `loss`; `bits_per_byte` shares the same nats over the UTF-8 bytes of
       the split's text.
     audio: `bits_per_sample` of `loss`, a number of the values that the model's output tells apart: 256 or 65,536.
-    images: `bits_per_dim` of `elbo` or `log_prob`, where the model says that it is of discrete pixels (`HasLikelihood`),
-      over all H W C dimensions.
+    images: `bits_per_dim` of `elbo` or `log_prob` over all H W C dimensions, where the model says that it is of
+      discrete pixels (`HasLikelihood`).
     sources of known entropy: `excess`, nats of `loss` above it.
     models with `kl`: `posterior_collapse`, 1 where kl < collapse_kl, with a warning.
     """
