@@ -43,7 +43,7 @@ def load_into(state: State, path: epath.PathLike, heads: int, reset: Sequence[st
       state: a new one of `models.transformer`; optimiser state and step stay, averages start from what was loaded.
       path: the file.
       heads: of the attention; the parameters do not say it.
-      reset: regexes on `net/params/<path>`: a leaf that one matches in full keeps its value.
+      reset: regexes on `net/params/<path>`: a leaf that one matches in full keeps its value, whatever the file has.
 
     Raises:
       CheckpointError: the file is not readable, or tensors are missing, left over, or of another shape.
@@ -55,17 +55,17 @@ def load_into(state: State, path: epath.PathLike, heads: int, reset: Sequence[st
         return any(re.fullmatch(rule, f"net/params/{name}") for rule in reset)
 
     leaves = {path_name(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(plain)}
-    shapes = {name: leaf.shape for name, leaf in leaves.items()}
+    shapes = {name: None if kept(name) else leaf.shape for name, leaf in leaves.items()}
     try:
         found = convert(_read(path), shapes, heads)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
     def placed(key: tuple, leaf: jax.Array) -> jax.Array | None:
-        name = path_name(key)
-        values = found[name].astype(leaf.dtype)
-        made = jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: values[index])
-        return None if kept(name) else made
+        if path_name(key) not in found:
+            return None
+        values = found[path_name(key)].astype(leaf.dtype)
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: values[index])
 
     params = lora.join(combine(jax.tree_util.tree_map_with_path(placed, plain), plain), updates)
     ema = None if net.ema is None else jax.tree.map(jnp.copy, {"params": params, "stats": net.stats})
@@ -80,13 +80,15 @@ def check(path: epath.PathLike, model_name: str) -> None:
         raise ConfigError(f"config.init_from.safetensors: there is no file {path}")
 
 
-def convert(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], heads: int) -> dict[str, Any]:
+def convert(
+    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...] | None], heads: int
+) -> dict[str, Any]:
     """Our parameters by path from tensors by Hugging Face's names, with or without the prefix `transformer.`.
 
     Args:
       tensors: each is used once; the buffers of the mask are left out, and so is `lm_head.weight` where it equals
         `wte.weight` and the model ties them.
-      shapes: path -> shape of our parameters, layers apart or stacked.
+      shapes: path -> shape of our parameters, layers apart or stacked; None of one that is not asked for.
       heads: of the attention.
 
     Raises:
@@ -108,22 +110,28 @@ def convert(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, .
 
     found = {}
     for path, shape in shapes.items():
-        if path in TOP:
-            found[path] = take(path, TOP[path], shape)
-        elif parts := re.fullmatch(r"blocks/(?:block_(\d+)|layers)/(.*)/(kernel|scale|bias)", path):
-            layer, module, leaf = parts.groups()
-            if module not in MODULES:
-                raise CheckpointError(f"GPT-2 has no {path}")
-            name = f"{MODULES[module]}.{'bias' if leaf == 'bias' else 'weight'}"
-            if layer is not None:
-                found[path] = take(path, f"h.{layer}.{name}", shape)
-            else:
-                found[path] = np.stack([take(path, f"h.{i}.{name}", shape[1:]) for i in range(shape[0])])
-        else:
+        name = _name(path)
+        if shape is None:
+            pattern = re.compile(re.escape(name or "").replace(r"\*", r"\d+"))
+            left = {other: value for other, value in left.items() if not pattern.fullmatch(other)}
+        elif name is None:
             raise CheckpointError(f"GPT-2 has no {path}")
+        elif "*" in name:
+            found[path] = np.stack([take(path, name.replace("*", str(i)), shape[1:]) for i in range(shape[0])])
+        else:
+            found[path] = take(path, name, shape)
     if left:
         raise CheckpointError(f"the model has no place for {', '.join(sorted(left)[:3])} ({len(left)} tensors)")
     return found
+
+
+def _name(path: str) -> str | None:
+    """The file's name for a parameter, `*` for the number of a layer where layers are stacked; None if it has none."""
+    parts = re.fullmatch(r"blocks/(?:block_(\d+)|layers)/(.*)/(kernel|scale|bias)", path)
+    if path in TOP or parts is None:
+        return TOP.get(path)
+    layer, module, leaf = parts.groups()
+    return f"h.{layer or '*'}.{MODULES[module]}.{'bias' if leaf == 'bias' else 'weight'}" if module in MODULES else None
 
 
 def _ours(path: str, value: np.ndarray, heads: int) -> np.ndarray:

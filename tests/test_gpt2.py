@@ -1,5 +1,7 @@
 """GPT-2's weights: logits against a NumPy forward pass and against Hugging Face's numbers; every tensor used once."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from safetensors.numpy import save_file
 from gen_jax import config, gpt2, lora, optim
 from gen_jax.errors import CheckpointError, ConfigError
 from gen_jax.models import transformer
+from gen_jax.state import path_name
 from gen_jax.train import train
 
 SIZES = dict(vocab=31, context=12, layers=2, heads=4, width=16)
@@ -104,6 +107,28 @@ def test_low_rank_updates_averages_and_a_new_head_stay(tensors, tmp_path):
     assert_same(loaded.opt, before.opt)
     np.testing.assert_array_equal(loaded.params["position"]["embedding"], tensors["wpe.weight"])
     jax.jit(lambda net: jax.tree.map(jnp.negative, net), donate_argnums=0)(loaded)  # no buffer twice
+
+
+@pytest.mark.parametrize(
+    ("fields", "reset"),
+    [
+        (dict(tied=False), "logits/.*"),  # the file has no head
+        (dict(vocab=40), "token/embedding"),  # nor so many tokens
+        (dict(mlp_width=8, scan_layers=True), ".*/mlp/.*"),
+        (dict(qk_norm=True), ".*/attention/(q|k)_norm/scale"),
+    ],
+)
+def test_a_leaf_that_is_reset_need_not_be_in_the_file(fields, reset, tensors, path):
+    _, state = build(**fields)
+    loaded = gpt2.load_into(state, path, 4, (f"net/params/{reset}",))
+    np.testing.assert_array_equal(loaded.nets["net"].params["position"]["embedding"], tensors["wpe.weight"])
+    before = jax.tree_util.tree_leaves_with_path(state.nets["net"].params)
+    kept = [re.fullmatch(reset, path_name(key)) for key, _ in before]
+    assert any(kept)
+    after = jax.tree.leaves(loaded.nets["net"].params)
+    for keep, (_, old), new in zip(kept, before, after, strict=True):
+        if keep:
+            np.testing.assert_array_equal(old, new)
 
 
 def smoke(*flags):
