@@ -4,27 +4,22 @@ Built on Orbax's `AsyncCheckpointer` rather than on its `CheckpointManager`: whi
 which stay is decided here, by the manifests of `step_dirs`.
 """
 
-import functools
-import hashlib
 import json
 import logging
-import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
 
-from gen_jax import lora, step_dirs
+from gen_jax import step_dirs
 from gen_jax.errors import CheckpointError, ConfigError
-from gen_jax.run_dir import RunDir, absolute, is_primary, write_atomic
-from gen_jax.state import Net, PyTree, State, combine, path_name
+from gen_jax.run_dir import absolute, is_primary, write_atomic
+from gen_jax.state import PyTree, path_name
 from gen_jax.step_dirs import available
 
 log = logging.getLogger(__name__)
@@ -177,7 +172,7 @@ def load(
       CheckpointError: no such checkpoint, or damaged, or it does not fit (names the first path and both shapes).
     """
     directory = absolute(directory)
-    step = _number(directory, step)
+    step = step_number(directory, step)
     if problem := step_dirs.damage(directory, step):
         raise CheckpointError(f"{directory}: step {step} cannot be used: {problem}")
     try:
@@ -188,104 +183,7 @@ def load(
         raise CheckpointError(f"{directory}: step {step} was not restored: {_line(error)}") from error
 
 
-def load_into(
-    state: State,
-    workdir: epath.PathLike,
-    step: int | str = "latest",
-    nets: Mapping[str, str] | None = None,
-    allow: Sequence[str] = (),
-    reset: Sequence[str] = (),
-) -> State:
-    """A state with variables from another run: its averages where it keeps them, as in evaluation.
-
-    Low-rank updates of that run are merged into the matrices that they update; those of `state` stay as they are.
-
-    Args:
-      state: a new one; optimiser states, step and carry stay as they are, averages start from what was loaded.
-      workdir: the other run.
-      step: as in `load`.
-      nets: {network here: network there}; empty = every network, by the same name.
-      allow: regexes on `<network here>/params/<path>` and `<network here>/stats/<collection>/<path>`: a leaf that one
-        matches in full, and that is missing there or has another shape, keeps its value.
-      reset: the same, whether it fits or not: a new head.
-
-    Raises:
-      ConfigError: no run there, or no such network here.
-      CheckpointError: no usable checkpoint there, or it does not fit.
-    """
-    other = RunDir(workdir)
-    other.config()
-    nets = nets or {name: name for name in state.nets}
-    if missing := sorted(set(nets) - set(state.nets)):
-        raise ConfigError(f"init_from.nets: expected some of {sorted(state.nets)}, found {missing}")
-    step = _number(other.checkpoints, step)
-    new = {
-        here: _loaded_net(state.nets[here], other.checkpoints, step, (here, there), allow, reset)
-        for here, there in nets.items()
-    }
-    return State(state.step, {**state.nets, **new}, state.carry)
-
-
-def _loaded_net(
-    net: Net, directory: epath.Path, step: int, names: tuple[str, str], allow: Sequence[str], reset: Sequence[str]
-) -> Net:
-    here, there = names
-    plain, updates = lora.split(net.params)
-    fresh = {"params": plain, "stats": net.stats}
-    saved, prefix = _paths(_saved(directory, step)), f"nets/{there}/"
-    if any(name.startswith(f"{prefix}ema/") for name in saved):
-        prefix += "ema/"
-
-    def matches(rules: Sequence[str], name: str) -> bool:
-        return any(re.fullmatch(rule, f"{here}/{name}") for rule in rules)
-
-    def wanted(path: tuple, x: jax.Array) -> jax.ShapeDtypeStruct | None:
-        kept = matches(reset, path_name(path))
-        return None if kept else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-    abstract = jax.tree_util.tree_map_with_path(wanted, fresh)
-    theirs = _updates(saved, f"{prefix}params/", abstract["params"])
-    keys = prefix.strip("/").split("/")
-    tree = abstract | {"params": lora.join(abstract["params"], theirs)}
-    tree = functools.reduce(lambda inner, key: {key: inner}, reversed(keys), tree)
-    _, tree, _ = load(
-        directory, tree, step, partial=True, optional=lambda name: matches(allow, name.removeprefix(prefix))
-    )
-    loaded = functools.reduce(lambda outer, key: outer[key], keys, tree)
-    if theirs:
-        placed = jax.tree.map(lambda x: x.sharding, lora.merge(loaded["params"]))
-        loaded["params"] = jax.jit(lora.merge, out_shardings=placed)(loaded["params"])
-    variables = combine(loaded, fresh)
-    variables["params"] = lora.join(variables["params"], updates)
-    ema = None if net.ema is None else jax.tree.map(jnp.copy, variables)  # buffers of its own: the state is donated
-    return Net(variables["params"], net.opt, variables["stats"], ema)
-
-
-def _updates(saved: Mapping[str, Any], prefix: str, params: PyTree) -> PyTree:
-    """What to read of a run's low-rank updates: those of leaves of `params` (shapes) that it has alike."""
-    wanted, tree = _paths(params), {}
-    for name, leaf in saved.items():
-        matrix, mark, factor = name.removeprefix(prefix).partition(f"{lora.SUFFIX}/")
-        have = wanted.get(matrix)
-        if mark and have is not None and _shape(saved[prefix + matrix]) == _shape(have):
-            *folders, last = matrix.split("/")
-            parent = functools.reduce(lambda tree, folder: tree.setdefault(folder, {}), folders, tree)
-            whole = getattr(have.sharding, "mesh", None)  # an update is read whole by every device
-            sharding = have.sharding if whole is None else NamedSharding(whole, PartitionSpec())
-            shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-            parent.setdefault(f"{last}{lora.SUFFIX}", {})[factor] = shape
-    return tree
-
-
-def digest(directory: epath.PathLike, step: int) -> str:
-    """A name for the contents of a checkpoint, for caches of what was computed from it."""
-    directory = absolute(directory)
-    if problem := step_dirs.damage(directory, step):
-        raise CheckpointError(f"{directory}: step {step} cannot be used: {problem}")
-    return hashlib.sha256(step_dirs.manifest_path(directory, step).read_bytes()).hexdigest()[:16]
-
-
-def _saved(directory: epath.Path, step: int) -> PyTree:
+def saved_tree(directory: epath.Path, step: int) -> PyTree:
     """The tree of a checkpoint's state, with a description of the array at each leaf."""
     try:
         return ocp.PyTreeCheckpointHandler().metadata(directory / str(step) / "state").tree
@@ -293,18 +191,18 @@ def _saved(directory: epath.Path, step: int) -> PyTree:
         raise CheckpointError(f"{directory}: step {step} is not readable: {_line(error)}") from error
 
 
-def _paths(tree: PyTree) -> dict[str, Any]:
+def paths(tree: PyTree) -> dict[str, Any]:
     return {path_name(key): leaf for key, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def _read(
     directory: epath.Path, step: int, abstract: PyTree, partial: bool, optional: Callable[[str], bool]
 ) -> tuple[PyTree, dict[str, Any]]:
-    saved = _saved(directory, step)
-    wanted, found = _paths(abstract), _paths(saved)
+    saved = saved_tree(directory, step)
+    wanted, found = paths(abstract), paths(saved)
     chosen = {}
     for name in wanted if partial else wanted | found:
-        have, want = _shape(found.get(name)), _shape(wanted.get(name))
+        have, want = describe(found.get(name)), describe(wanted.get(name))
         if have == want:
             chosen[name] = wanted[name]
         elif not optional(name):
@@ -314,7 +212,7 @@ def _read(
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
         items = ocp.args.Composite(state=args, loop=ocp.args.JsonRestore())
         restored = reader.restore(directory / str(step), args=items)
-    arrays = _paths(restored.state)
+    arrays = paths(restored.state)
     leaves = [arrays[name] if name in chosen else None for name in wanted]
     return jax.tree.structure(abstract).unflatten(leaves), restored.loop
 
@@ -326,7 +224,7 @@ def _restore_args(leaf: Any) -> ocp.RestoreArgs:
     return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype)
 
 
-def _shape(leaf: Any) -> str:
+def describe(leaf: Any) -> str:
     """`float32[3, 4]`."""
     return "nothing" if leaf is None else f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
 
@@ -340,7 +238,7 @@ def _newest_intact(directory: epath.Path) -> int:
     raise CheckpointError(f"{directory}: no finished and intact checkpoint")
 
 
-def _number(directory: epath.Path, step: int | str) -> int:
+def step_number(directory: epath.Path, step: int | str) -> int:
     """The step that a number, "latest" or "best" means."""
     if isinstance(step, int) or step.isdecimal():
         return int(step)

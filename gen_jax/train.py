@@ -20,8 +20,9 @@ import numpy as np
 
 from gen_jax import config as configs
 from gen_jax import gpt2, optim, pictures, sharding, signals
-from gen_jax.checkpoint import Checkpoints, load_into
+from gen_jax.checkpoint import Checkpoints
 from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted, RunError
+from gen_jax.init_from import load_into
 from gen_jax.log import Writer
 from gen_jax.perf import Timer, Tracer
 from gen_jax.program import Program
@@ -279,7 +280,7 @@ class _Loop:
         """The losses over the whole run as one picture, BLEU as another."""
         rows = self.run_dir.rows()
         for name, ending in (("curves", "loss"), ("curves_bleu", "bleu")):
-            tags = {tag: None for row in rows for tag in row if tag.endswith(ending)}
+            tags = {tag: None for row in rows for tag in row if tag.endswith(ending) and not tag.endswith("self_bleu")}
             if tags:
                 self.writer.write_images(self.step, {name: pictures.curves(rows, tuple(tags))})
 

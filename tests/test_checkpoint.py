@@ -17,8 +17,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gen_jax import step_dirs
-from gen_jax.checkpoint import Checkpoints, available, digest, load, load_into
+from gen_jax.checkpoint import Checkpoints, available, load
 from gen_jax.errors import CheckpointError, ConfigError
+from gen_jax.init_from import load_into
 from gen_jax.run_dir import RunDir
 from gen_jax.state import Net, State
 
@@ -242,7 +243,6 @@ def test_watching_writes_nothing(folder):
         load(folder, abstract_of(make_state()), "best")
     with pytest.raises(ConfigError, match="'newest'"):
         load(folder, abstract_of(make_state()), "newest")
-    assert digest(folder, 1) != digest(folder, 2)
 
 
 def test_a_part_is_loaded(folder):

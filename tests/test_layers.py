@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "gen_jax"
 PURE = {"state", "ops", "losses", "likelihoods", "sampling", "beam", "lora", "settings", "errors"}
 LOOP = {"config", "optim", "sharding", "checkpoint", "step_dirs", "log", "run_dir", "pictures", "signals", "progress"}
-LOOP |= {"pmap", "program", "flops", "train", "cli", "commands"}
+LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2"}
 
 # folder -> the parts of gen_jax that its files may import
 ALLOWED = {
