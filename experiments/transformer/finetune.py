@@ -5,8 +5,8 @@ The base: `gen-jax train --config=experiments/transformer/shakespeare_char_cpu.p
 `gen-jax train --config=experiments/transformer/finetune.py:run=runs/shakespeare_byte --workdir=runs/finetune`,
 the same with `:run=runs/shakespeare_byte,lora`, and with `:scratch`.
 At most 1 min each on 2 cores; test nats a byte after 200 steps, seeds 0, 1, 2: whole 1.691, 1.689, 1.691; by LoRA,
-which trains 4.9 % of the parameters, 1.756, 1.769, 1.761 (4.2 % more); from scratch 2.508, 2.500, 2.593. The gap of LoRA
-grows with the steps. Its rank and rate were chosen on the validation split.
+which trains 4.9 % of the parameters, 1.756, 1.769, 1.761 (4.2 % more); from scratch 2.508, 2.500, 2.593. The gap of
+LoRA grows with the steps. Its rank and rate were chosen on the validation split.
 """
 
 from ml_collections import ConfigDict
