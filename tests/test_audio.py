@@ -68,6 +68,11 @@ def test_wavs_are_cut_padded_and_labelled(folder):
     assert len(rows_of(dataset)) == 10
 
 
+def test_a_link_to_nowhere_is_no_file(folder):
+    (folder / "lost.wav").symlink_to("/nowhere.wav")
+    assert sum(load(**section(folder)).sizes.values()) == 10
+
+
 def test_classes_are_folders_where_no_regex_is_given(folder):
     assert load(**section(folder)).info.class_names == ("speaker0", "speaker1")
     alone = load(**section(folder / "speaker0"))

@@ -161,7 +161,7 @@ def _splits(cfg: Config, names: list[str], arrays: Arrays) -> dict[str, Arrays]:
 
 def _cache_name(cfg: Config, path: Path) -> str:
     """Changes with the files, `length` and `sample_rate`."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]
     stats = "".join(f"{f} {f.stat().st_size} {f.stat().st_mtime_ns}\n" for f in files)
     digest = hashlib.sha256(f"1 {path.resolve()} {cfg.length} {cfg.sample_rate}\n{stats}".encode()).hexdigest()[:16]
     return f"wav-{path.name.partition('.')[0]}-{digest}"
