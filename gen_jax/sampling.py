@@ -269,7 +269,9 @@ def generate(
     condition: PyTree = None,
     draw: Draw | None = None,
 ) -> tuple[Num[Array, "B length"], Int[Array, " B"]]:
-    """Samples after prompts; a row's depend on its own key and prompt, not on its company.
+    """Samples after prompts; a row's depend on its own key and prompt, and not on its company while a cache holds all.
+
+    Where it does not, all rows read their last tokens again at the same time, which is that of the shortest prompt.
 
     Args:
       model: `Autoregressive` (models.base).
