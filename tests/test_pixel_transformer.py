@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
-from gen_jax.models import pixel_transformer
+from gen_jax.errors import ConfigError
+from gen_jax.models import code_prior, pixel_transformer
 from gen_jax.models.base import HasLogProb, Optimiser
 from gen_jax.sampling import SampleOptions
+from gen_jax.settings import validate
 
 ROOT = jax.random.key(0)
 
@@ -64,3 +67,17 @@ def test_it_learns_a_fixed_image():
     assert float(means["loss"].total[-1] / means["loss"].weight[-1]) < 0.05
     drawn = model.sample(state, ROOT, 2, SampleOptions(temperature=0.0, label=0))
     np.testing.assert_array_equal(drawn, np.broadcast_to(batch["image"], (2, 2, 2, 1)))
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "message"),
+    [
+        (pixel_transformer.Config, dict(heads=3), "width: expected a multiple of heads = 3"),
+        (pixel_transformer.Config, dict(width=12, position="rotary"), "width: expected an even number a head"),
+        (code_prior.Config, dict(heads=3), "width: expected a multiple of heads = 3"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(config, fields, message):
+    image = dict(image=(2, 2, 1)) if config is pixel_transformer.Config else {}
+    with pytest.raises(ConfigError, match=rf"config\.model\.{message}"):
+        validate(config, image | fields, "config.model")

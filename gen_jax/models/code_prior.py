@@ -4,36 +4,23 @@ import dataclasses
 
 import jax
 from jaxtyping import Array, Int
-from pydantic import model_validator
 
 from gen_jax.models import pixel_transformer, vqvae
 from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
 from gen_jax.models.pixel_transformer import PixelTransformer
 from gen_jax.sampling import SampleOptions
-from gen_jax.settings import Count, Fraction, Positive, Settings
+from gen_jax.settings import Fraction
 from gen_jax.state import Mean, Net, PyTree, State
 
 
-class Config(Settings):
+class Config(pixel_transformer.GridConfig):
     """The section `config.model`; `config.init_from` names the run of the first stage.
 
     first_stage: the section `config.model` of that run.
-    width, layers, heads, dropout: of the Transformer.
-    num_classes: 0, or the number of labels that it is told.
     """
 
     first_stage: vqvae.Config = vqvae.Config()
-    width: Positive = 128
-    layers: Positive = 4
-    heads: Positive = 4
     dropout: Fraction = 0.1
-    num_classes: Count = 0
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "Config":
-        if self.width % self.heads:
-            raise ValueError(f"width: expected a multiple of heads = {self.heads}")
-        return self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +80,6 @@ class CodePrior(LossModel):
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> CodePrior:
     first_stage = vqvae.from_config(cfg.first_stage, txs)  # its optimiser is never asked
-    parts = cfg.model_dump(include={"layers", "heads", "width", "dropout"})
-    prior = pixel_transformer.build(txs["net"], (*first_stage.grid, 1), cfg.first_stage.codes, cfg.num_classes, **parts)
+    parts = cfg.model_dump(exclude={"first_stage"})
+    prior = pixel_transformer.build(txs["net"], (*first_stage.grid, 1), cfg.first_stage.codes, **parts)
     return CodePrior(prior.network, txs["net"], prior, first_stage)

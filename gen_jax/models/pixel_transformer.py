@@ -18,28 +18,42 @@ from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
 
-class Config(Settings):
-    """The section `config.model`.
+class GridConfig(Settings):
+    """Of a Transformer over any grid.
 
-    image: height, width and channels of the data.
     num_classes: 0, or the number of labels that it is told.
-    layers, heads, width, position, mlp, dropout, dtype: of the Transformer, as in `models.transformer`.
+    layers, heads, width, dropout: of the Transformer, as in `models.transformer`.
     """
 
-    image: tuple[Positive, Positive, Positive]
     num_classes: Count = 0
     layers: Positive = 4
     heads: Positive = 4
     width: Positive = 128
+    dropout: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "GridConfig":
+        if self.width % self.heads:
+            raise ValueError(f"width: expected a multiple of heads = {self.heads}")
+        return self
+
+
+class Config(GridConfig):
+    """The section `config.model`.
+
+    image: height, width and channels of the data.
+    position, mlp, dtype: as in `models.transformer`.
+    """
+
+    image: tuple[Positive, Positive, Positive]
     position: Literal["learned", "rotary"] = "learned"
     mlp: Literal["gelu", "swiglu"] = "gelu"
-    dropout: Fraction = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> "Config":
-        if self.width % self.heads:
-            raise ValueError(f"width: expected a multiple of heads = {self.heads}")
+    def _turns_pairs(self) -> "Config":
+        if self.position == "rotary" and self.width // self.heads % 2:
+            raise ValueError("width: expected an even number a head for rotary positions")
         return self
 
 
@@ -111,8 +125,7 @@ class PixelTransformer(LossModel):
 
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> PixelTransformer:
-    parts = cfg.model_dump(exclude={"image", "num_classes"})
-    return build(txs["net"], cfg.image, 256, cfg.num_classes, **parts)
+    return build(txs["net"], cfg.image, 256, **cfg.model_dump(exclude={"image"}))
 
 
 def build(
