@@ -5,6 +5,8 @@ import json
 import math
 import os
 import signal
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -277,3 +279,14 @@ def test_the_count_sees_a_recompilation(tmp_path, compilations, monkeypatch):
     )
     train(digits("total_steps=16", "log_every=16", "eval_every=0", "save_every=0"), tmp_path / "run")
     assert compilations[14] > compilations[8]
+
+
+def test_curves_of_bleu_are_of_translations(tmp_path):
+    drawn = {}
+    rows = [{"step": 1, "train/loss": 2.0, "test/self_bleu": 3.0}, {"step": 2, "test/real_self_bleu": 1.0}]
+    writer = SimpleNamespace(write_images=lambda step, images: drawn.update(images))
+    for more in ([], [{"step": 3, "test/greedy_bleu": 4.0}]):
+        drawn.clear()
+        loop: Any = SimpleNamespace(run_dir=SimpleNamespace(rows=lambda more=more: rows + more), writer=writer, step=3)
+        _Loop._draw_curves(loop)
+        assert set(drawn) == ({"curves", "curves_bleu"} if more else {"curves"})
