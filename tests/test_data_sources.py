@@ -316,6 +316,9 @@ def test_the_end_of_a_text_is_cut_off(whole):
     assert [len(parts[split]) for split in ("train", "validation", "test")] == [13, 2, 5]
     assert list(parts["test"]) == list(whole[-5:]) and list(parts["validation"]) == list(whole[13:15])
     assert set(data.base.cut_end(whole, source, ("test",))) == {"train", "test"}
+    greedy = data.parse(dict(source="pydoc", validation=0.6, test=0.6))
+    with pytest.raises(DataError, match="a text of 20 is too short to cut off test, validation"):
+        data.base.cut_end(whole, greedy, ("validation", "test"))
 
 
 @pytest.mark.parametrize("name", sources.SOURCES)

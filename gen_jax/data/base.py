@@ -183,12 +183,19 @@ def cut(n: int, source: Source, missing: tuple[str, ...]) -> dict[str, np.ndarra
 
 
 def cut_end(whole: Any, source: Source, missing: tuple[str, ...]) -> dict[str, Any]:
-    """Cuts the `missing` splits off the end of one long text, a str or ids [L]: train, then validation, then test."""
+    """Cuts the `missing` splits off the end of one long text, a str or ids [L]: train, then validation, then test.
+
+    Raises DataError where they leave nothing to train on.
+    """
     pieces, end = {}, len(whole)
     for split in ("test", "validation"):
         if split in missing and (share := getattr(source, split)) > 0:
             start = end - round(len(whole) * share)
-            pieces[split], end = whole[start:end], start
+            pieces[split], end = whole[max(start, 0) : end], start
+    if pieces and end <= 0:
+        raise DataError(
+            f"data: a text of {len(whole)} is too short to cut off {', '.join(pieces)}; see config.data.test"
+        )
     return {"train": whole[:end]} | pieces
 
 
