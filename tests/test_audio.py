@@ -116,6 +116,7 @@ def test_what_is_wrong_with_a_file_is_said(folder, tmp_path):
     (folder / "z.wav").unlink()
     for fields, message in (
         (dict(label=r"^(x)"), r"config\.data\.label: '\^\(x\)' finds nothing in speaker0/0_s0_0\.wav"),
+        (dict(label=r"^(1)?"), r"config\.data\.label: .* finds nothing in speaker0/0_s0_0\.wav"),
         (dict(test_pattern="x"), r"config\.data\.test_pattern: 'x' finds no file"),
         (dict(test_pattern="s"), r"the patterns leave no file to train on"),
         (dict(path=str(tmp_path / "none")), r"there is no folder or archive"),

@@ -133,9 +133,9 @@ def _classes(cfg: Config, names: list[str]) -> tuple[tuple[str, ...], np.ndarray
     paths = [PurePosixPath(name) for name in names]
     if cfg.label:
         matches = [re.search(cfg.label, path.name) for path in paths]
-        if None in matches:
-            raise DataError(f"config.data.label: {cfg.label!r} finds nothing in {names[matches.index(None)]}")
-        of_file = [match.group(1) for match in matches if match]
+        of_file = [match.group(1) or "" if match else "" for match in matches]
+        if "" in of_file:
+            raise DataError(f"config.data.label: {cfg.label!r} finds nothing in {names[of_file.index('')]}")
     else:
         of_file = [path.parent.name for path in paths]
         if len(set(of_file)) == 1:
