@@ -235,14 +235,16 @@ def _check_fit(model: Any, built: Any, info: Info) -> None:
             raise ConfigError(
                 f"config.model.{name}: expected {found or 'other data'}, as in the data, got {getattr(inner, name)}"
             )
-    if "vocab" in type(model).model_fields and not 0 < info.vocab_size <= model.vocab:
+    if "vocab" in type(model).model_fields and not info.vocab_size:
+        raise ConfigError(f"config.data: expected tokens, as the model reads, found {info.kind}")
+    if "vocab" in type(model).model_fields and info.vocab_size > model.vocab:
         raise ConfigError(f"config.model.vocab: expected at least {info.vocab_size}, as in the data, got {model.vocab}")
     if isinstance(built, Translates) and info.kind != "pairs":
         raise ConfigError(f"config.data: expected pairs of texts, as {type(built).__name__} reads, found {info.kind}")
     if "context" in type(model).model_fields and model.context < (length := info.shape[-1] - 1):
         raise ConfigError(f"config.model.context: expected at least {length}, as in the data, got {model.context}")
-    end = getattr(built, "end", getattr(model, "end", None))
-    if None not in (end, info.end) and end != info.end:
+    end = getattr(built, "end", getattr(model, "end", info.end))
+    if info.end is not None and end != info.end:
         raise ConfigError(f"config.model.end: expected {info.end}, as in the data, got {end}")
     classes = getattr(model, "num_classes", 0)
     if classes and classes != info.num_classes:

@@ -51,15 +51,6 @@ class SampleOptions:
     prompts: tuple[tuple[int, ...], ...] = ()
 
 
-def sample_categorical(
-    rng: Key[Array, ""], logits: Float[Array, "*batch V"], temperature: float = 1.0
-) -> Int[Array, "*batch"]:
-    """A draw from softmax(logits / temperature); temperature 0 gives the most likely class."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    return jax.random.categorical(rng, logits / temperature)
-
-
 def penalise(logits: Float[Array, "B V"], seen: Bool[Array, "B V"], penalty: float) -> Float[Array, "B V"]:
     """The repetition penalty on the tokens that are `seen`."""
     return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
@@ -127,9 +118,14 @@ class Generation:
     cache: PyTree
 
 
-def rows(options: SampleOptions, n: int, start: int = 0) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
-    """The prompts of n rows, in turn, padded with 0, and their lengths; `start` stands for an empty one."""
-    prompts = [list(prompt) or [start] for prompt in options.prompts] or [[start]]
+def rows(
+    options: SampleOptions, n: int, start: int = 0, *, leads: bool = False
+) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
+    """The prompts of n rows, in turn, padded with 0, and their lengths.
+
+    `start` stands for an empty prompt, and where it `leads`, before every one.
+    """
+    prompts = [[start, *prompt] if leads else list(prompt) or [start] for prompt in options.prompts] or [[start]]
     lengths = np.array([len(prompts[i % len(prompts)]) for i in range(n)], np.int32)
     tokens = np.zeros((n, lengths.max()), np.int32)
     for i, row in enumerate(tokens):

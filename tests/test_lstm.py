@@ -218,7 +218,8 @@ def test_uniform_model_gives_log_vocab_whatever_the_mask():
 
 def test_sampling():
     model = build()
-    sample = jax.jit(lambda rng, options: model.sample(state(), rng, 3, options), static_argnums=1)
+    trained = state()
+    sample = jax.jit(lambda rng, options: model.sample(trained, rng, 3, options), static_argnums=1)
     options = SampleOptions(length=5, prompts=((1, 2, 3),), temperature=0.0)
     tokens, _ = sample(ROOT, options)
     assert tokens.shape == (3, 5) and tokens.dtype == jnp.int32

@@ -235,3 +235,19 @@ def test_attention_is_drawn_with_its_tokens():
     program = Program(smoke("experiments/transformer/shakespeare_char_cpu.py"))
     image = program.evaluators["attention"](program.init()).images["attention"]
     assert image.dtype == np.uint8 and image.shape[2] == 3 and image.std() > 1
+
+
+def test_a_document_starts_with_its_token_when_it_is_sampled():
+    model = build(end=V - 1)
+    tokens, lengths = model.prompts(SampleOptions(prompts=((1, 2), ())), 2)
+    assert tokens.tolist() == [[V - 1, 1, 2], [V - 1, 0, 0]] and lengths.tolist() == [3, 1]
+    options = SampleOptions(prompts=((1, 2),), temperature=0.0, length=1, end=V - 1)
+    drawn, _ = model.sample(state_of(end=V - 1), ROOT, B, options)
+    row = jnp.asarray([[V - 1, 1, 2, 0]] * B)
+    expected = model.logits(state_of(end=V - 1), batch_of(row))[:, 2].argmax(axis=-1)
+    np.testing.assert_array_equal(drawn[:, 0], expected)
+
+
+def test_packed_documents_need_a_model_that_knows_their_border():
+    with pytest.raises(ConfigError, match=r"config\.model\.end: expected 256, as in the data, got None"):
+        Program(smoke("experiments/transformer/shakespeare_char_cpu.py", "data.documents=packed", "model.vocab=257"))

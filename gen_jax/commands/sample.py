@@ -23,7 +23,7 @@ from gen_jax.log import wav
 from gen_jax.models.base import Autoregressive, Samples
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir, write_atomic
-from gen_jax.sampling import SampleOptions, rows, stream
+from gen_jax.sampling import SampleOptions, stream
 
 SOUNDS = 64  # at most so many wav files
 
@@ -133,7 +133,7 @@ def _stream(program: Program, state: Any, rng: jax.Array, options: SampleOptions
     """Prints one text as it is drawn; returns what `sample` does."""
     decode: Any = program.context.decode_text
     model = program.model
-    prompt, lengths = rows(options, 1, model.start)
+    prompt, lengths = model.prompts(options, 1)
     drawn, shown = [], ""
     print(decode(options.prompts[0]) if options.prompts else "", end="", flush=True)
     for token, _ in stream(model, state, rng, prompt, lengths, options):

@@ -39,12 +39,12 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         from gen_jax import pictures
 
         batch = jax.tree.map(lambda x: x[:1], next(iter(context.batches(cfg.split))))
-        weights = base.read(weigh(state, batch))[0, : cfg.layers, : cfg.heads]
-        inputs = np.asarray(batch["tokens"])[0, :-1]
-        attended = np.asarray(batch["source"])[0] if "source" in batch else inputs
-        if "source" in batch:  # padding is no token
-            attended = attended[np.asarray(batch["source_segment"])[0] > 0]
-            inputs = inputs[np.asarray(batch["segment"])[0] > 0]
+        weights, example = base.read((weigh(state, batch), batch))
+        weights, example = weights[0, : cfg.layers, : cfg.heads], jax.tree.map(lambda x: x[0], example)
+        inputs = attended = example["tokens"][:-1]
+        if "source" in example:  # padding is no token
+            attended = example["source"][example["source_segment"] > 0]
+            inputs = inputs[example["segment"] > 0]
         names = [[label(decode(np.asarray([i]))) for i in ids[: cfg.length]] for ids in (inputs, attended)]
         shown = weights[:, :, : len(names[0]), : len(names[1])]
         return base.Report(images={"attention": pictures.attention(shown, *names)})

@@ -10,6 +10,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import model_validator
 
@@ -155,11 +156,15 @@ class LSTMModel(LossModel):
         logits, carry = self.network.apply(state.nets["net"].averaged, token[:, None], cache)
         return logits[:, 0], carry
 
+    def prompts(self, options: SampleOptions, n: int) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
+        """What n rows start from, and its lengths."""
+        return rows(options, n, self.start)
+
     def sample(
         self, state: State, rng: jax.Array, n: int, options: SampleOptions
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
         """What follows `options.prompts`, and its lengths."""
-        return beam.sample(self, state, rng, *rows(options, n, self.start), options)
+        return beam.sample(self, state, rng, *self.prompts(options, n), options)
 
     def _zeros(self, rows: int) -> PyTree:
         return tuple(layer.zeros(rows) for layer in self.network.layers)

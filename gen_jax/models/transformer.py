@@ -5,6 +5,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 from pydantic import model_validator
 
@@ -111,11 +112,15 @@ class TransformerModel(LossModel):
         logits, cache = self.network.apply(state.nets["net"].averaged, token[:, None], cache)
         return logits[:, 0], cache
 
+    def prompts(self, options: SampleOptions, n: int) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
+        """What n rows start from, and its lengths: the end token stands before each document."""
+        return rows(options, n, self.start, leads=self.network.end is not None)
+
     def sample(
         self, state: State, rng: jax.Array, n: int, options: SampleOptions
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
         """What follows `options.prompts`, and its lengths."""
-        return beam.sample(self, state, rng, *rows(options, n, self.start), options)
+        return beam.sample(self, state, rng, *self.prompts(options, n), options)
 
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> TransformerModel:
