@@ -104,9 +104,9 @@ def test_logits_with_a_cache_equal_those_without(program, state):
     batch = next(iter(program.batches("test")))
     inputs = (batch["tokens"] if "tokens" in batch else model.tokens(batch))[:, :-1]
     whole = np.asarray(jax.jit(model.logits)(state, batch))
+    prefill, decode = jax.jit(model.prefill, static_argnums=2), jax.jit(model.decode_token)
     for prompt in (0, 3):
-        cache = model.prefill(state, inputs[:, :prompt], inputs.shape[1], batch)
-        decode = jax.jit(model.decode_token)
+        cache = prefill(state, inputs[:, :prompt], inputs.shape[1], batch)
         for t in range(prompt, inputs.shape[1]):
             logits, cache = decode(state, cache, inputs[:, t])
             np.testing.assert_allclose(logits, whole[:, t], rtol=1e-4, atol=1e-4)

@@ -5,14 +5,20 @@ import json
 from pathlib import Path
 
 import pytest
-from members import CONFIGS, ROOT, smoke
+from members import CONFIGS, ROOT, SMALLEST, smoke
 
 from gen_jax import config
 from gen_jax.run_dir import RunDir
 from gen_jax.train import train
 
 
-@pytest.mark.parametrize("path", CONFIGS)
+# one config of each model, and those that no other is like; the rest are as quick, but there are many
+AT_ONCE = {*SMALLEST.values(), "experiments/transformer/finetune.py", "experiments/transformer/bench.py"}
+
+
+@pytest.mark.parametrize(
+    "path", [path if path in AT_ONCE else pytest.param(path, marks=pytest.mark.slow) for path in CONFIGS]
+)
 def test_smoke(path, tmp_path):
     experiment = smoke(path)
     state = train(experiment, tmp_path / "run")

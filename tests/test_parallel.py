@@ -42,7 +42,15 @@ def sgd(path, *flags, **kwargs):
     return program(path, *flags, *(f"optim.{name}.{field}" for name in names for field in rule), **kwargs)
 
 
-@pytest.mark.parametrize("name", sorted(SMALLEST))
+# Transformers over grids are the same network as the one over tokens
+SLOW = {"code_prior", "pixel_transformer", "wavenet"}
+
+
+def some_slow(names):
+    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in sorted(names)]
+
+
+@pytest.mark.parametrize("name", some_slow(SMALLEST))
 def test_one_device_equals_eight_with_fsdp(name):
     path, flags = SMALLEST[name], FIELDS.get(name, ())
     one, eight = sgd(path, *flags), sgd(path, *flags, devices=8, fsdp=True)
@@ -77,7 +85,7 @@ QUIET = {
 }
 
 
-@pytest.mark.parametrize("name", QUIET)
+@pytest.mark.parametrize("name", some_slow(QUIET))
 def test_pmap_equals_jit_where_there_is_no_noise(name):
     jit, _ = losses(program(SMALLEST[name], *QUIET[name], devices=8), steps=5)
     pmap, _ = losses(program(SMALLEST[name], *QUIET[name], "parallel=pmap", devices=8), steps=5)

@@ -21,7 +21,7 @@ def get_config(arg="small"):
     """`arg`: small, medium, gpt2 or smoke."""
     arg = arg or "small"
     if arg not in SIZES:
-        raise ValueError(f"expected one of {', '.join(SIZES)} behind the colon, got {arg!r}")
+        raise ValueError(f"expected smoke, small, medium or gpt2 behind the colon, got {arg!r}")
     c = ConfigDict(dict(seed=0, total_steps=1_000, batch_size=BATCH[arg], steps_per_call=STEPS[arg]))
     c.log_every, c.eval_every, c.save_every = 100, 1_000, 0
     c.data = dict(source="markov", states=65, length=1_000_000, order="windows", context=SIZES[arg]["context"])
