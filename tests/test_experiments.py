@@ -11,7 +11,6 @@ from gen_jax import config
 from gen_jax.run_dir import RunDir
 from gen_jax.train import train
 
-
 # one config of each model, and those that no other is like; the rest are as quick, but there are many
 AT_ONCE = {*SMALLEST.values(), "experiments/transformer/finetune.py", "experiments/transformer/bench.py"}
 
