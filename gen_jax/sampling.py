@@ -100,11 +100,18 @@ def process(
     return logits
 
 
-def draw_token(keys: Key[Array, " B"], logits: Float[Array, "B V"], options: SampleOptions) -> Int[Array, " B"]:
-    """One token a row from processed logits, each with its own key; the likeliest at temperature 0."""
+def draw_token(uniform: Float[Array, " B"], logits: Float[Array, "B V"], options: SampleOptions) -> Int[Array, " B"]:
+    """One token a row from processed logits: where the cumulative probability passes `uniform`, in [0, 1).
+
+    At temperature 0 the likeliest. A number a row, not one a token: noise over the vocabulary costs as much as a small
+    model.
+    """
     if options.temperature == 0:
         return logits.argmax(-1).astype(jnp.int32)
-    return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+    probs = jax.nn.softmax(logits, axis=-1)
+    cumulative = jnp.cumsum(probs, axis=-1)
+    passed = cumulative > uniform[:, None] * cumulative.max(axis=-1, keepdims=True)
+    return (passed & (probs > 0)).argmax(-1).astype(jnp.int32)
 
 
 @flax.struct.dataclass
@@ -185,16 +192,20 @@ class Generator:
 
         return jax.eval_shape(decode, state, tokens, condition).shape[-1]
 
-    def advance(self, state: PyTree, keys: Key[Array, " B"], generation: Generation) -> Generation:
+    def noise(self, keys: Key[Array, " B"]) -> PyTree:
+        """What tokens are drawn with: uniform numbers [B, S], one a position, or the keys themselves."""
+        return jax.vmap(lambda key: jax.random.uniform(key, (self.size,)))(keys) if self.draw is None else keys
+
+    def advance(self, state: PyTree, noise: PyTree, generation: Generation) -> Generation:
         """One more token in every row: the prompt's, the drawn one, or 0 after the end."""
         t, lengths = generation.position, jnp.asarray(self.lengths)
         before = jax.lax.dynamic_index_in_dim(generation.tokens, t - 1, axis=1, keepdims=False)
         outputs, cache = self.model.decode_token(state, generation.cache, before)
-        here = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
         if self.draw is None:
+            here = jax.lax.dynamic_index_in_dim(noise, t, axis=1, keepdims=False)
             drawn = draw_token(here, process(outputs, self.options, generation.seen, t - lengths), self.options)
         else:
-            drawn = self.draw(here, outputs, self.options)
+            drawn = self.draw(jax.vmap(jax.random.fold_in, (0, None))(noise, t), outputs, self.options)
         given = jax.lax.dynamic_index_in_dim(generation.tokens, t, axis=1, keepdims=False)
         token = jnp.where(t < lengths, given, jnp.where(generation.done, 0, drawn).astype(given.dtype))
         tokens = jax.lax.dynamic_update_index_in_dim(generation.tokens, token, t, axis=1)
@@ -226,11 +237,10 @@ class Generator:
 
     def run(self, state: PyTree, keys: Key[Array, " B"], prompt: Num[Array, "B P"], condition: PyTree) -> Generation:
         """Until every row is done, compiled as one loop for each cache."""
+        advance = functools.partial(self.advance, state, self.noise(keys))
 
         def until(generation, stop):
-            return jax.lax.while_loop(
-                lambda g: (g.position < stop) & ~g.done.all(), functools.partial(self.advance, state, keys), generation
-            )
+            return jax.lax.while_loop(lambda g: (g.position < stop) & ~g.done.all(), advance, generation)
 
         generation = until(self.start(state, prompt, condition), self.first_stop)
         if self.first_stop == self.size:
@@ -271,7 +281,7 @@ def generate(
 
     Args:
       model: `Autoregressive` (models.base).
-      rng: row b draws its token at position t with fold_in(fold_in(rng, b), t).
+      rng: row b draws with fold_in(rng, b), its token at position t with the t-th number of that key.
       prompt: padded on the right; a row has at least one token.
       lengths: ints [B] on the host: the tokens in each row's prompt.
       condition: arrays [B, ...] that `prefill` takes: labels, a source text.
@@ -294,6 +304,7 @@ def stream(
     """
     generator = Generator(model, options, tuple(int(length) for length in lengths))
     keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(jnp.arange(len(prompt)))
+    noise = generator.noise(keys)
     advance, refill = jax.jit(generator.advance), jax.jit(functools.partial(generator.refill, condition={}))
     generation = jax.jit(functools.partial(generator.start, condition={}))(state, jnp.asarray(prompt))
     position, stop = min(generator.lengths), generator.first_stop
@@ -301,7 +312,7 @@ def stream(
     while position < generator.size and going.any():
         if position == stop:
             generation, stop = refill(state, generation), position + generator.stride
-        generation = advance(state, keys, generation)
+        generation = advance(state, noise, generation)
         token, done = jax.device_get((generation.tokens[:, position], generation.done))
         yield token, going & (position >= np.asarray(generator.lengths))
         going, position = ~done, position + 1

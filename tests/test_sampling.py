@@ -121,10 +121,10 @@ def test_a_prompt_longer_than_the_cache():
 
 
 def test_a_row_depends_on_its_own_key_and_prompt():
-    options = SampleOptions(length=12, prompts=((1, 2), (3, 4)))
-    pair, _ = generate(Window(), 0.3, ROOT, *rows(options, 2), options)
+    options = SampleOptions(length=12, prompts=((1, 2), (3, 4, 5, 6)))
+    pair, _ = generate(Window(64), 0.3, ROOT, *rows(options, 2), options)
     alone = dataclasses.replace(options, prompts=((1, 2),))
-    np.testing.assert_array_equal(pair[0], generate(Window(), 0.3, ROOT, *rows(alone, 1), alone)[0][0])
+    np.testing.assert_array_equal(pair[0], generate(Window(64), 0.3, ROOT, *rows(alone, 1), alone)[0][0])
     again, _ = generate(Window(), 0.3, jax.random.key(1), *rows(options, 2), options)
     assert not np.array_equal(pair, again)
 
@@ -182,6 +182,18 @@ def test_a_model_can_draw_its_own_values():
 
     tokens, _ = generate(Window(), 0.3, ROOT, np.ones((2, 1), np.int32), [1, 1], options, draw=draw)
     assert tokens.shape == (2, 4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), k=st.integers(1, V))
+def test_what_cannot_be_drawn_is_never_drawn(seed, k):
+    """Cumulative sums round: at the ends of the range and beside masked tokens too."""
+    logits = np.random.default_rng(seed).normal(size=(1, V)).astype(np.float32) * 5
+    kept = sampling.keep_top_k(jnp.asarray(logits), k)
+    uniform = jnp.linspace(0, 1 - 2**-23, 64)
+    tokens = sampling.draw_token(uniform, jnp.broadcast_to(kept, (64, V)), SampleOptions())
+    assert np.isfinite(np.asarray(kept)[0, np.asarray(tokens)]).all()
+    assert (np.diff(tokens) >= 0).all()
 
 
 def test_keep_top_p_always_keeps_one():
