@@ -42,8 +42,8 @@ def sgd(path, *flags, **kwargs):
     return program(path, *flags, *(f"optim.{name}.{field}" for name in names for field in rule), **kwargs)
 
 
-# Transformers over grids are the same network as the one over tokens
-SLOW = {"code_prior", "pixel_transformer", "wavenet"}
+# what takes longest; Transformers over grids are the same network as the one over tokens
+SLOW = {"code_prior", "encoder_decoder", "pixel_transformer", "vqvae", "wavenet"}
 
 
 def some_slow(names):

@@ -29,7 +29,7 @@ def sample(workdir, *flags):
 def files(workdir, seed):
     found = {path.suffix: path for path in Path(workdir, "samples").glob(f"*_seed{seed}.*")}
     with np.load(found[".npz"]) as arrays:
-        return found[".txt"].read_text(errors="replace"), dict(arrays)
+        return found[".txt"].read_bytes().decode(), dict(arrays)
 
 
 def test_prompts_in_turn_each_with_its_texts(workdir, capsys):
