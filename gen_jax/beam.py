@@ -77,7 +77,13 @@ def search(
 
 
 def sample(
-    model: Any, state: PyTree, rng: Key[Array, ""], prompt: Any, lengths: Any, options: SampleOptions
+    model: Any,
+    state: PyTree,
+    rng: Key[Array, ""],
+    prompt: Any,
+    lengths: Any,
+    options: SampleOptions,
+    condition: PyTree = None,
 ) -> tuple[Int[Array, "B T"], Int[Array, " B"]]:
     """`sampling.generate`, or with `options.beams` the best hypothesis of a search: new tokens and their lengths.
 
@@ -85,13 +91,13 @@ def sample(
       ConfigError: a search over prompts of unequal length, or one that does not fit into the cache.
     """
     if not options.beams:
-        return generate(model, state, rng, prompt, lengths, options)
+        return generate(model, state, rng, prompt, lengths, options, condition)
     if len(set(map(int, lengths))) > 1:
         raise ConfigError("beams: expected prompts of one length for a beam search")
     needed = int(lengths[0]) - 1 + options.length
     if model.capacity is not None and needed > model.capacity:
         raise ConfigError(f"length: expected prompt and text to fit into {model.capacity} tokens, found {needed}")
-    found = search(model, state, jnp.asarray(prompt), options)
+    found = search(model, state, jnp.asarray(prompt), options, condition)
     return found.tokens[:, 0], found.lengths[:, 0]
 
 

@@ -21,7 +21,7 @@ from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
 from gen_jax.nets import transformer as nets
 from gen_jax.nets.cross import CrossAttention, DecoderBlock
 from gen_jax.nets.dense import dot
-from gen_jax.sampling import SampleOptions, generate, rows
+from gen_jax.sampling import SampleOptions, rows
 from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
@@ -201,10 +201,7 @@ class EncoderDecoder(LossModel):
 
     def attention(self, state: State, batch: Batch) -> Float[Array, "B L N T S"]:
         """Of the decoder to the source."""
-        names = ("source", "source_segment", "tokens", "segment")
-        inputs = batch | {"tokens": batch["tokens"][:, :-1]}
-        variables = state.nets["net"].averaged
-        _, recorded = self.network.apply(variables, *(inputs[name] for name in names), mutable=["intermediates"])
+        _, recorded = self._logits(state.nets["net"].averaged, batch, mutable=["intermediates"])
         return nets.recorded_weights(recorded["intermediates"], "cross")
 
     def prefill(self, state: State, tokens: Int[Array, "B P"], size: int, condition: Batch) -> PyTree:
@@ -248,10 +245,7 @@ class EncoderDecoder(LossModel):
         n = len(condition["source"])
         options = dataclasses.replace(options, end=self.end, prompts=())
         start = np.full((n, 1), self.end, np.int32)
-        if options.beams:
-            found = beam.search(self, state, jnp.asarray(start), options, condition)
-            return found.tokens[:, 0], found.lengths[:, 0]
-        return generate(self, state, rng, start, np.ones(n, np.int32), options, condition)
+        return beam.sample(self, state, rng, start, np.ones(n, np.int32), options, condition)
 
     def sample(
         self, state: State, rng: jax.Array, n: int, options: SampleOptions
