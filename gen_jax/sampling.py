@@ -173,6 +173,12 @@ class Generator:
         """Tokens that are read again where the cache is full."""
         return max(1, self.capacity // 2)
 
+    @property
+    def first(self) -> int:
+        """The position that the first cache begins with: not 0 where the shortest prompt does not fit."""
+        shortest = min(self.lengths)
+        return 0 if shortest <= self.capacity else shortest - self.kept
+
     def start(self, state: PyTree, prompt: Num[Array, "B P"], condition: PyTree) -> Generation:
         """All that the prompts have in common but the last token is read at once."""
         shortest = min(self.lengths)
@@ -181,8 +187,7 @@ class Generator:
         if self.options.repetition_penalty != 1 and self.draw is None:
             vocab = self._outputs(state, tokens, condition)
             seen = jax.nn.one_hot(tokens[:, :shortest], vocab, dtype=jnp.int32).sum(axis=1) > 0
-        first = 0 if shortest <= self.capacity else shortest - self.kept
-        cache = self.model.prefill(state, tokens[:, first : shortest - 1], self.capacity, condition)
+        cache = self.model.prefill(state, tokens[:, self.first : shortest - 1], self.capacity, condition)
         return Generation(tokens, jnp.int32(shortest), jnp.zeros(len(prompt), bool), seen, cache)
 
     def _outputs(self, state: PyTree, tokens: jax.Array, condition: PyTree) -> int:
@@ -226,9 +231,7 @@ class Generator:
     @property
     def first_stop(self) -> int:
         """The position at which the first cache is full."""
-        shortest = min(self.lengths)
-        first = 0 if shortest <= self.capacity else shortest - self.kept
-        return min(self.size, first + self.capacity + 1)
+        return min(self.size, self.first + self.capacity + 1)
 
     @property
     def stride(self) -> int:

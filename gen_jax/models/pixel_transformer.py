@@ -103,8 +103,7 @@ class PixelTransformer(LossModel):
         return self.network.apply(state.nets["net"].averaged, self.tokens(batch)[:, :-1])[0][..., : self.levels]
 
     def prefill(self, state: State, tokens: Int[Array, "B P"], size: int, condition: Batch) -> PyTree:
-        cache = self.network.empty_cache(len(tokens), size)
-        return self.network.apply(state.nets["net"].averaged, tokens, cache)[1] if tokens.shape[1] else cache
+        return self.network.apply(state.nets["net"].averaged, tokens, size, method="fill")
 
     def decode_token(self, state: State, cache: PyTree, token: Int[Array, " B"]) -> tuple[Float[Array, "B V"], PyTree]:
         logits, cache = self.network.apply(state.nets["net"].averaged, token[:, None], cache)

@@ -89,6 +89,11 @@ class Decoder(nn.Module):
             mask = mask & (key >= starts[..., None])
         return mask[:, None]
 
+    def fill(self, tokens: Int[Array, "B P"], size: int) -> Any:
+        """A cache of `size` positions, the first P of which hold `tokens`; P may be 0."""
+        cache = self.empty_cache(len(tokens), size)
+        return self(tokens, cache)[1] if tokens.shape[1] else cache
+
     def empty_cache(self, rows: int, size: int) -> Any:
         """Room for `size` positions."""
         shape = (rows, self.kv_shape[0], size, self.kv_shape[1])
