@@ -51,7 +51,7 @@ class Program:
         tokenizer_file: str = "",
     ):
         self.experiment, self.poll = experiment, poll
-        self.dataset = dataset or data.load(_tokenised_by(tokenizer_file, experiment.data), experiment.seed)
+        self.dataset = dataset or _load(experiment, tokenizer_file)
         self.mesh = _mesh(experiment)
         init_key, self.train_key, self.eval_key = jax.random.split(jax.random.key(experiment.seed), 3)
         self.feed = self.dataset.train_feed(experiment.batch_size)
@@ -205,9 +205,16 @@ class Program:
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
-def _tokenised_by(tokenizer_file: str, source: data.Source) -> data.Source:
-    takes = tokenizer_file and "tokenizer_file" in type(source).model_fields
-    return source.model_copy(update={"tokenizer_file": tokenizer_file}) if takes else source
+def _load(experiment: Experiment, tokenizer_file: str) -> Any:
+    """The data set, in the tokens that the run began with. Raises ConfigError where its tokens are others by now."""
+    source = experiment.data
+    if tokenizer_file and "tokenizer_file" in type(source).model_fields:
+        source = source.model_copy(update={"tokenizer_file": tokenizer_file})
+    dataset = data.load(source, experiment.seed)
+    tokenizer = dataset.tokenizer
+    if tokenizer_file and (tokenizer is None or tokenizer.to_json() != epath.Path(tokenizer_file).read_text()):
+        raise ConfigError(f"config.data: expected the tokeniser that the run began with, {tokenizer_file}")
+    return dataset
 
 
 def _mesh(experiment: Experiment) -> jax.sharding.Mesh:
