@@ -82,7 +82,7 @@ def _loaded_net(
     )
     loaded = functools.reduce(lambda outer, key: outer[key], keys, tree)
     if theirs:
-        placed = jax.tree.map(lambda x: x.sharding, lora.merge(loaded["params"]))
+        placed = jax.tree.map(lambda x: x.sharding, lora.split(loaded["params"])[0])
         loaded["params"] = jax.jit(lora.merge, out_shardings=placed)(loaded["params"])
     variables = combine(loaded, fresh)
     variables["params"] = lora.join(variables["params"], updates)

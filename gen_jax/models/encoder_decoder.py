@@ -16,7 +16,7 @@ from flax.linen import initializers
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import model_validator
 
-from gen_jax import beam
+from gen_jax import beam, losses
 from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
 from gen_jax.nets import transformer as nets
 from gen_jax.nets.cross import CrossAttention, DecoderBlock
@@ -164,9 +164,9 @@ def smoothed(
 
     The first is (1 - smoothing) * nll + smoothing * the mean of -log p over the vocabulary.
     """
-    normaliser = jax.nn.logsumexp(logits, axis=-1)
-    nll = normaliser - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return (1 - smoothing) * nll + smoothing * (normaliser - logits.mean(axis=-1)), nll
+    nll = losses.cross_entropy(logits, targets)
+    uniform = jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
+    return (1 - smoothing) * nll + smoothing * uniform, nll
 
 
 @dataclasses.dataclass(frozen=True)
