@@ -153,12 +153,17 @@ class Optimiser:
             return loss_fn(lora.merge(combine(trainable, frozen)), stats, batch, rng)
 
         grads, terms = self.gradients(loss, trainable, net.stats, batch, rng)
-        updates, opt = self.tx.update(grads, net.opt, trainable)
-        params = combine(optax.apply_updates(trainable, updates), frozen)
         if self.log_grad_norm:
             norm = Mean.of(optax.tree.norm(grads))
             terms = dataclasses.replace(terms, means=terms.means | {"grad_norm": norm})
-        return Net(params, opt, terms.stats, self._average(net.ema, params, terms.stats)), terms
+        return self.update(net, grads, terms.stats), terms
+
+    def update(self, net: Net, grads: PyTree, stats: PyTree) -> Net:
+        """`net` after one update; `grads` are those of its trainable leaves, `stats` its statistics from now on."""
+        trainable, frozen = partition(net.params, self.trainable(net.params))
+        updates, opt = self.tx.update(grads, net.opt, trainable)
+        params = combine(optax.apply_updates(trainable, updates), frozen)
+        return Net(params, opt, stats, self._average(net.ema, params, stats))
 
     def _average(self, ema: PyTree, params: PyTree, stats: PyTree) -> PyTree:
         if ema is None:
@@ -169,6 +174,34 @@ class Optimiser:
             return old + (1 - self.ema_decay) * (new - old) if is_float else new
 
         return jax.tree.map(lerp, ema, {"params": params, "stats": stats})
+
+
+def step_together(
+    optimisers: dict[str, Optimiser], nets: dict[str, Net], loss_fn: LossFn, batch: Batch, rng: jax.Array
+) -> tuple[dict[str, Net], Terms]:
+    """`Optimiser.step` of several networks down the gradient of one loss: parameters and statistics are dicts by name.
+
+    The gradient hook is that of the first optimiser. Each network's optimiser clips and logs its own gradient.
+    """
+    parts = {name: partition(net.params, optimisers[name].trainable(net.params)) for name, net in nets.items()}
+
+    def loss(trainable, stats, batch, rng):
+        params = {name: lora.merge(combine(leaves, parts[name][1])) for name, leaves in trainable.items()}
+        return loss_fn(params, stats, batch, rng)
+
+    trainable, stats = {name: part[0] for name, part in parts.items()}, {name: net.stats for name, net in nets.items()}
+    grads, terms = next(iter(optimisers.values())).gradients(loss, trainable, stats, batch, rng)
+    norms = {
+        f"{name}_grad_norm": Mean.of(optax.tree.norm(grads[name])) for name in nets if optimisers[name].log_grad_norm
+    }
+    moved = {name: optimisers[name].update(net, grads[name], terms.stats[name]) for name, net in nets.items()}
+    return moved, dataclasses.replace(terms, means=terms.means | norms)
+
+
+def require_optimisers(txs: dict[str, Optimiser], *names: str) -> None:
+    """Raises ConfigError where `config.optim` has other entries than `names`."""
+    if set(txs) != set(names):
+        raise ConfigError(f"config.optim: expected the entries {', '.join(names)}, got {', '.join(sorted(txs))}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,6 +357,13 @@ class Translates(Protocol):
     """Texts to texts: condition (`source`, `source_segment` [B, S]) -> tokens [B, options.length] and lengths [B]."""
 
     def translate(self, state: State, rng: jax.Array, condition: Batch, options: Any) -> Any: ...
+
+
+@runtime_checkable
+class TranslatesImages(Protocol):
+    """uint8 images [B, H, W, C] of one domain to uint8 images of the other; direction: "a2b" or "b2a"."""
+
+    def translate_images(self, state: State, images: Any, direction: str) -> Any: ...
 
 
 @runtime_checkable

@@ -17,9 +17,9 @@ from pydantic import model_validator
 from gen_jax import likelihoods, losses, ops
 from gen_jax.errors import ConfigError
 from gen_jax.likelihoods import Likelihood
-from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.models.base import Batch, LossModel, Optimiser, Terms, require_optimisers
 from gen_jax.nets.conv import ConvDecoder, ConvEncoder
-from gen_jax.nets.mlp import ACTIVATIONS, MLPDecoder, MLPEncoder
+from gen_jax.nets.mlp import ACTIVATIONS, GaussianHead, MLPDecoder, MLPEncoder
 from gen_jax.nets.residual import ResidualDecoder, ResidualEncoder
 from gen_jax.sampling import SampleOptions
 from gen_jax.settings import Count, NonNegative, Positive, Settings
@@ -77,17 +77,6 @@ class Config(Settings):
         if self.kind == "ae" and (self.k > 1 or self.beta != 1 or self.free_bits or self.warmup != "none"):
             raise ValueError("kind: expected 'vae' beside k, beta, free_bits or warmup; 'ae' has no divergence")
         return self
-
-
-class GaussianHead(nn.Module):
-    """Features [B, F] -> mean and log-variance [B, D] of the posterior."""
-
-    latent: int
-
-    @nn.compact
-    def __call__(self, h: Float[Array, "B F"]) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
-        mean, log_var = jnp.split(nn.Dense(2 * self.latent)(h), 2, axis=-1)
-        return mean, log_var
 
 
 class SharedVarianceHead(nn.Module):
@@ -313,8 +302,7 @@ def _network(cfg: Config, likelihood: Likelihood) -> Network:
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> Autoencoder:
     """Raises ConfigError where `txs` is not one optimiser called `net`."""
-    if set(txs) != {"net"}:
-        raise ConfigError(f"optim: expected the one entry 'net', not {sorted(txs)}")
+    require_optimisers(txs, "net")
     likelihood = {
         "bernoulli": likelihoods.Bernoulli(),
         "bernoulli_grey": likelihoods.GreyBernoulli(),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -35,6 +36,17 @@ class MLPEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B _"]:
         return MLP(self.widths, self.activation, self.dtype)(x.reshape(len(x), -1))
+
+
+class GaussianHead(nn.Module):
+    """Features [B, F] -> mean and log-variance [B, D] of a posterior."""
+
+    latent: int
+
+    @nn.compact
+    def __call__(self, h: Float[Array, "B F"]) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
+        mean, log_var = jnp.split(nn.Dense(2 * self.latent)(h), 2, axis=-1)
+        return mean, log_var
 
 
 class MLPDecoder(nn.Module):
