@@ -89,16 +89,18 @@ class Info:
     Attributes:
       kind: what an example is.
       shape: of one example: (H, W, C), (T + 1,) or (D,); (S, T + 1), most source and target tokens, of pairs; (T,) of
-        sound.
+        sound; (H, W, C) of an image of either of two unpaired sets.
       num_classes: 0 where there are no labels.
       class_names: one a class, or empty.
       vocab_size: 0 where there are no tokens.
       end: the token that stands before each document; None where none does.
       sample_rate: of sound, in Hz; 0 where there is none.
       entropy: of the source, nats a token or value, where it is known.
+      aligned: of unpaired sets: row i of both is the same picture in all splits but train, so that a translation can be
+        held against the truth.
     """
 
-    kind: Literal["image", "tokens", "vector", "pairs", "audio"]
+    kind: Literal["image", "tokens", "vector", "pairs", "audio", "unpaired"]
     shape: tuple[int, ...]
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
@@ -106,6 +108,7 @@ class Info:
     end: int | None = None
     sample_rate: int = 0
     entropy: float | None = None
+    aligned: bool = False
 
 
 @runtime_checkable

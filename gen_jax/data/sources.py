@@ -17,6 +17,8 @@ SOURCES = (
     "tfds",
     "npz",
     "image_folder",
+    "unpaired",
+    "colours",
     "text_file",
     "token_file",
     "pairs",
@@ -35,17 +37,17 @@ def list_sources() -> dict[str, str]:
     return {source: _module(source).__doc__.splitlines()[0] for source in SOURCES}
 
 
-def parse(section: Any) -> Source:
-    """Checks the section `config.data` against the `Config` of its source.
+def parse(section: Any, prefix: str = "config.data") -> Source:
+    """Checks the section `prefix` against the `Config` of its source.
 
     Raises ConfigError, which names the key and what was expected, for an unknown source or key or a wrong value.
     """
     if not isinstance(section, Mapping) or "source" not in section:
-        raise ConfigError(f"config.data.source: expected one of {', '.join(SOURCES)}, found none")
+        raise ConfigError(f"{prefix}.source: expected one of {', '.join(SOURCES)}, found none")
     source = section["source"]
     if source not in SOURCES:
-        raise ConfigError(f"config.data.source: unknown name {source!r}{nearest(str(source), SOURCES)}")
-    return validate(_module(source).Config, dict(section), "config.data")
+        raise ConfigError(f"{prefix}.source: unknown name {source!r}{nearest(str(source), SOURCES)}")
+    return validate(_module(source).Config, dict(section), prefix)
 
 
 def load(cfg: Source, seed: int) -> Dataset:

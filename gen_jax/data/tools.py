@@ -10,7 +10,7 @@ from gen_jax.data.base import Dataset
 from gen_jax.data.sources import SOURCES, load, parse
 from gen_jax.errors import ConfigError
 
-EMBEDDED = ("digits", "pydoc", "ring", "markov", "ar", "reversal", "tones")
+EMBEDDED = ("digits", "colours", "pydoc", "ring", "markov", "ar", "reversal", "tones")
 
 
 def resolve(name: str, data_dir: str = "", **fields: Any) -> dict[str, Any]:
@@ -60,7 +60,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 def look(section: dict[str, Any], split: str = "train", n: int = 64) -> tuple[Dataset, np.ndarray | str]:
     """The set, and what to show of a split: an excerpt of its text, or uint8 pictures [N, H, W, 1 or 3].
 
-    Images are the first `n` of the split, vectors one density plot of their first two dimensions.
+    Images are the first `n` of the split (of each of two unpaired sets), vectors one density plot of their first two
+    dimensions.
     """
     dataset = load(parse(section), seed=0)
     if dataset.info.kind == "tokens":
@@ -74,7 +75,9 @@ def look(section: dict[str, Any], split: str = "train", n: int = 64) -> tuple[Da
         return dataset, _sounds(dataset, split)
     if dataset.info.kind == "vector":
         return dataset, _density(feed.resident["vector"])[None]
-    images = np.asarray(feed.assemble(feed.resident, feed.rows(0))["image"])
+    batch = feed.assemble(feed.resident, feed.rows(0))
+    names = ("image_a", "image_b") if dataset.info.kind == "unpaired" else ("image",)
+    images = np.concatenate([batch[name] for name in names])
     return dataset, images if images.shape[-1] in (1, 3) else images[..., :1]
 
 
