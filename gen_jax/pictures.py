@@ -37,9 +37,9 @@ def enlarge(image: UInt8[np.ndarray, "H W C"], scale: int) -> UInt8[np.ndarray, 
 
 
 def pairs(
-    above: UInt8[np.ndarray, "N H W C"], below: UInt8[np.ndarray, "N H W C"], columns: int = 8
+    above: UInt8[np.ndarray, "N H W C"], *below: UInt8[np.ndarray, "N H W C"], columns: int = 8
 ) -> UInt8[np.ndarray, "h w C"]:
-    """A grid in which each row of `above` stands over the same row of `below`; the last rows are filled with grey."""
+    """A grid in which each row of `above` stands over the same row of each `below`; the last are filled with grey."""
     columns = min(columns, len(above))
     fill = -len(above) % columns
 
@@ -47,7 +47,7 @@ def pairs(
         images = np.pad(images, ((0, fill), (0, 0), (0, 0), (0, 0)), constant_values=GAP)
         return images.reshape(-1, columns, *images.shape[1:])
 
-    rows = np.stack([in_rows(above), in_rows(below)], 1)  # [R, 2, columns, H, W, C]
+    rows = np.stack([in_rows(images) for images in (above, *below)], 1)  # [R, 2 or more, columns, H, W, C]
     return grid(rows.reshape(-1, *above.shape[1:]), columns)
 
 

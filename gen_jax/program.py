@@ -20,7 +20,7 @@ from gen_jax.data import Info
 from gen_jax.data.datasets import has_split
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import Context, Evaluator
-from gen_jax.models.base import Optimiser, Preprocesses, Translates
+from gen_jax.models.base import Optimiser, Preprocesses, Translates, TranslatesImages
 from gen_jax.run_dir import is_primary, write_atomic
 from gen_jax.state import Mean, State, path_name
 
@@ -235,9 +235,12 @@ def _mesh(experiment: Experiment) -> jax.sharding.Mesh:
 
 def _check_fit(model: Any, built: Any, info: Info) -> None:
     """Compares what a model's config, and the model built from it, say of its examples with what the data are."""
+    if (info.kind == "unpaired") != isinstance(built, TranslatesImages):
+        wanted = "two unpaired sets of images" if isinstance(built, TranslatesImages) else "one set of examples"
+        raise ConfigError(f"config.data: expected {wanted}, as {type(built).__name__} reads, found {info.kind}")
     inner = getattr(model, "first_stage", model)
     size = info.shape[0] if info.kind == "vector" else 0
-    for name, found in (("image", info.shape if info.kind == "image" else ()), ("data_dim", size)):
+    for name, found in (("image", info.shape if info.kind in ("image", "unpaired") else ()), ("data_dim", size)):
         if name in type(inner).model_fields and getattr(inner, name) != found:
             raise ConfigError(
                 f"config.model.{name}: expected {found or 'other data'}, as in the data, got {getattr(inner, name)}"

@@ -1,0 +1,227 @@
+"""CycleGAN (Zhu et al. 2017): images of one domain to another and back, learned without pairs.
+
+Two generators that undo each other, and a critic of each domain. The generators' step moves the two generators and
+returns nothing else, a critic's step its critic.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt8
+from pydantic import model_validator
+
+from gen_jax import ops
+from gen_jax.adversarial import LOSSES, Loss
+from gen_jax.errors import ConfigError
+from gen_jax.models.base import Batch, Optimiser, Terms, require_optimisers, step_together
+from gen_jax.nets.image_to_image import PatchCritic, ResNetTranslator
+from gen_jax.settings import Count, NonNegative, Positive, Settings
+from gen_jax.state import Mean, Net, PyTree, State
+
+NETS = ("gen_ab", "gen_ba", "disc_a", "disc_b")
+Images = Float[Array, "B H W C"]  # in [-1, 1]
+
+
+class Config(Settings):
+    """The section `config.model`; `config.optim` has the entries `gen_ab`, `gen_ba`, `disc_a` and `disc_b`.
+
+    image: (height, width, channels) of both domains.
+    width, stages, blocks, kernel: of the generators, as `nets.image_to_image.ResNetTranslator` says.
+    critic_width, critic_stages: as `PatchCritic` says.
+    norm: `instance` takes brightness and contrast from each image, as in the paper; `none` lets a translation
+      depend on them, where they are what is to be translated.
+    loss: the adversarial game.
+    cycle: weight of the distance of an image from its translation back. The paper's 10 is 5 here, since our least
+      squares have a factor 1/2 on both sides, the paper on the critics' alone.
+    identity: weight of the distance of an image of the target domain from its own translation, half the cycle weight
+      where the paper uses it; 0 = left out.
+    buffer: fakes that each row of the batch remembers.
+    """
+
+    image: tuple[Positive, Positive, Positive] = (256, 256, 3)
+    width: Positive = 64
+    stages: Count = 2
+    blocks: Count = 9
+    kernel: Positive = 7
+    critic_width: Positive = 64
+    critic_stages: Count = 3
+    norm: Literal["instance", "none"] = "instance"
+    loss: Literal["least_squares", "minimax", "non_saturating", "hinge", "relativistic"] = "least_squares"
+    cycle: NonNegative = 5.0
+    identity: NonNegative = 0.0
+    buffer: Positive = 50
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "Config":
+        short, stages = min(self.image[:2]), 2 ** max(self.stages, self.critic_stages)
+        if any(side % stages for side in self.image[:2]):
+            raise ValueError(f"stages: expected image sides divisible by {stages}, got {self.image[:2]}")
+        if self.kernel % 2 == 0 or self.kernel // 2 >= short:
+            raise ValueError(f"kernel: expected an odd size below {2 * short}, got {self.kernel}")
+        if self.blocks and short < 2 * 2**self.stages:
+            raise ValueError(f"stages: expected at least 2 pixels a side between them, got {short >> self.stages}")
+        return self
+
+
+def exchange(
+    buffer: Float[Array, "B K H W C"], fake: Images, count: Int[Array, ""], rng: Key[Array, ""]
+) -> tuple[Images, Float[Array, "B K H W C"]]:
+    """What the critic is shown instead of `fake`, and the buffer after it (Shrivastava et al. 2017, section 2.3).
+
+    `count` fakes of each row came before. Until a row has K, they are shown and kept; then with probability 1/2 one of
+    the K, each as likely, is shown and `fake` takes its place, else `fake` is shown and forgotten.
+
+    The paper keeps one pool of 50 for all. Here each row of the batch has its own: rows never meet, so a batch cut over
+    devices exchanges its fakes without communication, and a row's past does not depend on where the others are. With
+    one row, as the paper trains, the two are the same.
+    """
+    rows, size = buffer.shape[:2]
+    swap_rng, place_rng = jax.random.split(rng)
+    full = count >= size
+    swap = full & jax.random.bernoulli(swap_rng, 0.5, (rows,))
+    place = jnp.where(full, jax.random.randint(place_rng, (rows,), 0, size), count)
+    chosen = (jnp.arange(size) == place[:, None])[..., None, None, None]  # [B, K, 1, 1, 1]
+    swap = swap[:, None, None, None]
+    shown = jnp.where(swap, jnp.where(chosen, buffer, 0).sum(1), fake)
+    return shown, jnp.where(chosen & (swap | ~full)[:, None], fake[:, None], buffer)
+
+
+@dataclasses.dataclass(frozen=True)
+class CycleGAN:
+    """`State.carry` is the image buffer, {"a", "b"} [B, K, H, W, C] of fakes in [-1, 1]: its rows are the batch's."""
+
+    generator: nn.Module  # [B, H, W, C] -> [B, H, W, C] in [-1, 1]
+    critic: nn.Module  # [B, H, W, C] -> logits [B, h, w]
+    optimisers: tuple[Optimiser, ...]  # of NETS
+    loss: Loss
+    cycle: float
+    identity: float
+    buffer: int
+
+    def init(self, rng: jax.Array, batch: Batch) -> State:
+        a, b = _domains(batch)
+        modules, inputs = (self.generator, self.generator, self.critic, self.critic), (a, b, a, b)
+        keys = jax.random.split(rng, len(NETS))
+        parts = zip(NETS, self.optimisers, modules, keys, inputs, strict=True)
+        nets = {name: optimiser.init(module.init(key, x[:1])) for name, optimiser, module, key, x in parts}
+        empty = jnp.zeros((len(a), self.buffer, *a.shape[1:]))
+        return State(jnp.zeros((), jnp.int32), nets, {"a": empty, "b": empty})
+
+    def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
+        """The generators against the critics as they are, then each critic on fakes from before that update."""
+        rng, a_rng, b_rng = jax.random.split(jax.random.fold_in(rng, state.step), 3)
+        gens, means, fakes = self.generators_step(state.nets, batch, rng)
+        nets, carry = state.nets | gens, {}
+        for domain, real, key in zip("ab", _domains(batch), (a_rng, b_rng), strict=True):
+            name = f"disc_{domain}"
+            shown, carry[domain] = exchange(state.carry[domain], fakes[domain], state.step, key)
+            nets[name], critic_means = self.critic_step(name, nets[name], real, shown, key)
+            means |= critic_means
+        return State(state.step + 1, nets, carry), means
+
+    def generators_step(
+        self, nets: dict[str, Net], batch: Batch, rng: jax.Array
+    ) -> tuple[dict[str, Net], dict[str, Mean], dict[str, Images]]:
+        """One update of both generators, {"gen_ab", "gen_ba"}; also the fakes {"a", "b"} that they made before it."""
+        discs = {name: nets[name].variables for name in NETS[2:]}
+
+        def loss_fn(params, stats, batch, rng):
+            gens = {name: {"params": params[name], **stats[name]} for name in params}
+            means, fakes = self.generator_terms(gens | discs, batch)
+            return Terms(means | {"loss": means["generator_loss"]}, stats, fakes)
+
+        optimisers = {name: self._optimiser(name) for name in NETS[:2]}
+        gens, terms = step_together(optimisers, {name: nets[name] for name in optimisers}, loss_fn, batch, rng)
+        return gens, _without_loss(terms.means), terms.carry
+
+    def critic_step(
+        self, name: str, disc: Net, real: Images, fake: Images, rng: jax.Array
+    ) -> tuple[Net, dict[str, Mean]]:
+        """One update of the critic `name`."""
+
+        def loss_fn(params, stats, batch, rng):
+            loss = self._patches({"params": params, **stats}, self.loss.critic, batch["real"], batch["fake"])
+            return Terms({"loss": Mean.of(loss), f"{name}_loss": Mean.of(loss)}, stats)
+
+        disc, terms = self._optimiser(name).step(disc, loss_fn, {"real": real, "fake": fake}, rng)
+        return disc, {f"{name}_{k}" if k == "grad_norm" else k: v for k, v in _without_loss(terms.means).items()}
+
+    def generator_terms(self, nets: dict[str, PyTree], batch: Batch) -> tuple[dict[str, Mean], dict[str, Images]]:
+        """The generators' loss and its parts, a row a pair of images, and the fakes {"a", "b"}.
+
+        Zhu et al. 2017, eq. 1 to 3 and section 5.2. `adversarial` is the sum over both directions; distances are means
+        of |x - y| over pixels and channels in [-1, 1]. `nets` are variables by name.
+        """
+        a, b = _domains(batch)
+        fake_b, fake_a = self._generate(nets["gen_ab"], a), self._generate(nets["gen_ba"], b)
+        adversarial = self._patches(nets["disc_b"], self.loss.generator, b, fake_b)
+        adversarial += self._patches(nets["disc_a"], self.loss.generator, a, fake_a)
+        cycle_a = _distance(self._generate(nets["gen_ba"], fake_b), a)
+        cycle_b = _distance(self._generate(nets["gen_ab"], fake_a), b)
+        parts = {"adversarial": adversarial, "cycle_a": cycle_a, "cycle_b": cycle_b}
+        total = adversarial + self.cycle * (cycle_a + cycle_b)
+        if self.identity:
+            parts["identity_a"] = _distance(self._generate(nets["gen_ba"], a), a)
+            parts["identity_b"] = _distance(self._generate(nets["gen_ab"], b), b)
+            total += self.identity * (parts["identity_a"] + parts["identity_b"])
+        means = {name: Mean.of(part) for name, part in ({"generator_loss": total} | parts).items()}
+        return means, {"a": fake_a, "b": fake_b}
+
+    def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
+        """The generators' terms and the critics' losses on the fakes of this batch, with averaged networks."""
+        nets = {name: net.averaged for name, net in state.nets.items()}
+        means, fakes = self.generator_terms(nets, batch)
+        for domain, real in zip("ab", _domains(batch), strict=True):
+            loss = self._patches(nets[f"disc_{domain}"], self.loss.critic, real, fakes[domain])
+            means[f"disc_{domain}_loss"] = Mean.of(loss)
+        return {name: mean.where(batch["valid"]) for name, mean in means.items()}
+
+    def translate_images(
+        self, state: State, images: UInt8[Array, "B H W C"], direction: str
+    ) -> UInt8[Array, "B H W C"]:
+        """Images of one domain as those of the other, by the averaged generator; direction: "a2b" or "b2a"."""
+        net = state.nets[{"a2b": "gen_ab", "b2a": "gen_ba"}[direction]]
+        return ops.to_uint8((self._generate(net.averaged, ops.to_signed(images)) + 1) / 2)
+
+    def _optimiser(self, name: str) -> Optimiser:
+        return self.optimisers[NETS.index(name)]
+
+    def _generate(self, variables: PyTree, x: Images) -> Any:
+        return self.generator.apply(variables, x)
+
+    def _patches(self, variables: PyTree, side: Any, real: Images, fake: Images) -> Float[Array, " B"]:
+        """One side of the game, over the patches that lie at the same place of both images."""
+        logits: Any = [self.critic.apply(variables, x) for x in (real, fake)]  # [B, h, w]
+        return side(*(x.reshape(-1) for x in logits)).reshape(len(real), -1).mean(1)
+
+
+def _domains(batch: Batch) -> tuple[Images, Images]:
+    return ops.to_signed(batch["image_a"]), ops.to_signed(batch["image_b"])
+
+
+def _distance(x: Images, y: Images) -> Float[Array, " B"]:
+    return jnp.abs(x - y).mean((1, 2, 3))
+
+
+def _without_loss(means: dict[str, Mean]) -> dict[str, Mean]:
+    """Drops the hook's "loss", which has a name of its own."""
+    return {name: mean for name, mean in means.items() if name != "loss"}
+
+
+def from_config(cfg: Config, txs: dict[str, Optimiser]) -> CycleGAN:
+    """Raises ConfigError where `txs` are not those of NETS, or the generators cut their batch differently."""
+    require_optimisers(txs, *NETS)
+    if txs["gen_ab"].gradients != txs["gen_ba"].gradients:
+        raise ConfigError("config.optim.gen_ba.micro_batches: expected the same as of gen_ab: they have one loss")
+    return CycleGAN(
+        generator=ResNetTranslator(cfg.image[-1], cfg.width, cfg.stages, cfg.blocks, cfg.kernel, cfg.norm),
+        critic=PatchCritic(cfg.critic_width, cfg.critic_stages, cfg.norm),
+        optimisers=tuple(txs[name] for name in NETS),
+        loss=LOSSES[cfg.loss],
+        cycle=cfg.cycle,
+        identity=cfg.identity,
+        buffer=cfg.buffer,
+    )

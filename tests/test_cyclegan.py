@@ -1,0 +1,293 @@
+"""CycleGAN: losses and buffer against NumPy, what each step may move, networks of known reach."""
+
+import dataclasses
+import functools
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gen_jax import sharding
+from gen_jax.errors import ConfigError
+from gen_jax.models import cyclegan
+from gen_jax.models.base import Gradients, Optimiser
+from gen_jax.nets.image_to_image import PatchCritic, ReflectConv, ResNetTranslator
+from gen_jax.settings import validate
+from gen_jax.state import Net
+
+ROOT = jax.random.key(0)
+SHAPE = (4, 4, 3)
+
+
+class Colours(nn.Module):
+    """A linear map of the colours of each pixel."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(x)
+
+
+class Pixels(nn.Module):
+    """A logit a pixel, linear in its colour."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(x)[..., 0]
+
+
+@functools.cache
+def linear(identity=1.5, cycle=3.0, micro_batches=1, **fields):
+    """A CycleGAN of linear networks that plain SGD moves by its gradients."""
+    optimiser = Optimiser(optax.sgd(1.0), gradients=Gradients(micro_batches))
+    model = cyclegan.from_config(
+        cyclegan.Config(image=SHAPE, cycle=cycle, identity=identity, buffer=2, stages=1, critic_stages=1, kernel=3),
+        dict.fromkeys(cyclegan.NETS, optimiser),
+    )
+    return dataclasses.replace(model, generator=Colours(), critic=Pixels(), **fields)
+
+
+def batch_of(rows=4, seed=0):
+    a, b = np.random.default_rng(seed).integers(0, 256, (2, rows, *SHAPE), np.uint8)
+    return {
+        "image_a": jnp.asarray(a),
+        "image_b": jnp.asarray(b),
+        "index": jnp.arange(rows),
+        "valid": jnp.ones(rows, bool),
+    }
+
+
+def weights(state):
+    return {
+        name: [np.asarray(net.params["Dense_0"][leaf], np.float64) for leaf in ("kernel", "bias")]
+        for name, net in state.nets.items()
+    }
+
+
+def written_out(nets, batch, cycle, identity):
+    """Equations 1 to 3 and 5.2 with least squares, in NumPy: everything that is measured, [B] each."""
+    a, b = (np.asarray(batch[name], np.float64) / 127.5 - 1 for name in ("image_a", "image_b"))
+
+    def apply(name, x):
+        return x @ nets[name][0] + nets[name][1]
+
+    def l1(x, y):
+        return np.abs(x - y).mean((1, 2, 3))
+
+    fake_b, fake_a = apply("gen_ab", a), apply("gen_ba", b)
+    logits = {
+        name: apply(f"disc_{name[-1]}", x)[..., 0] for name, x in dict(a=a, b=b, fake_a=fake_a, fake_b=fake_b).items()
+    }
+    terms = {
+        "adversarial": sum(((logits[f"fake_{d}"] - 1) ** 2).mean((1, 2)) / 2 for d in "ab"),
+        "cycle_a": l1(apply("gen_ba", fake_b), a),
+        "cycle_b": l1(apply("gen_ab", fake_a), b),
+        "identity_a": l1(apply("gen_ba", a), a),
+        "identity_b": l1(apply("gen_ab", b), b),
+    }
+    terms["generator_loss"] = (
+        terms["adversarial"]
+        + cycle * (terms["cycle_a"] + terms["cycle_b"])
+        + identity * (terms["identity_a"] + terms["identity_b"])
+    )
+    for d in "ab":
+        terms[f"disc_{d}_loss"] = (((logits[d] - 1) ** 2 + logits[f"fake_{d}"] ** 2) / 2).mean((1, 2))
+    return terms, {"a": fake_a, "b": fake_b}
+
+
+def test_every_term_equals_numpys():
+    model, batch = linear(), batch_of()
+    state = model.init(ROOT, batch)
+    found = model.eval_step(state, batch, ROOT)
+    expected, fakes = written_out(weights(state), batch, 3.0, 1.5)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name].total, values, rtol=1e-5, err_msg=name)
+    _, made = model.generator_terms({name: net.variables for name, net in state.nets.items()}, batch)
+    for domain, fake in fakes.items():
+        np.testing.assert_allclose(made[domain], fake, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_both_generators_are_those_of_the_whole_loss():
+    """By differences of the NumPy loss, at every parameter of both."""
+    model, batch = linear(), batch_of()
+    state = model.init(ROOT, batch)
+    after, _, _ = jax.jit(model.generators_step)(state.nets, batch, ROOT)
+    nets, eps = weights(state), 1e-6
+    for name in ("gen_ab", "gen_ba"):
+        for i, leaf in enumerate(("kernel", "bias")):
+            moved = np.asarray(state.nets[name].params["Dense_0"][leaf] - after[name].params["Dense_0"][leaf])
+            for place in np.ndindex(moved.shape):
+                sides = []
+                for sign in (1, -1):
+                    nets[name][i][place] += sign * eps
+                    sides.append(written_out(nets, batch, 3.0, 1.5)[0]["generator_loss"].mean())
+                    nets[name][i][place] -= sign * eps
+                assert moved[place] == pytest.approx((sides[0] - sides[1]) / (2 * eps), rel=1e-3, abs=1e-4)
+
+
+def with_weights(net, kernel, bias):
+    return net.replace(params={"Dense_0": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}})
+
+
+def test_a_map_and_its_inverse_have_no_cycle_error_and_the_identity_none_at_all():
+    model, batch = linear(), batch_of()
+    state = model.init(ROOT, batch)
+    kernel, bias = np.array([[0, 0, -1], [-1, 0, 0], [0, -1, 0]], np.float32), np.array([0.5, 0, -0.5], np.float32)
+    inverse = np.linalg.inv(kernel)
+    known = {"gen_ab": (kernel, bias), "gen_ba": (inverse, -bias @ inverse)}
+    nets = state.nets | {name: with_weights(state.nets[name], *parts) for name, parts in known.items()}
+    means = model.eval_step(state.replace(nets=nets), batch, ROOT)
+    assert max(float(means[f"cycle_{d}"].total.max()) for d in "ab") < 1e-6
+    assert min(float(means[f"identity_{d}"].total.min()) for d in "ab") > 0.1
+    nets = state.nets | {name: with_weights(state.nets[name], np.eye(3), np.zeros(3)) for name in known}
+    means = model.eval_step(state.replace(nets=nets), batch, ROOT)
+    assert all(float(means[f"{kind}_{d}"].total.max()) == 0 for kind in ("cycle", "identity") for d in "ab")
+
+
+def same(x, y):
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True))
+
+
+def test_each_step_returns_only_what_it_moves():
+    model, batch = linear(), batch_of()
+    state = model.init(ROOT, batch)
+    gens, means, _ = jax.jit(model.generators_step)(state.nets, batch, ROOT)
+    assert gens.keys() == {"gen_ab", "gen_ba"}
+    assert not any(same(gens[name].params, state.nets[name].params) for name in gens)
+    assert "loss" not in means
+    x = jnp.ones((4, *SHAPE))
+    disc, means = model.critic_step("disc_b", state.nets["disc_b"], x, x, ROOT)
+    assert isinstance(disc, Net) and means.keys() == {"disc_b_loss"}
+
+
+def test_a_train_step_is_its_parts_written_out():
+    """The critics see fakes from before the generators moved, through the buffer of their domain."""
+    model, batch = linear(), batch_of()
+    state = model.init(ROOT, batch)
+    state = state.replace(carry=jax.tree.map(lambda x: x + 0.25, state.carry), step=jnp.int32(5))
+    after, means = jax.jit(model.train_step)(state, batch, ROOT)
+    rng, *keys = jax.random.split(jax.random.fold_in(ROOT, 5), 3)
+    expected, _, fakes = jax.jit(model.generators_step)(state.nets, batch, rng)
+    reals = cyclegan._domains(batch)
+    for domain, real, key in zip("ab", reals, keys, strict=True):
+        shown, buffer = cyclegan.exchange(state.carry[domain], fakes[domain], jnp.int32(5), key)
+        np.testing.assert_array_equal(after.carry[domain], buffer)
+        expected[f"disc_{domain}"], _ = model.critic_step(
+            f"disc_{domain}", state.nets[f"disc_{domain}"], real, shown, key
+        )
+    for name, net in expected.items():
+        for a, b in zip(jax.tree.leaves(after.nets[name].params), jax.tree.leaves(net.params), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert int(after.step) == 6 and all(float(mean.weight) == 4 for mean in means.values())
+
+
+def test_accumulated_gradients_and_fakes_are_those_of_the_whole_batch():
+    whole, parts, batch = linear(), linear(micro_batches=2), batch_of()
+    state = whole.init(ROOT, batch)
+    one, two = (jax.jit(model.train_step)(state, batch, ROOT)[0] for model in (whole, parts))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_the_buffer_against_lists():
+    """Rows of lists, moved by the same draws: filled first, then a swap or none."""
+    rows, size, steps = 16, 3, 60
+    fakes = np.random.default_rng(0).normal(size=(steps, rows, 1, 1, 1)).astype(np.float32)
+    buffer, lists, swaps = jnp.zeros((rows, size, 1, 1, 1)), [[] for _ in range(rows)], 0
+    exchange = jax.jit(cyclegan.exchange)
+    for step, (fake, key) in enumerate(zip(fakes, jax.random.split(ROOT, steps), strict=True)):
+        shown, buffer = exchange(buffer, fake, jnp.int32(step), key)
+        swap_rng, place_rng = jax.random.split(key)
+        swap = np.asarray(jax.random.bernoulli(swap_rng, 0.5, (rows,)))
+        place = np.asarray(jax.random.randint(place_rng, (rows,), 0, size))
+        for i, past in enumerate(lists):
+            expected = fake[i]
+            if len(past) < size:
+                past.append(fake[i])
+            elif swap[i]:
+                expected, past[place[i]] = past[place[i]], fake[i]
+                swaps += 1
+            np.testing.assert_array_equal(shown[i], expected)
+            kept = np.stack([*past, *[np.zeros((1, 1, 1))] * (size - len(past))])
+            np.testing.assert_array_equal(buffer[i], kept)
+    draws = rows * (steps - size)
+    assert abs(swaps / draws - 0.5) < 4 * 0.5 / draws**0.5
+
+
+def test_rows_cut_over_devices_exchange_without_communication():
+    placed = sharding.rows(sharding.make_mesh(sharding.MeshConfig(data=8)))
+    buffer, fake = jnp.zeros((16, 3, *SHAPE)), jnp.ones((16, *SHAPE))
+    exchange = jax.jit(cyclegan.exchange, in_shardings=(placed, placed, None, None), out_shardings=placed)
+    text = exchange.lower(buffer, fake, jnp.int32(5), ROOT).compile().as_text()
+    assert not re.search("all-|collective|reduce-scatter", text)
+
+
+def test_translation_is_by_the_averaged_generator_of_the_direction():
+    model = dataclasses.replace(linear(), optimisers=(Optimiser(optax.sgd(1.0), ema_decay=0.5),) * 4)
+    batch = batch_of()
+    state = model.init(ROOT, batch)
+    for name, shift in (("gen_ab", 0.2), ("gen_ba", -0.2)):
+        averaged = {"Dense_0": {"kernel": jnp.eye(3), "bias": jnp.full(3, shift)}}
+        net = state.nets[name].replace(ema={"params": averaged, "stats": {}})
+        state = state.replace(nets=state.nets | {name: net})
+    images = batch["image_a"]
+    for direction, shift in (("a2b", 25.5), ("b2a", -25.5)):
+        found = np.asarray(model.translate_images(state, images, direction), float)
+        assert np.abs(found - np.clip(images + shift, 0, 255)).max() <= 0.51
+
+
+def test_a_mirrored_convolution_against_numpy():
+    x = jax.random.normal(ROOT, (1, 4, 5, 1))
+    variables = ReflectConv(1, 3).init(ROOT, x)
+    kernel = np.asarray(variables["params"]["Conv_0"]["kernel"])[..., 0, 0]
+    padded = np.pad(np.asarray(x)[0, ..., 0], 1, mode="reflect")
+    expected = [[(padded[i : i + 3, j : j + 3] * kernel).sum() for j in range(5)] for i in range(4)]
+    np.testing.assert_allclose(ReflectConv(1, 3).apply(variables, x)[0, ..., 0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("stages", "reach"), [(0, 7), (1, 16)])
+def test_a_patch_is_as_large_as_the_critic_says(stages, reach):
+    critic, side = PatchCritic(2, stages, norm="none"), 40
+    x = jnp.zeros((1, side, side, 1))
+    variables = critic.init(ROOT, x)
+    slope = jax.grad(lambda x: critic.apply(variables, x)[0, 9, 9])(x + jax.random.normal(ROOT, x.shape))
+    rows = np.flatnonzero(np.abs(slope[0, ..., 0]).sum(1))
+    assert rows[-1] - rows[0] + 1 == len(rows) == reach
+
+
+@pytest.mark.parametrize("stages", [0, 2])
+def test_only_without_instance_norm_a_translation_sees_the_brightness(stages):
+    x = jax.random.normal(ROOT, (2, 8, 8, 3))
+    for norm, sees in (("instance", False), ("none", True)):
+        net = ResNetTranslator(3, width=2, stages=stages, blocks=1, size=3, norm=norm)
+        variables = net.init(ROOT, x)
+        found, brighter = net.apply(variables, x), net.apply(variables, x + 0.5)
+        assert found.shape == x.shape and float(jnp.abs(found).max()) <= 1
+        assert (float(jnp.abs(found - brighter).max()) > 1e-3) == sees
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(image=(28, 28, 1), critic_stages=3), r"config\.model\.stages: expected image sides divisible by 8"),
+        (dict(image=(8, 8, 3), critic_stages=1, stages=1, kernel=4), r"config\.model\.kernel: expected an odd size"),
+        (dict(image=(8, 8, 3), critic_stages=1, stages=3, kernel=3), r"config\.model\.stages: expected at least 2"),
+        (dict(loss="wasserstein"), r"config\.model\.loss: expected 'least_squares'"),
+        (dict(buffer=0), r"config\.model\.buffer: expected greater than 0"),
+    ],
+)
+def test_wrong_fields_are_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(cyclegan.Config, fields, "config.model")
+
+
+def test_wrong_optimisers_are_refused():
+    with pytest.raises(ConfigError, match=r"config\.optim: expected the entries gen_ab, gen_ba, disc_a, disc_b, got"):
+        cyclegan.from_config(cyclegan.Config(), {"gen": Optimiser(optax.sgd(1.0))})
+    txs = {name: Optimiser(optax.sgd(1.0), gradients=Gradients(1 + (name == "gen_ba"))) for name in cyclegan.NETS}
+    with pytest.raises(ConfigError, match=r"config\.optim\.gen_ba\.micro_batches: expected the same as of gen_ab"):
+        cyclegan.from_config(cyclegan.Config(), txs)
