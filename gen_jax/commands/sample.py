@@ -2,7 +2,7 @@
 
 Images become a grid (PNG), sound a .wav each (the first 64) and spectrograms, text a .txt (with `--stream` it appears
 as it is drawn), other arrays a plot; the samples themselves go to an .npz beside it. The files are named after the run,
-the step and the seed, and are never overwritten unasked.
+the step and the seed, and are never overwritten unasked. `--translate` asks for translations of pictures instead.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 
 from gen_jax import pictures
-from gen_jax.commands import restored
+from gen_jax.commands import restored, translated
 from gen_jax.errors import ConfigError
 from gen_jax.log import wav
 from gen_jax.models.base import Autoregressive, Samples
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--min_length", type=int, default=default.min_length, help="tokens before a text may end")
     text.add_argument("--beams", type=int, default=default.beams, help="hypotheses of a beam search; 0 = draw")
     text.add_argument("--length_penalty", type=float, default=default.length_penalty, help="of the beam search")
+    translated.add_arguments(parser)
     parser.add_argument("--out", help="directory for the files; default: WORKDIR/samples")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
 
@@ -67,6 +68,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         raise ConfigError(f"--repetition_penalty: expected a positive number, got {args.repetition_penalty}")
     run_dir = RunDir(args.workdir)
     program = Program(restored.experiment_of(run_dir), tokenizer_file=run_dir.saved_tokenizer())
+    translated.check(args, program)
+    if args.translate:
+        return translated.run(args, program, run_dir)
     if not isinstance(program.model, Samples):
         raise ConfigError(f"config.model_name: expected a model that samples; {program.experiment.model_name} does not")
     options = _options(args, program)

@@ -1,0 +1,99 @@
+"""`gen-jax sample --translate=a2b --images=FOLDER`: a folder of pictures through a model that translates images.
+
+Each picture is cropped and resized as in training and becomes one PNG of its own name, in a folder named after the run,
+the step and the direction; a grid beside it has each picture over its translation.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from etils import epath
+
+from gen_jax import pictures
+from gen_jax.commands import restored
+from gen_jax.data import pixels
+from gen_jax.data.image_folder import SUFFIXES
+from gen_jax.errors import ConfigError
+from gen_jax.models.base import TranslatesImages
+from gen_jax.program import Program
+from gen_jax.run_dir import RunDir, write_atomic
+
+SHOWN = 64  # pictures in the grid
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("models that translate images")
+    group.add_argument("--translate", choices=("a2b", "b2a"), help="from which of the two sets to which")
+    group.add_argument("--images", help="a folder of pictures, which are translated; those in sub-folders are not")
+
+
+def check(args: argparse.Namespace, program: Program) -> None:
+    """Raises ConfigError where the flags do not fit each other, the model or its images."""
+    name, able = program.experiment.model_name, isinstance(program.model, TranslatesImages)
+    if args.images and not args.translate:
+        raise ConfigError("--images: expected --translate=a2b or b2a beside it")
+    if args.translate and not able:
+        raise ConfigError(f"--translate: expected a model that translates images; {name} does not")
+    if able and not (args.translate and args.images):
+        raise ConfigError(f"--translate: expected a2b or b2a, and --images=FOLDER, of the model {name}")
+    for flag in ("n", "label", "length", "prompt", "stream") if args.translate else ():
+        if getattr(args, flag):
+            raise ConfigError(f"--{flag}: expected none beside --translate")
+    if args.translate and len({*program.dataset.info.shape[:2]}) > 1:
+        raise ConfigError(f"--images: pictures are read as squares, the model's are {program.dataset.info.shape}")
+
+
+def run(args: argparse.Namespace, program: Program, run_dir: RunDir) -> None:
+    """Writes the translations and prints where the grid is.
+
+    Raises:
+      ConfigError: no pictures, two of one name, or files that are there.
+      DataError: a file is no picture.
+    """
+    files = _files(args.images)
+    step, state = restored.restore(program, run_dir, args.step)
+    folder = epath.Path(args.out) if args.out else run_dir.samples
+    stem = f"translate_{run_dir.path.name}_step{step}_{args.translate}"
+    targets = [folder / stem / f"{file.stem}.png" for file in files]
+    found = [str(path) for path in (folder / f"{stem}.png", *targets) if path.exists()]
+    if found and not args.overwrite:
+        raise ConfigError(f"--overwrite: {found[0]} is there; pass --overwrite to replace it, or another --out")
+    translate = jax.jit(lambda state, images: program.model.translate_images(state, images, args.translate))
+    above, below = [], []
+    for images in _batches(files, program):
+        above.append(images)
+        below.append(jax.device_get(translate(state, images)))
+    before, after = (np.concatenate(parts)[: len(files)] for parts in (above, below))
+    (folder / stem).mkdir(parents=True, exist_ok=True)
+    for path, image in zip(targets, after, strict=True):
+        write_atomic(path, pictures.png(image))
+    write_atomic(folder / f"{stem}.png", pictures.png(pictures.pairs(before[:SHOWN], after[:SHOWN])))
+    print(f"{folder / stem}/\n{folder / stem}.png")
+
+
+def _files(folder: str) -> list[Path]:
+    """The pictures in a folder. Raises ConfigError where there are none, or two whose PNG would be the same."""
+    path = Path(folder).expanduser()
+    files = sorted(file for file in path.glob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise ConfigError(
+            f"--images: expected a folder of pictures ({', '.join(sorted(SUFFIXES))}), found none in {path}"
+        )
+    stems = [file.stem for file in files]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"--images: expected one picture of each name, found several called {twice!r}")
+    return files
+
+
+def _batches(files: list[Path], program: Program) -> Iterator[np.ndarray]:
+    """uint8 [B, H, W, C] as in training; the last batch is filled with its last picture."""
+    side, _, channels = program.dataset.info.shape
+    size = min(program.experiment.eval_batch_size, len(files))
+    for start in range(0, len(files), size):
+        part = files[start : start + size]
+        images = [pixels.read(file, side, channels) for file in part]
+        yield np.stack(images + images[-1:] * (size - len(images)))
