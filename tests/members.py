@@ -19,6 +19,8 @@ SMALLEST = {
     "vqvae": "experiments/vqvae/digits.py",
     "code_prior": "experiments/vqvae/digits_prior.py",
     "gan": "experiments/gan/ring.py",
+    "cyclegan": "experiments/cyclegan/digits.py",
+    "vaegan": "experiments/vaegan/digits.py",
     "encoder_decoder": "experiments/encoder_decoder/reversal.py",
     "linear_ar": "experiments/linear_ar/ar.py",
     "lstm": "experiments/lstm/pydoc.py",

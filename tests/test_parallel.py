@@ -43,7 +43,7 @@ def sgd(path, *flags, **kwargs):
 
 
 # what takes longest; Transformers over grids are the same network as the one over tokens
-SLOW = {"code_prior", "encoder_decoder", "pixel_transformer", "vqvae", "wavenet"}
+SLOW = {"code_prior", "encoder_decoder", "pixel_transformer", "vaegan", "vqvae", "wavenet"}
 
 
 def some_slow(names):
@@ -111,7 +111,7 @@ def test_pmap_with_noise_equals_the_shards_written_out():
     assert seen[0]["loss"] == pytest.approx(total / weight, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["vqvae", "lstm"])
+@pytest.mark.parametrize("name", ["vqvae", "lstm", "cyclegan"])
 def test_pmap_is_refused_where_state_mixes_rows(name):
     with pytest.raises(ConfigError, match=r"config\.parallel: pmap does not fit a model whose state mixes rows"):
         program(SMALLEST[name], "parallel=pmap", devices=8)

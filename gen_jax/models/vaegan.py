@@ -1,0 +1,206 @@
+"""VAE-GAN (Larsen et al. 2016): an autoencoder whose likelihood is a distance in the features of a critic.
+
+Three networks, each moved by its own step down its own loss, all from where they stood before any of them moved.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+from pydantic import model_validator
+
+from gen_jax import losses, ops
+from gen_jax.adversarial import LOSSES, Loss, saturating_generator
+from gen_jax.models.base import Batch, Optimiser, Terms, require_optimisers
+from gen_jax.nets.conv import ConvDecoder, ConvEncoder
+from gen_jax.nets.mlp import GaussianHead
+from gen_jax.sampling import SampleOptions
+from gen_jax.settings import NonNegative, Positive, Settings
+from gen_jax.state import Mean, Net, PyTree, State
+
+NETS = ("enc", "gen", "disc")
+
+
+class Config(Settings):
+    """The section `config.model`; `config.optim` has the entries `enc`, `gen` and `disc`.
+
+    image: (height, width, channels).
+    widths: channels of the encoder's stride-2 stages; the generator mirrors them.
+    critic_widths: of the critic's, whose last stage gives the features.
+    latent: D.
+    gamma: weight of the reconstruction beside the adversarial loss, for the generator alone. The paper's gamma.
+    loss: the generator's: `minimax` as published, or `non_saturating`, whose slope does not vanish where the critic
+      is sure.
+    """
+
+    image: tuple[Positive, Positive, Positive] = (28, 28, 1)
+    widths: tuple[Positive, ...] = (32, 64)
+    critic_widths: tuple[Positive, ...] = (32, 64)
+    latent: Positive = 32
+    gamma: NonNegative = 0.01
+    loss: Literal["minimax", "non_saturating"] = "minimax"
+
+    @model_validator(mode="after")
+    def _sides_divide(self) -> "Config":
+        for name in ("widths", "critic_widths"):
+            stages = 2 ** len(getattr(self, name))
+            if stages == 1 or self.image[0] % stages or self.image[1] % stages:
+                raise ValueError(f"{name}: expected 1 or more, with image sides divisible by 2**len = {stages}")
+        return self
+
+
+class Encoder(nn.Module):
+    """Images [B, H, W, C] in [-1, 1] -> mean and log-variance [B, D] of q(z | x)."""
+
+    widths: tuple[int, ...]
+    latent: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
+        return GaussianHead(self.latent)(ConvEncoder(self.widths)(x))
+
+
+class Generator(nn.Module):
+    """Latents [B, D] -> images [B, *shape] in [-1, 1]."""
+
+    shape: tuple[int, int, int]
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "B D"]) -> Float[Array, "B H W C"]:
+        return nn.tanh(ConvDecoder(self.shape, self.widths)(z))
+
+
+class Critic(nn.Module):
+    """Images [B, H, W, C] in [-1, 1] -> features [B, F] of the last convolution, and logits [B]."""
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> tuple[Float[Array, "B F"], Float[Array, " B"]]:
+        features = ConvEncoder(self.widths, nn.leaky_relu)(x)
+        return features, nn.Dense(1)(features)[:, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEGAN:
+    """Encoder, generator (the decoder) and critic with their optimisers."""
+
+    encoder: nn.Module  # [B, H, W, C] -> mean, log-variance [B, D]
+    generator: nn.Module  # [B, D] -> [B, H, W, C] in [-1, 1]
+    critic: nn.Module  # [B, H, W, C] -> features [B, F], logits [B]
+    optimisers: tuple[Optimiser, ...]  # of NETS
+    latent: int
+    gamma: float
+    loss: Loss
+
+    def init(self, rng: jax.Array, batch: Batch) -> State:
+        x = ops.to_signed(batch["image"][:1])
+        modules, inputs = (self.encoder, self.generator, self.critic), (x, jnp.zeros((1, self.latent)), x)
+        parts = zip(NETS, self.optimisers, modules, jax.random.split(rng, len(NETS)), inputs, strict=True)
+        nets = {name: optimiser.init(module.init(key, at)) for name, optimiser, module, key, at in parts}
+        return State(jnp.zeros((), jnp.int32), nets)
+
+    def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
+        """Algorithm 1: every gradient is taken at the parameters that the step began with, at the same noise.
+
+        The three steps are written as if each went forward by itself; XLA computes what they share once.
+        """
+        rng = jax.random.fold_in(rng, state.step)
+        nets, means = {}, {}
+        for name in NETS:
+            nets[name], found = self.net_step(name, state.nets, batch, rng)
+            means |= found
+        return State(state.step + 1, nets), means
+
+    def net_step(self, name: str, nets: dict[str, Net], batch: Batch, rng: jax.Array) -> tuple[Net, dict[str, Mean]]:
+        """One update of the network `name` down its own loss, the others as they are; all the terms of the batch."""
+        others = {other: net.variables for other, net in nets.items() if other != name}
+
+        def loss_fn(params, stats, batch, rng):
+            means = self.terms(others | {name: {"params": params, **stats}}, batch, rng)
+            return Terms(means | {"loss": means[f"{name}_loss"]}, stats)
+
+        net, terms = self.optimisers[NETS.index(name)].step(nets[name], loss_fn, batch, rng)
+        renamed = {f"{name}_{k}" if k == "grad_norm" else k: mean for k, mean in terms.means.items() if k != "loss"}
+        return net, renamed
+
+    def terms(self, nets: dict[str, PyTree], batch: Batch, rng: jax.Array) -> dict[str, Mean]:
+        """The three losses and their parts, a row an example, in nats but for weights.
+
+        `kl` is L_prior. `feature_rec` is L_llike up to a constant: |f(x) - f(x~)|^2 / 2, the features f of the critic
+        being Gaussian with unit variance about those of the reconstruction x~ (eq. 6 and 7). The adversarial loss has
+        three terms: data, reconstructions and images of prior noise (section 2.3). With L_GAN as a cross-entropy, whose
+        sign is that of algorithm 1 and not of eq. 8:
+
+          enc_loss = L_prior + L_llike, gen_loss = gamma L_llike - L_GAN (the generator's part), disc_loss = L_GAN.
+
+        Args:
+          nets: variables of NETS.
+          rng: one key, or one a row [B].
+        """
+        posterior_rng, prior_rng = ops.split(rng, 2)
+        x = ops.to_signed(batch["image"])
+        shape = (len(x), self.latent)
+        mean, log_var = self._encode(nets["enc"], x)
+        z = mean + jnp.exp(0.5 * log_var) * ops.normal(posterior_rng, shape)
+        (features, real), (made_features, rec), (_, fake) = (
+            self._judge(nets["disc"], image)
+            for image in (x, self._generate(nets["gen"], z), self._generate(nets["gen"], ops.normal(prior_rng, shape)))
+        )
+        kl = losses.kl_to_standard_normal(mean, log_var).sum(1)
+        feature_rec = ((features - made_features) ** 2).sum(1) / 2
+        adversarial = self.loss.generator(real, rec) + self.loss.generator(real, fake)
+        parts = {
+            "kl": kl,
+            "feature_rec": feature_rec,
+            "adversarial": adversarial,
+            "enc_loss": kl + feature_rec,
+            "gen_loss": self.gamma * feature_rec + adversarial,
+            "disc_loss": self.loss.critic(real, rec) - saturating_generator(real, fake),
+        }
+        return {name: Mean.of(part) for name, part in parts.items()}
+
+    def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
+        """The same terms of averaged networks, at noise keyed by the example."""
+        nets = {name: net.averaged for name, net in state.nets.items()}
+        means = self.terms(nets, batch, ops.row_keys(rng, batch["index"]))
+        return {name: mean.where(batch["valid"]) for name, mean in means.items()}
+
+    def encode(self, state: State, batch: Batch) -> Float[Array, "B D"]:
+        """Posterior means."""
+        return self._encode(state.nets["enc"].averaged, ops.to_signed(batch["image"]))[0]
+
+    def decode(self, state: State, latents: Float[Array, "B D"]) -> UInt8[Array, "B H W C"]:
+        """Images of latents."""
+        return ops.to_uint8((self._generate(state.nets["gen"].averaged, latents) + 1) / 2)
+
+    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> UInt8[Array, "n H W C"]:
+        """Images of latents from the prior, whose standard deviation is `options.temperature`."""
+        return self.decode(state, options.temperature * jax.random.normal(rng, (n, self.latent)))
+
+    def _encode(self, variables: PyTree, x: Array) -> Any:
+        return self.encoder.apply(variables, x)
+
+    def _generate(self, variables: PyTree, z: Array) -> Any:
+        return self.generator.apply(variables, z)
+
+    def _judge(self, variables: PyTree, x: Array) -> Any:
+        return self.critic.apply(variables, x)
+
+
+def from_config(cfg: Config, txs: dict[str, Optimiser]) -> VAEGAN:
+    """Raises ConfigError where `txs` are not those of NETS."""
+    require_optimisers(txs, *NETS)
+    return VAEGAN(
+        encoder=Encoder(cfg.widths, cfg.latent),
+        generator=Generator(cfg.image, cfg.widths[::-1]),
+        critic=Critic(cfg.critic_widths),
+        optimisers=tuple(txs[name] for name in NETS),
+        latent=cfg.latent,
+        gamma=cfg.gamma,
+        loss=LOSSES[cfg.loss],
+    )
