@@ -1,7 +1,7 @@
 """VAE-GAN on MNIST: reconstructions by the features of a critic.
 
 `gen-jax train --config=experiments/vaegan/mnist.py --workdir=runs/vaegan_mnist`
-Not run to its end on 2 cores: 1 number is missing here.
+Not run to its end: neither minutes on 2 cores nor the PSNR after 10,000 steps are known.
 """
 
 from ml_collections import ConfigDict
