@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gen_jax import data
-from gen_jax.data import documents, pydoc, ring, sources, tools
+from gen_jax.data import documents, gaussians, pydoc, sources, tools
 from gen_jax.errors import ConfigError, DataError
 
 
@@ -69,15 +69,21 @@ def test_loading_digits_imports_little():
     assert not slow & set(done.stdout.split())
 
 
-def test_ring_is_a_mixture_at_its_centres():
-    dataset = load(source="ring", examples=20_000)
-    points = everything(dataset, "vector")
-    centres = ring.centres()
-    np.testing.assert_allclose(np.linalg.norm(centres, axis=1), 2, rtol=1e-6)
-    offset = points[:, None] - centres
+@pytest.mark.parametrize(("layout", "modes"), [("ring", 8), ("grid", 25)])
+def test_gaussians_are_a_mixture_at_their_centres(layout, modes):
+    dataset = load(source="gaussians", layout=layout, modes=modes, examples=20_000)
+    points, mixture = everything(dataset, "vector"), dataset.info.mixture
+    np.testing.assert_allclose(mixture.centres, getattr(gaussians, layout)(modes, 2.0))
+    offset = points[:, None] - np.array(mixture.centres)
     nearest = np.linalg.norm(offset, axis=-1).argmin(1)
-    np.testing.assert_allclose(np.bincount(nearest) / len(points), 1 / 8, atol=0.01)
+    np.testing.assert_allclose(np.bincount(nearest) / len(points), 1 / modes, atol=0.01)
+    assert mixture.sigma == 0.02
     np.testing.assert_allclose(offset[np.arange(len(points)), nearest].std(0), 0.02, rtol=0.03)
+
+
+def test_a_grid_is_a_square():
+    with pytest.raises(ConfigError, match="config.data.modes: expected a square number beside layout 'grid', got 8"):
+        load(source="gaussians", layout="grid")
 
 
 def test_pydoc_is_pythons_documentation():
@@ -283,7 +289,7 @@ def test_sources_are_listed():
 def test_look_gives_pictures_or_an_excerpt(tmp_path):
     dataset, images = data.look(data.resolve("digits"), n=5)
     np.testing.assert_array_equal(images, dataset.arrays["train"]["image"][:5])
-    _, plot = data.look(data.resolve("ring"), "test")
+    _, plot = data.look(data.resolve("gaussians"), "test")
     assert plot.shape == (1, 128, 128, 1) and plot.dtype == np.uint8 and plot.max() == 255
     (tmp_path / "t.txt").write_text("Some text. " * 200)
     _, excerpt = data.look(data.resolve(str(tmp_path / "t.txt")), "test")
@@ -334,7 +340,7 @@ def test_a_look_at_a_set_is_images_or_an_excerpt(tmp_path):
     (tmp_path / "t.txt").write_text("Some text. " * 200)
     _, excerpt = data.look(data.resolve(str(tmp_path / "t.txt")), "test", 1)
     assert excerpt and excerpt in "Some text. " * 200
-    _, density = data.look(data.resolve("ring"), "train", 1)
+    _, density = data.look(data.resolve("gaussians"), "train", 1)
     assert density.dtype == np.uint8 and density.max() == 255
 
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen_jax import data, evaluators, pictures
+from gen_jax.data.base import Mixture
+from gen_jax.data.gaussians import ring
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import Context
-from gen_jax.metrics.modes import ring_centres
 from gen_jax.metrics.ngram import NGram
 from gen_jax.state import Mean, State
 
@@ -379,18 +380,19 @@ class Ring:
     covered: int
 
     def sample(self, state, rng, n, options):
-        centres = jnp.asarray(ring_centres(8, 2.0)[: self.covered], jnp.float32)
+        centres = jnp.asarray(ring(8, 2.0)[: self.covered], jnp.float32)
         return centres[jnp.arange(n) % self.covered] + 0.01 * jax.random.normal(rng, (n, 2))
 
 
 def test_modes_that_the_samples_reach():
-    real = np.float32(ring_centres(8, 2.0)).repeat(5, 0)
-    section = {"type": "modes", "modes": 8, "radius": 2.0, "sigma": 0.02, "n": 400}
-    found = build(section, Ring(6), {"vector": real})(STATE)
-    assert found.scalars["modes"] == 6 and found.scalars["near_share"] > 0.99 and not found.warnings
+    centres = ring(8, 2.0)
+    arrays, mixture = {"vector": np.float32(centres).repeat(5, 0)}, Mixture(tuple(map(tuple, centres)), 0.02)
+    found = build({"type": "modes", "n": 400}, Ring(6), arrays, mixture=mixture)(STATE)
+    assert found.scalars["modes"] == 6 and found.scalars["near_share"] > 0.99
     assert found.scalars["mode_kl"] == pytest.approx(math.log(8 / 6), abs=0.01)
     assert found.images["modes"].dtype == np.uint8 and found.images["modes"].shape[2] == 3
-    assert "radius" in build(section | {"radius": 1.0}, Ring(8), {"vector": real})(STATE).warnings[0]
+    with pytest.raises(ConfigError, match="modes: expected data whose mixture is known"):
+        build({"type": "modes"}, Ring(6), arrays)
 
 
 IMAGES = dict(kind="image", shape=(1, 3, 1))

@@ -4,16 +4,18 @@ import math
 
 import numpy as np
 
-from gen_jax.data import ring
-from gen_jax.metrics.modes import mode_counts, ring_centres
+from gen_jax.data.gaussians import grid, ring
+from gen_jax.metrics.modes import mode_counts
 
-CENTRES = ring_centres(8, 2.0)
+CENTRES = ring(8, 2.0)
 
 
-def test_centres_are_the_datas():
-    np.testing.assert_allclose(CENTRES, ring.centres(8, 2.0), atol=1e-6)
+def test_centres_of_ring_and_grid():
     np.testing.assert_allclose(np.linalg.norm(CENTRES, axis=1), 2.0)
     np.testing.assert_allclose(CENTRES[2], [0, 2], atol=1e-12)
+    found = grid(25, 4.0)
+    np.testing.assert_array_equal(found[[0, 4, 12, 20, 24]], [[-4, -4], [4, -4], [0, 0], [-4, 4], [4, 4]])
+    assert {tuple(centre) for centre in found} == {(x, y) for x in range(-4, 5, 2) for y in range(-4, 5, 2)}
 
 
 def test_true_samples_cover_all():

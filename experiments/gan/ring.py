@@ -14,7 +14,7 @@ def get_config(arg=""):
     n_critic, critic_batch = 5, 256
     c = ConfigDict(dict(seed=0, total_steps=12_000, batch_size=n_critic * critic_batch, parallel="jit"))
     c.steps_per_call, c.log_every, c.eval_every, c.save_every = 20, 200, 2_000, 4_000
-    c.data = dict(source="ring", modes=8, radius=2.0, sigma=0.02, examples=100_000, order="permuted")
+    c.data = dict(source="gaussians", layout="ring", modes=8, radius=2.0, sigma=0.02, examples=100_000, order="permuted")
     c.model_name = "gan"
     c.model = dict(data_dim=2, latent=16, width=128, depth=3, loss="wgan_gp", penalty=1.0, n_critic=n_critic)
     adam = dict(name="adam", lr=1e-3, b1=0.0, b2=0.9, schedule="cosine")
@@ -22,7 +22,7 @@ def get_config(arg=""):
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 1_000
     c.evals = dict(
-        modes=dict(type="modes", split="test", modes=8, radius=2.0, sigma=0.02, n=2_500),
+        modes=dict(type="modes", split="test", n=2_500),
         critic=dict(type="mean", split="test"),
     )
     if arg.startswith("loss="):

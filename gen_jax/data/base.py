@@ -8,7 +8,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pydantic
@@ -82,6 +82,13 @@ class AnySource(TokenSource):
             raise ConfigError(f"config.data.order: expected 'permuted' for {kind}s, found {self.order!r}")
 
 
+class Mixture(NamedTuple):
+    """Equally likely Gaussians: centres, D numbers each, and the standard deviation of every coordinate."""
+
+    centres: tuple[tuple[float, ...], ...]
+    sigma: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Info:
     """What a model may need to know of a data set.
@@ -98,6 +105,7 @@ class Info:
       entropy: of the source, nats a token or value, where it is known.
       aligned: of unpaired sets: row i of both is the same picture in all splits but train, so that a translation can be
         held against the truth.
+      mixture: what vectors are drawn from, where it is known.
     """
 
     kind: Literal["image", "tokens", "vector", "pairs", "audio", "unpaired"]
@@ -109,6 +117,7 @@ class Info:
     sample_rate: int = 0
     entropy: float | None = None
     aligned: bool = False
+    mixture: Mixture | None = None
 
 
 @runtime_checkable

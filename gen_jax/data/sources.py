@@ -11,7 +11,7 @@ from gen_jax.settings import nearest, validate
 SOURCES = (
     "digits",
     "pydoc",
-    "ring",
+    "gaussians",
     "markov",
     "ar",
     "tfds",

@@ -10,7 +10,7 @@ from gen_jax.data.base import Dataset
 from gen_jax.data.sources import SOURCES, load, parse
 from gen_jax.errors import ConfigError
 
-EMBEDDED = ("digits", "colours", "pydoc", "ring", "markov", "ar", "reversal", "tones")
+EMBEDDED = ("digits", "colours", "pydoc", "gaussians", "markov", "ar", "reversal", "tones")
 
 
 def resolve(name: str, data_dir: str = "", **fields: Any) -> dict[str, Any]:

@@ -4,12 +4,6 @@ import numpy as np
 from jaxtyping import Float
 
 
-def ring_centres(modes: int, radius: float) -> Float[np.ndarray, "K 2"]:
-    """Centres of a ring of `modes` Gaussians, the first at angle 0."""
-    angle = 2 * np.pi * np.arange(modes) / modes
-    return radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-
-
 def mode_counts(
     samples: Float[np.ndarray, "N D"],
     centres: Float[np.ndarray, "K D"],
