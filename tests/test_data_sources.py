@@ -82,8 +82,33 @@ def test_gaussians_are_a_mixture_at_their_centres(layout, modes):
 
 
 def test_a_grid_is_a_square():
-    with pytest.raises(ConfigError, match="config.data.modes: expected a square number beside layout 'grid', got 8"):
+    with pytest.raises(ConfigError, match=r"config\.data\.modes: expected a square number beside layout 'grid', got 8"):
         load(source="gaussians", layout="grid")
+
+
+def test_stacked_digits_are_three_of_one_split():
+    dataset, digits = load(source="stacked", of=dict(source="digits")), load(source="digits")
+    assert dataset.info.shape == (8, 8, 3) and dataset.info.num_classes == 1000 and dataset.sizes == digits.sizes
+    for split, arrays in dataset.arrays.items():
+        assert arrays["image"].dtype == np.uint8 and arrays["label"].dtype == np.int32
+        known = {x.tobytes(): y for x, y in zip(*(digits.arrays[split][k] for k in ("image", "label")), strict=True)}
+        rows = zip(arrays["image"][:50], arrays["label"][:50], strict=True)
+        for image, label in rows:
+            a, b, c = (known[np.ascontiguousarray(image[..., i : i + 1]).tobytes()] for i in range(3))
+            assert label == 100 * a + 10 * b + c
+    again = load(source="stacked", of=dict(source="digits"))
+    np.testing.assert_array_equal(again.arrays["test"]["image"], dataset.arrays["test"]["image"])
+    other = load(source="stacked", of=dict(source="digits"), split_seed=1)
+    assert not np.array_equal(other.arrays["train"]["label"], dataset.arrays["train"]["label"])
+
+
+def test_stacked_names_what_it_cannot_stack():
+    with pytest.raises(ConfigError, match=r"config\.data\.of\.source: unknown name 'digit'; did you mean digits"):
+        load(source="stacked", of=dict(source="digit"))
+    with pytest.raises(ConfigError, match=r"config\.data\.of\.size: expected"):
+        load(source="stacked", of=dict(source="digits", size=0))
+    with pytest.raises(ConfigError, match=r"config\.data\.of: expected grey images with labels, .* found vector"):
+        load(source="stacked", of=dict(source="gaussians"))
 
 
 def test_pydoc_is_pythons_documentation():

@@ -19,6 +19,7 @@ SOURCES = (
     "image_folder",
     "unpaired",
     "colours",
+    "stacked",
     "text_file",
     "token_file",
     "pairs",
