@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "gen_jax"
-PURE = {"state", "ops", "losses", "adversarial", "likelihoods", "sampling", "beam", "lora", "settings", "errors"}
+PURE = {"state", "ops", "losses", "likelihoods", "sampling", "beam", "lora", "settings", "errors"}
+PURE |= {"adversarial", "augment"}
 LOOP = {"config", "optim", "sharding", "checkpoint", "step_dirs", "log", "run_dir", "pictures", "signals", "progress"}
 LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2"}
 
