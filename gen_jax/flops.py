@@ -8,13 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from gen_jax import ops
 
 
 def count(fn: Callable, *args: Any) -> float:
-    """FLOPs of one call, a multiply-add counted as two. `args` may be shapes (ShapeDtypeStruct)."""
-    return _jaxpr(jax.make_jaxpr(fn)(*args).jaxpr)
+    """FLOPs of one call, a multiply-add counted as two. `args` may be shapes (ShapeDtypeStruct).
+
+    What no result depends on does not count: XLA drops it.
+    """
+    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    return _jaxpr(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
 def _jaxpr(jaxpr: Any) -> float:

@@ -21,6 +21,13 @@ def test_forward_and_backward_is_three_products_without_input_gradient_two():
     assert flops.count(jax.grad(lambda w, x: ((x @ w) ** 2).sum(), argnums=(0, 1)), W, X) == 3 * 2 * 4 * 8 * 16
 
 
+def test_what_nothing_depends_on_does_not_count():
+    def unused(x, w):
+        return (jnp.dot(x, w), jax.jit(jnp.dot)(x, 2 * w))[0]
+
+    assert flops.count(unused, X, W) == 2 * 4 * 8 * 16
+
+
 def test_loops_count_their_length():
     square = jax.ShapeDtypeStruct((8, 8), jnp.float32)
 
