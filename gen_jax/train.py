@@ -204,6 +204,9 @@ class _Loop:
             if cfg.schedule != "constant" or cfg.warmup:
                 schedule = optim.schedule(cfg, self.experiment.total_steps)
                 scalars[f"train/{name}_lr"] = np.asarray(schedule(self.step * cfg.updates_per_step)).item()
+        for name, share in scalars.items():
+            if name.startswith("train/alarm_") and share > 0:
+                self.progress.say(f"warning: step {self.step}: {name} in {share:.0%} of the steps since the last row")
         self.journal.window, self.journal.row = {}, scalars
         self.writer.write_scalars(self.step, scalars)
         self.writer.write_perf(self.step, self.timer.lap(self.step))

@@ -17,6 +17,7 @@ from gen_jax import cli, config, step_dirs
 from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
+from gen_jax.state import Mean
 from gen_jax.train import _Loop, train
 
 DIGITS = "experiments/vae/digits.py:smoke"
@@ -149,6 +150,20 @@ def test_the_guard_names_the_step(tmp_path):
     assert str(alone.value) == str(together.value)
     assert "at step 2" in str(alone.value)
     assert RunDir(tmp_path / "alone").status()["state"] == "failed"
+
+
+def test_an_alarm_since_the_last_row_is_one_warning(tmp_path, monkeypatch, capsys):
+    original = Program.step
+
+    def step(self, state, step):
+        state, metrics = original(self, state, step)
+        return state, metrics | {"alarm_test": Mean(np.float32([step == 5]), np.ones(1, np.float32))}
+
+    monkeypatch.setattr(Program, "step", step)
+    train(digits("total_steps=12", "log_every=4", "eval_every=0", "save_every=0", "steps_per_call=1"), tmp_path / "run")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warnings == ["warning: step 8: train/alarm_test in 25% of the steps since the last row"]
+    assert [row.get("train/alarm_test") for row in RunDir(tmp_path / "run").rows()] == [0, 0.25, 0]
 
 
 def test_stops_early_and_keeps_the_best(tmp_path):
