@@ -10,15 +10,20 @@ from jaxtyping import Array, Float, Key
 
 from gen_jax import ops
 
+MIN_DIVERSITY = 1e-3  # a standard deviation of 3 % of the data's
 Logits = Float[Array, " B"]
 Critic = Callable[[Float[Array, "B *D"]], Float[Array, " B"]]  # each row by itself
 
 
 class Loss(NamedTuple):
-    """Both sides of one game, row by row: a pair of logits (of a real example, of a fake) to nats or plain numbers."""
+    """Both sides of one game, row by row: a pair of logits (of a real example, of a fake) to nats or plain numbers.
+
+    lengths: the logits have the unit of examples (a critic of slope 1); else they are log-odds or near fixed targets.
+    """
 
     critic: Callable[[Logits, Logits], Logits]
     generator: Callable[[Logits, Logits], Logits]
+    lengths: bool = False
 
 
 def logistic_critic(real: Logits, fake: Logits) -> Logits:
@@ -76,9 +81,18 @@ LOSSES = {
     "non_saturating": Loss(logistic_critic, non_saturating_generator),
     "hinge": Loss(hinge_critic, wasserstein_generator),
     "least_squares": Loss(least_squares_critic, least_squares_generator),
-    "wasserstein": Loss(wasserstein_critic, wasserstein_generator),
+    "wasserstein": Loss(wasserstein_critic, wasserstein_generator, lengths=True),
     "relativistic": Loss(relativistic_critic, relativistic_generator),
 }
+
+
+def smoothed(loss: Loss, amount: float) -> Loss:
+    """One-sided label smoothing of a logistic critic (Salimans et al. 2016, section 3.4): D(x) is told 1 - amount."""
+
+    def critic(real: Logits, fake: Logits) -> Logits:
+        return loss.critic(real, fake) + amount * real  # -log(1 - D) is -log D plus the logit
+
+    return loss._replace(critic=critic)
 
 
 def _squared_slope(critic: Critic, x: Float[Array, "B *D"]) -> Logits:
@@ -114,3 +128,36 @@ def r2_penalty(
 
 
 PENALTIES = {"gradient": gradient_penalty, "r1": r1_penalty, "r2": r2_penalty}
+
+
+def sure(loss: Loss, real: Logits, fake: Logits) -> Logits:
+    """1 where the critic's loss has under 1 % of the slope in both logits that it has at 0, where it is undecided.
+
+    There D(x) and 1 - D(G(z)) add up to over 1.99 where the loss is logistic and not of pairs, and both margins are met
+    where it is the hinge; a Wasserstein critic is never sure.
+    """
+
+    def slope(real: Logits, fake: Logits) -> Logits:
+        of_real, of_fake = jax.grad(lambda real, fake: loss.critic(real, fake).sum(), argnums=(0, 1))(real, fake)
+        return jnp.abs(of_real) + jnp.abs(of_fake)
+
+    undecided = jnp.zeros_like(real)
+    return (slope(real, fake) <= 0.01 * slope(undecided, undecided)).astype(real.dtype)
+
+
+def squared_distances(x: Float[Array, "B *D"]) -> Float[Array, " half"]:
+    """Between neighbours (0, 1), (2, 3), ...: on average twice the variance, summed over dimensions."""
+    pairs = x[: len(x) // 2 * 2].reshape(len(x) // 2, 2, -1)
+    return ((pairs[:, 0] - pairs[:, 1]) ** 2).sum(-1)
+
+
+def collapsed(confidence: Float[Array, ""], diversity: Float[Array, ""], seen: Float[Array, ""]) -> Float[Array, ""]:
+    """1 where the critic claims more than it can know, or the generator says the same whatever the noise; else 0.
+
+    Args:
+      confidence: mean |C(x) - C(G(z))|, of pairs, in half log-odds; of critics of slope 1, in distances of the pairs.
+      diversity: mean squared distance between fakes, of that between real examples.
+      seen: real examples so far. Who has told all of n apart from as many fakes can claim odds of n + 1 to 1, not
+        more (Laplace's rule of succession); what is beyond is a critic whose steps are too large.
+    """
+    return ((confidence > jnp.log1p(seen)) | (diversity < MIN_DIVERSITY)).astype(jnp.float32)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.shard_alike import shard_alike
 from jax.extend import core
 from jaxtyping import Array, Float, Int, Int16, Key, UInt8
 
@@ -80,6 +81,12 @@ def split(rng: Key[Array, "*rows"], num: int) -> list[Key[Array, "*rows"]]:
     if rng.ndim == 0:
         return list(jax.random.split(rng, num))
     return list(jax.vmap(lambda key: jax.random.split(key, num), out_axes=1)(rng))
+
+
+def cut_as(x: Float[Array, "B *D"], rows: Float[Array, "B *E"]) -> Float[Array, "B *D"]:
+    """`x`, cut over the devices as `rows` are: what is made of noise alone would be made whole on each of them."""
+    column = rows.reshape(len(rows), *(1 for _ in x.shape[1:]), -1)[..., 0]
+    return shard_alike(x, jnp.broadcast_to(column, x.shape))[0]
 
 
 def row_keys(rng: Key[Array, ""], index: jax.Array) -> Key[Array, " B"]:

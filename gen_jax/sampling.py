@@ -50,6 +50,12 @@ class SampleOptions:
     label: int | None = None
     prompts: tuple[tuple[int, ...], ...] = ()
 
+    def labels(self, n: int, num_classes: int) -> Int[Array, " n"] | None:
+        """The classes of n samples; None of a model without classes."""
+        if not num_classes:
+            return None
+        return jnp.arange(n) % num_classes if self.label is None else jnp.full(n, self.label)
+
 
 def penalise(logits: Float[Array, "B V"], seen: Bool[Array, "B V"], penalty: float) -> Float[Array, "B V"]:
     """The repetition penalty on the tokens that are `seen`."""

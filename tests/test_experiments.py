@@ -13,6 +13,7 @@ from gen_jax.train import train
 
 # one config of each model, and those that no other is like; the rest are as quick, but there are many
 AT_ONCE = {*SMALLEST.values(), "experiments/transformer/finetune.py", "experiments/transformer/bench.py"}
+AT_ONCE |= {"experiments/gan/digits_dcgan.py"}
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
-"""The GAN: what each step may move, the losses against closed forms, the ring's modes in a short run."""
+"""The GAN: what each step may move, how it counts, its variants, and when its alarm sounds."""
 
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,9 @@ import numpy as np
 import optax
 import pytest
 
+from gen_jax.checkpoint import Checkpoints
+from gen_jax.data.gaussians import Config as Gaussians
+from gen_jax.data.gaussians import load
 from gen_jax.errors import ConfigError
 from gen_jax.models import gan
 from gen_jax.models.base import Gradients, Optimiser
@@ -18,10 +20,9 @@ from gen_jax.sampling import SampleOptions
 ROOT = jax.random.key(0)
 
 
-@functools.cache
-def build(loss="wgan_gp", n_critic=2, micro_batches=1):
-    optimiser = Optimiser(optax.adam(1e-2), ema_decay=0.9, gradients=Gradients(micro_batches))
-    cfg = gan.Config(width=8, depth=1, latent=4, loss=loss, n_critic=n_critic)
+def build(micro_batches=1, rate=1e-2, **fields):
+    optimiser = Optimiser(optax.adam(rate), ema_decay=0.9, gradients=Gradients(micro_batches))
+    cfg = gan.Config(**(dict(data_dim=2, widths=(8,), latent=4, n_critic=2) | fields))
     return gan.from_config(cfg, {"gen": optimiser, "disc": optimiser})
 
 
@@ -31,17 +32,34 @@ def batch_of(rows, seed=0):
 
 
 @functools.cache
-def start(loss="wgan_gp", n_critic=2, micro_batches=1):
-    """A model, a batch of 12 rows, its first state."""
-    model, batch = build(loss, n_critic, micro_batches), batch_of(12)
+def start(loss="wasserstein", n_critic=2, micro_batches=1):
+    """A model with a gradient penalty, a batch of 12 rows, its first state."""
+    model, batch = build(micro_batches, loss=loss, n_critic=n_critic, penalties={"gradient": 1.0}), batch_of(12)
     return model, batch, jax.jit(model.init)(ROOT, batch)
+
+
+IMAGES = dict(image=(8, 8, 1), data_dim=0, net="dcgan", widths=(4,), n_critic=1)
+
+
+def images(rows):
+    image = np.random.default_rng(0).integers(0, 256, (rows, 8, 8, 1), np.uint8)
+    label = jnp.arange(rows) % 3
+    return {"image": jnp.asarray(image), "label": label, "index": jnp.arange(rows), "valid": jnp.ones(rows, bool)}
+
+
+@functools.cache
+def conditional():
+    """A conditional DCGAN after one step: the model, its batch, the states before and after."""
+    model, batch = build(num_classes=3, critic_norm="spectral", loss="hinge", **IMAGES), images(6)
+    state = jax.jit(model.init)(ROOT, batch)
+    return model, batch, state, jax.jit(model.train_step)(state, batch, ROOT)[0]
 
 
 def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-@pytest.mark.parametrize("loss", ["wgan_gp", "non_saturating"])
+@pytest.mark.parametrize("loss", ["wasserstein", "relativistic"])
 def test_each_step_moves_its_own_network_only(loss):
     model, batch, before = start(loss)
 
@@ -66,12 +84,13 @@ def test_counts_of_updates(n_critic):
 
 def test_a_train_step_is_its_parts_written_out():
     model, batch, state = start(n_critic=3)
+    state = state.replace(step=jnp.int32(5))
     after, _ = jax.jit(model.train_step)(state, batch, ROOT)
     gen, disc = state.nets["gen"], state.nets["disc"]
-    critic_rng, gen_rng = jax.random.split(jax.random.fold_in(ROOT, 0))
+    critic_rng, gen_rng = jax.random.split(jax.random.fold_in(ROOT, 5))
     for i, key in enumerate(jax.random.split(critic_rng, 3)):
-        disc, _ = jax.jit(model.critic_step)(disc, gen, batch["vector"][i::3], key)
-    gen, _ = jax.jit(model.generator_step)(gen, disc, batch["vector"][2::3], gen_rng)
+        disc, _ = jax.jit(model.critic_step)(disc, gen, {"vector": batch["vector"][i::3]}, key, jnp.int32(15 + i))
+    gen, _ = jax.jit(model.generator_step)(gen, disc, {"vector": batch["vector"][2::3]}, gen_rng, jnp.int32(5))
     for ours, theirs in zip(jax.tree.leaves(after.nets), jax.tree.leaves({"gen": gen, "disc": disc}), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
@@ -80,48 +99,6 @@ def test_batch_that_does_not_divide_is_refused():
     model, _, state = start(n_critic=3)
     with pytest.raises(ConfigError, match=r"multiple of model\.n_critic = 3, got 7"):
         model.train_step(state, batch_of(7), ROOT)
-
-
-def test_losses_at_known_points():
-    zero = jnp.zeros(3)  # D = 1/2
-    np.testing.assert_allclose(gan.non_saturating_generator(zero), math.log(2), rtol=1e-6)
-    np.testing.assert_allclose(gan.logistic_critic(zero, zero), 2 * math.log(2), rtol=1e-6)
-    real, fake = jnp.array([2.0]), jnp.array([-1.0])
-    d_real, d_fake = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))
-    np.testing.assert_allclose(gan.logistic_critic(real, fake), -math.log(d_real) - math.log(1 - d_fake), rtol=1e-6)
-    np.testing.assert_allclose(gan.wasserstein_critic(real, fake), -3)
-    np.testing.assert_allclose(gan.wasserstein_generator(fake), 1)
-    far = jnp.array([1e4])  # from logits, nothing overflows
-    assert np.isfinite(gan.logistic_critic(-far, far)).all()
-
-
-def test_gradient_penalty_of_a_linear_critic():
-    weights = jnp.array([3.0, 4.0])
-    real, fake = jax.random.normal(ROOT, (2, 6, 2))
-    penalty = gan.gradient_penalty(lambda x: x @ weights, real, fake, ROOT)
-    np.testing.assert_allclose(penalty, (5 - 1) ** 2, rtol=1e-5)
-
-
-def test_gradient_penalty_against_differences():
-    def critic(x):
-        return jnp.sin(x[:, 0]) * x[:, 1] ** 2
-
-    real = jax.random.normal(ROOT, (5, 2))
-    penalty = gan.gradient_penalty(critic, real, real, ROOT)  # every mixture is the point itself
-    eps = 1e-2
-    slopes = [(critic(real + eps * unit) - critic(real - eps * unit)) / (2 * eps) for unit in jnp.eye(2)]
-    expected = (np.sqrt(sum(np.square(s) for s in slopes)) - 1) ** 2
-    np.testing.assert_allclose(penalty, expected, rtol=1e-2, atol=1e-3)
-
-
-def test_gradient_penalty_is_taken_between_real_and_fake():
-    # the slope of (x + 2)^2 / 2 is x + 2, at least 2 between 0 and 10, so the penalty tells x
-    penalty = gan.gradient_penalty(
-        lambda x: (x[:, 0] + 2) ** 2 / 2, jnp.zeros((200, 1)), jnp.full((200, 1), 10.0), ROOT
-    )
-    x = np.sqrt(penalty) + 1 - 2
-    assert x.min() >= -1e-3 and x.max() <= 10.001
-    assert abs(x.mean() - 5) < 0.7 and abs(x.std() - 10 / np.sqrt(12)) < 0.4  # uniform
 
 
 def test_accumulated_critic_counts_every_row():
@@ -150,13 +127,137 @@ def test_sample_uses_the_averaged_generator():
     assert 0 < float(jnp.abs(averaged - first).max()) < float(jnp.abs(moved - first).max())
 
 
+def test_lazy_penalties_are_as_large_on_average():
+    """Every 2 updates, twice as large; evaluation has each of them once."""
+    model, batch, state = start(n_critic=1)
+    lazy, disc, gen = dataclasses.replace(model, penalty_every=2), *(state.nets[k].variables for k in ("disc", "gen"))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def terms(model, update):
+        return model.critic_terms(disc, gen, batch, ROOT, update=update, train=True).means
+
+    plain, due, rest = terms(model, 4), terms(lazy, 4), terms(lazy, 5)
+    penalty = plain["gradient_penalty"].total
+    np.testing.assert_allclose(due["critic_loss"].total, plain["critic_loss"].total + penalty, rtol=1e-5)
+    np.testing.assert_allclose(rest["critic_loss"].total, plain["critic_loss"].total - penalty, rtol=1e-5, atol=1e-6)
+    assert float(due["gradient_penalty"].weight.sum()) == 12 and float(rest["gradient_penalty"].weight.sum()) == 0
+    evaluated = [m.critic_terms(disc, gen, batch, ROOT, train=False).means["critic_loss"] for m in (model, lazy)]
+    np.testing.assert_array_equal(*(mean.total for mean in evaluated))
+
+
+def test_weights_stay_in_the_clip():
+    model, batch = build(loss="wasserstein", clip_weights=0.01), batch_of(12)
+    state, _ = jax.jit(model.train_step)(jax.jit(model.init)(ROOT, batch), batch, ROOT)
+    largest = {
+        name: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(net.params)) for name, net in state.nets.items()
+    }
+    assert largest["disc"] <= 0.01 + 1e-8 < 0.1 < largest["gen"]
+
+
+def test_instance_noise_falls_to_nothing():
+    view = build(noise=0.5, noise_steps=100).view
+    x = jnp.ones((4000, 2))
+    for step, std in ((0, 0.5), (50, 0.25), (100, 0.0), (1000, 0.0)):
+        np.testing.assert_allclose((view(x, ROOT, jnp.int32(step)) - x).std(), std, rtol=0.05)
+
+
+def test_each_network_moves_its_own_statistics_which_are_averaged_and_used():
+    model, batch, before, after = conditional()
+    for name in ("gen", "disc"):
+        assert not same(before.nets[name].stats, after.nets[name].stats)
+        assert not same(after.nets[name].ema["stats"], after.nets[name].stats)
+    gen, disc = before.nets["gen"], before.nets["disc"]
+    moved, _ = jax.jit(model.critic_step)(disc, gen, batch, ROOT, jnp.int32(0))
+    assert jax.tree.structure(moved) == jax.tree.structure(disc)
+    again, _ = jax.jit(model.generator_step)(gen, disc, batch, ROOT, jnp.int32(0))
+    assert jax.tree.structure(again) == jax.tree.structure(gen)
+
+
+def test_statistics_are_saved_and_restored(tmp_path):
+    """Batch statistics and the vectors of spectral norm, their averages too."""
+    _, _, _, state = conditional()
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    with Checkpoints(tmp_path / "checkpoints", keep=1, hash_limit_mb=100) as checkpoints:
+        checkpoints.save(1, state, {})
+        checkpoints.wait()
+        _, restored, _ = checkpoints.restore(shapes)
+    assert jax.tree.structure(restored) == jax.tree.structure(state) and same(restored, state)
+
+
+def test_labels_steer_both_networks():
+    model, batch, _, state = conditional()
+    sample = jax.jit(model.sample, static_argnums=(2, 3))
+    zero, one = (sample(state, ROOT, 4, SampleOptions(label=i)) for i in (0, 1))
+    assert zero.shape == (4, 8, 8, 1) and zero.dtype == jnp.uint8 and (zero != one).any()
+    turns = sample(state, ROOT, 4, SampleOptions())
+    np.testing.assert_array_equal(turns[0], zero[0])
+    np.testing.assert_array_equal(turns[1], one[1])
+    critic = jax.jit(
+        lambda label: model.critic.apply(state.nets["disc"].variables, jnp.ones((6, 8, 8, 1)), label, False)
+    )
+    assert not np.allclose(critic(batch["label"]), critic(2 - batch["label"]))
+    with pytest.raises(ConfigError, match=r"model\.num_classes: expected 0, since the data set has no labels"):
+        model.init(ROOT, {"image": batch["image"]})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(data_dim=0),
+        dict(image=(8, 8, 1)),
+        dict(net="dcgan"),
+        dict(IMAGES, widths=(4, 4, 4, 4)),
+        dict(IMAGES, attention=4),
+        dict(IMAGES, critic_norm="batch", penalties={"r1": 1.0}),
+        dict(loss="hinge", label_smoothing=0.1),
+        dict(noise=0.1),
+        dict(penalties={"r3": 1.0}),
+        dict(augment=("blur",)),
+    ],
+    ids=str,
+)
+def test_contradictions_are_refused(fields):
+    with pytest.raises(ValueError, match=r"expected|Input should|not permitted"):
+        gan.Config(**(dict(data_dim=2) | fields))
+
+
+def alarms(rate, steps, critic_batch, n_critic=1, **fields):
+    """Of each step on the ring, with a rate of the critic; the generator's is 1e-3."""
+    cfg = gan.Config(data_dim=2, n_critic=n_critic, **fields)
+    txs = {"gen": Optimiser(optax.adam(1e-3, b1=0.0)), "disc": Optimiser(optax.adam(rate, b1=0.0))}
+    model, points = gan.from_config(cfg, txs), load(Gaussians(examples=100_000), 0).arrays["train"]["vector"]
+    vector = np.resize(points, (steps, critic_batch * n_critic, 2))
+    state = jax.jit(model.init)(ROOT, {"vector": vector[0]})
+
+    def body(state, rows):
+        state, means = model.train_step(state, {"vector": rows}, ROOT)
+        return state, means["alarm_collapse"].total
+
+    return np.asarray(jax.jit(lambda state: jax.lax.scan(body, state, vector))(state)[1])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(loss="non_saturating", widths=(32, 32), critic_batch=64),
+        dict(loss="hinge", widths=(32, 32), critic_batch=64),
+        dict(loss="wasserstein", penalties={"gradient": 1.0}, n_critic=5, critic_batch=256),  # gan/ring.py
+    ],
+    ids=lambda fields: fields["loss"],
+)
+def test_the_alarm_sounds_where_the_critic_learns_a_hundred_times_too_fast(fields):
+    assert alarms(1e-3, 200, **fields).max() == 0
+    assert alarms(1e-1, 200, **fields).max() == 1
+
+
 def test_critic_learns_to_tell_real_from_fake():
-    model, batch, state = start("non_saturating")
+    model, batch = build(loss="non_saturating"), batch_of(12)
+    state = jax.jit(model.init)(ROOT, batch)
 
     @jax.jit
     def run(disc):
         def body(disc, key):
-            return model.critic_step(disc, state.nets["gen"], batch["vector"] + 4, key)
+            return model.critic_step(disc, state.nets["gen"], {"vector": batch["vector"] + 4}, key, jnp.int32(0))
 
         return jax.lax.scan(body, disc, jax.random.split(ROOT, 200))
 

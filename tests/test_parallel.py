@@ -1,5 +1,7 @@
 """One device equals eight, pmap equals jit where there is no noise, and a checkpoint moves between device counts."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -111,10 +113,12 @@ def test_pmap_with_noise_equals_the_shards_written_out():
     assert seen[0]["loss"] == pytest.approx(total / weight, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["vqvae", "lstm", "cyclegan"])
-def test_pmap_is_refused_where_state_mixes_rows(name):
+@pytest.mark.parametrize(
+    "path", [SMALLEST["vqvae"], SMALLEST["lstm"], SMALLEST["cyclegan"], "experiments/gan/digits_dcgan.py"]
+)
+def test_pmap_is_refused_where_state_mixes_rows(path):
     with pytest.raises(ConfigError, match=r"config\.parallel: pmap does not fit a model whose state mixes rows"):
-        program(SMALLEST[name], "parallel=pmap", devices=8)
+        program(path, "parallel=pmap", devices=8)
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused():
@@ -142,6 +146,26 @@ def test_the_step_of_a_data_parallel_model_only_reduces_gradients():
     text = eight.compiled_step.lower(eight.init(), eight.resident, eight.rows(0)).compile().as_text()
     assert "all-reduce" in text
     assert "all-gather" not in text and "all-to-all" not in text
+
+
+def test_the_step_of_a_gan_only_reduces_gradients():
+    """Each gradient, and sums of metrics: the rows of both networks are cut, also those made of noise alone."""
+    eight = program(SMALLEST["gan"], "model.n_critic=2", "batch_size=32", devices=8)
+    text = eight.compiled_step.lower(eight.init(), eight.resident, eight.rows(0)).compile().as_text()
+    assert not re.search("all-gather|all-to-all|collective-permute|reduce-scatter", text)
+    lines = " ".join(re.findall(r"= (.*) all-reduce(?:-start)?\(", text))
+    reduced = {tuple(sorted(map(int, filter(None, dims.split(","))))) for dims in re.findall(r"f32\[([\d,]*)\]", lines)}
+    gradients = {tuple(sorted(x.shape)) for net in eight.shapes.nets.values() for x in jax.tree.leaves(net.params)}
+    assert reduced <= gradients | {()} and {shape for shape in gradients if len(shape) > 1} <= reduced
+
+
+def test_batch_statistics_on_eight_devices_equal_those_on_one():
+    one, eight = (program("experiments/gan/digits_dcgan.py", devices=n) for n in (1, 8))
+    here, there = (losses(each, 1)[1].nets for each in (one, eight))
+    for net in ("gen", "disc"):
+        assert jax.tree.leaves(here[net].stats)
+        for a, b in zip(*(jax.tree.leaves(nets[net].stats) for nets in (here, there)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_no_parameter_is_born_whole_on_one_device():

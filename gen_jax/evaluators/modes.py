@@ -14,7 +14,7 @@ from gen_jax.state import State
 
 
 class Config(base.EvalConfig):
-    """n: samples drawn. within, min_share: as `metrics.modes.mode_counts` says. points: in the picture, of each kind."""
+    """n: samples drawn. within, min_share: as `metrics.modes.mode_counts` says. points: of each kind in the picture."""
 
     n: Positive = 2500
     within: PositiveFloat = 3.0

@@ -1,24 +1,47 @@
-"""Generative adversarial networks (Goodfellow et al. 2014): an MLP pair on vectors, any number of critic updates.
+"""Generative adversarial networks (Goodfellow et al. 2014) on images and vectors, conditional or not.
 
 Each step returns the one network that it moves, so a generator update cannot move the critic, nor the other way round.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+import optax
+from jaxtyping import Array, Float, Int, Key, UInt8
+from pydantic import Field, model_validator
 
-from gen_jax import ops
+from gen_jax import adversarial, ops
+from gen_jax.adversarial import LOSSES, PENALTIES, Loss
+from gen_jax.augment import augment
 from gen_jax.errors import ConfigError
 from gen_jax.models.base import Batch, Optimiser, Terms
-from gen_jax.nets.mlp import MLP
+from gen_jax.nets.adversarial import BatchNorm, ConditionalBatchNorm, Identity, MLPCritic, MLPGenerator, plain, spectral
+from gen_jax.nets.dcgan import DCGANCritic, DCGANGenerator
+from gen_jax.nets.sngan import ResNetCritic, ResNetGenerator
 from gen_jax.sampling import SampleOptions
-from gen_jax.settings import NonNegative, Positive, Settings
-from gen_jax.state import Mean, Net, State
+from gen_jax.settings import Count, Fraction, NonNegative, Positive, Settings
+from gen_jax.state import Mean, Net, PyTree, State
+
+# (x [B, ...], key, training step) -> what the critic is shown of it
+View = Callable[[Array, jax.Array, Any], Array]
+
+
+class Penalties(Settings):
+    """Weights of the penalties of `gen_jax.adversarial`; 0 = off."""
+
+    gradient: NonNegative = 0.0
+    r1: NonNegative = 0.0
+    r2: NonNegative = 0.0
+
+    @property
+    def weights(self) -> tuple[tuple[str, float], ...]:
+        """(name, weight) of those that are on."""
+        return tuple((name, weight) for name, weight in self if weight)
 
 
 class Config(Settings):
@@ -26,91 +49,92 @@ class Config(Settings):
 
     The batch of the data is `n_critic` batches of the critic: set `batch_size = n_critic * critic_batch`.
 
-    data_dim: numbers of one example.
+    image: (height, width, channels); empty where the data are vectors of `data_dim` numbers.
+    net: `mlp` has hidden layers of `widths`; `dcgan` and `resnet` have the channels of the generator's stages, from the
+      smallest map to the largest, each of which doubles the sides. critic_widths: empty = the same in reverse.
+    critic_norm: of the critic's features, or spectral, of its weights.
+    attention: side of the feature maps at which both networks of `resnet` attend; 0 = none.
     latent: of the noise.
-    width, depth: hidden layers of both networks.
-    loss: logistic with the non-saturating generator, or Wasserstein with gradient penalty.
-    penalty: weight of the gradient penalty; the Wasserstein loss alone has one.
+    num_classes: 0, or the number of labels that both networks are told.
+    loss: as `gen_jax.adversarial` names it.
+    penalty_every: lazy penalties (Karras et al. 2020, section 3.1): in one of so many critic updates, as many times as
+      large.
+    clip_weights: the critic's parameters stay in [-clip, clip] (Arjovsky et al. 2017); 0 = off.
+    label_smoothing: one-sided, of the logistic losses.
+    noise, noise_steps: standard deviation of instance noise (Sonderby et al. 2017), which falls to 0 in so many steps.
+    augment: DiffAugment's policies, in order; empty = none.
     n_critic: critic updates for each generator update.
     """
 
-    data_dim: Positive = 2
+    image: tuple[Positive, ...] = ()
+    data_dim: Count = 0
+    net: Literal["mlp", "dcgan", "resnet"] = "mlp"
+    widths: tuple[Positive, ...] = Field(default=(128, 128, 128), min_length=1)
+    critic_widths: tuple[Positive, ...] = ()
+    critic_norm: Literal["none", "batch", "spectral"] = "none"
+    attention: Count = 0
     latent: Positive = 16
-    width: Positive = 128
-    depth: Positive = 3
-    loss: Literal["non_saturating", "wgan_gp"] = "wgan_gp"
-    penalty: NonNegative = 1.0
-    n_critic: Positive = 5
+    num_classes: Count = 0
+    loss: Literal["minimax", "non_saturating", "hinge", "least_squares", "wasserstein", "relativistic"] = (
+        "non_saturating"
+    )
+    penalties: Penalties = Penalties()
+    penalty_every: Positive = 1
+    clip_weights: NonNegative = 0.0
+    label_smoothing: Fraction = 0.0
+    noise: NonNegative = 0.0
+    noise_steps: Count = 0
+    augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
+    n_critic: Positive = 1
 
-
-class Network(nn.Module):
-    """Hidden ReLU layers of `widths` and a linear layer to `features`."""
-
-    features: int
-    widths: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B _"]) -> Float[Array, "B F"]:
-        return nn.Dense(self.features)(MLP(self.widths)(x))
-
-
-def logistic_critic(real: Float[Array, " B"], fake: Float[Array, " B"]) -> Float[Array, " B"]:
-    """-log D(x) - log(1 - D(G(z))) in nats, from logits (Goodfellow 2014, eq. 1)."""
-    return nn.softplus(-real) + nn.softplus(fake)
-
-
-def non_saturating_generator(fake: Float[Array, " B"]) -> Float[Array, " B"]:
-    """-log D(G(z)) in nats, from logits (Goodfellow 2014, section 3)."""
-    return nn.softplus(-fake)
-
-
-def wasserstein_critic(real: Float[Array, " B"], fake: Float[Array, " B"]) -> Float[Array, " B"]:
-    """f(G(z)) - f(x) (Arjovsky 2017, eq. 2), negated since we minimise."""
-    return fake - real
-
-
-def wasserstein_generator(fake: Float[Array, " B"]) -> Float[Array, " B"]:
-    """-f(G(z))."""
-    return -fake
-
-
-def gradient_penalty(
-    critic: Callable[[Array], Array], real: Float[Array, "B *D"], fake: Float[Array, "B *D"], rng: Key[Array, "*rows"]
-) -> Float[Array, " B"]:
-    """(|df/dx| - 1)^2 at a uniform point between a real and a fake example (Gulrajani 2017, eq. 3).
-
-    `critic` maps [B, ...] to [B], each row by itself; `rng` is one key, or one a row.
-    """
-    mix = ops.uniform(rng, (len(real), *(1 for _ in real.shape[1:])))
-    slope = jax.grad(lambda x: critic(x).sum())(real + mix * (fake - real))
-    norm = jnp.sqrt((slope**2).sum(range(1, slope.ndim)) + 1e-12)  # the root has no gradient at 0
-    return (norm - 1) ** 2
-
-
-LOSSES = {
-    "non_saturating": (logistic_critic, non_saturating_generator),
-    "wgan_gp": (wasserstein_critic, wasserstein_generator),
-}
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Config":
+        stages = 2 ** max(len(self.widths), len(self.critic_widths) if self.net == "dcgan" else 0)
+        if len(self.image) not in (0, 3):
+            raise ValueError("image: expected height, width and channels, or nothing")
+        if bool(self.image) == bool(self.data_dim):
+            raise ValueError("image: expected it or data_dim, and not both")
+        if not self.image and (self.net != "mlp" or self.augment):
+            raise ValueError("image: expected one beside the nets dcgan and resnet and beside augment")
+        if self.net != "mlp" and (self.image[0] % stages or self.image[1] % stages):
+            raise ValueError(f"widths: expected image sides divisible by 2**(number of stages) = {stages}")
+        if self.attention and self.net != "resnet":
+            raise ValueError("attention: expected 0 beside another net than resnet")
+        if self.critic_norm == "batch" and (self.net != "dcgan" or self.penalties.weights):
+            raise ValueError(
+                "critic_norm: expected 'batch' beside the net dcgan only, and without penalties: it mixes rows"
+            )
+        if self.label_smoothing and self.loss not in ("minimax", "non_saturating"):
+            raise ValueError("label_smoothing: expected 0 beside another loss than minimax and non_saturating")
+        if bool(self.noise) != bool(self.noise_steps):
+            raise ValueError("noise_steps: expected 0 where noise is 0, and at least 1 where it is not")
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
 class GAN:
-    """Two networks and their optimisers. `penalty` 0 leaves the gradient penalty out."""
+    """Two networks and their optimisers, a loss, and weighted penalties by name."""
 
-    generator: nn.Module  # [B, latent] -> [B, D]
-    critic: nn.Module  # [B, D] -> logits [B, 1]
+    generator: nn.Module  # (noise [B, L], label [B] or None, train) -> [B, ...]
+    critic: nn.Module  # (x [B, ...], label [B] or None, train) -> logits [B]
     gen_optimiser: Optimiser
     disc_optimiser: Optimiser
     latent: int
-    critic_loss: Callable[[Any, Any], Any]
-    generator_loss: Callable[[Any], Any]
-    penalty: float
+    num_classes: int
+    loss: Loss
+    penalties: tuple[tuple[str, float], ...]
+    penalty_every: int
+    view: View
     n_critic: int
 
     def init(self, rng: jax.Array, batch: Batch) -> State:
+        """Raises ConfigError where classes are asked for and the data have no labels."""
+        if self.num_classes and "label" not in batch:
+            raise ConfigError("model.num_classes: expected 0, since the data set has no labels")
         gen_rng, disc_rng = jax.random.split(rng)
-        gen = self.generator.init(gen_rng, jnp.zeros((1, self.latent)))
-        disc = self.critic.init(disc_rng, batch["vector"][:1])
+        x, label = self._examples({name: rows[:1] for name, rows in batch.items()})
+        gen = self.generator.init(gen_rng, jnp.zeros((1, self.latent)), label, train=True)
+        disc = self.critic.init(disc_rng, x, label, train=True)
         nets = {"gen": self.gen_optimiser.init(gen), "disc": self.disc_optimiser.init(disc)}
         return State(jnp.zeros((), jnp.int32), nets)
 
@@ -119,60 +143,107 @@ class GAN:
 
         Raises ConfigError where the batch does not divide by `n_critic`.
         """
-        rows, n = len(batch["vector"]), self.n_critic
+        batch = {name: batch[name] for name in ("image", "vector", "label") if name in batch}
+        rows, n = len(next(iter(batch.values()))), self.n_critic
         if rows % n:
             raise ConfigError(f"batch_size: expected a multiple of model.n_critic = {n}, got {rows}")
-        # [B, D] -> [n, B/n, D] with the rows of each device spread over all updates
-        reals = batch["vector"].reshape(rows // n, n, -1).swapaxes(0, 1)
+        # [B, ...] -> [n, B/n, ...] with the rows of each device spread over all updates
+        batches = jax.tree.map(lambda x: x.reshape(rows // n, n, *x.shape[1:]).swapaxes(0, 1), batch)
         gen, disc = state.nets["gen"], state.nets["disc"]
         critic_rng, gen_rng = jax.random.split(jax.random.fold_in(rng, state.step))
 
         def body(disc, xs):
             return self.critic_step(disc, gen, *xs)
 
-        disc, critic_means = ops.scan(body, disc, (reals, jax.random.split(critic_rng, n)))
-        gen, gen_means = self.generator_step(gen, disc, reals[-1], gen_rng)
+        updates = state.step * n + jnp.arange(n)
+        disc, critic_means = ops.scan(body, disc, (batches, jax.random.split(critic_rng, n), updates))
+        last = jax.tree.map(lambda x: x[-1], batches)
+        gen, gen_means = self.generator_step(gen, disc, last, gen_rng, state.step)
         means = jax.tree.map(lambda x: x.sum(0), critic_means) | gen_means
-        return State(state.step + 1, {"gen": gen, "disc": disc}), means
+        seen = (state.step + 1.0) * means["critic_loss"].weight
+        confidence, diversity = (means[name].total / means[name].weight for name in ("confidence", "diversity"))
+        alarm = adversarial.collapsed(confidence, diversity, seen)
+        return State(state.step + 1, {"gen": gen, "disc": disc}), means | {"alarm_collapse": Mean.of(alarm)}
 
-    def critic_step(self, disc: Net, gen: Net, real: Array, rng: jax.Array) -> tuple[Net, dict[str, Mean]]:
-        """One update of the critic on `real` [B, D] and as many fakes."""
+    def critic_step(
+        self, disc: Net, gen: Net, batch: Batch, rng: jax.Array, update: Int[Array, ""]
+    ) -> tuple[Net, dict[str, Mean]]:
+        """The critic's update number `update`, on the rows of `batch` and as many fakes."""
 
         def loss_fn(params, stats, batch, rng):
-            means = self.critic_terms({"params": params, **stats}, gen.variables, batch["vector"], rng)
-            return Terms(means | {"loss": means["critic_loss"]}, stats)
+            return self.critic_terms({"params": params, **stats}, gen.variables, batch, rng, update=update, train=True)
 
-        disc, terms = self.disc_optimiser.step(disc, loss_fn, {"vector": real}, rng)
+        disc, terms = self.disc_optimiser.step(disc, loss_fn, batch, rng)
         return disc, _named(terms.means, "critic")
 
-    def generator_step(self, gen: Net, disc: Net, real: Array, rng: jax.Array) -> tuple[Net, dict[str, Mean]]:
-        """One update of the generator on as many fakes as `real` has rows; their values play no part."""
+    def generator_step(
+        self, gen: Net, disc: Net, batch: Batch, rng: jax.Array, step: Int[Array, ""]
+    ) -> tuple[Net, dict[str, Mean]]:
+        """One update of the generator on a fake for each row of `batch`, of its class; only paired losses read rows."""
 
         def loss_fn(params, stats, batch, rng):
-            fake = self.generator.apply({"params": params, **stats}, self._noise(rng, len(batch["vector"])))
-            loss = Mean.of(self.generator_loss(self._logits(disc.variables, fake)))
+            noise_rng, real_rng, fake_rng = ops.split(rng, 3)
+            x, label = self._examples(batch)
+            noise = ops.cut_as(self._noise(noise_rng, len(x)), x)
+            fake, stats = _run(self.generator, {"params": params, **stats}, noise, label, True)
+            real_logits, _ = _run(self.critic, disc.variables, self.view(x, real_rng, step), label, True)
+            fake_logits, _ = _run(self.critic, disc.variables, self.view(fake, fake_rng, step), label, True)
+            loss = Mean.of(self.loss.generator(real_logits, fake_logits))
             return Terms({"loss": loss, "generator_loss": loss}, stats)
 
-        gen, terms = self.gen_optimiser.step(gen, loss_fn, {"vector": real}, rng)
+        gen, terms = self.gen_optimiser.step(gen, loss_fn, batch, rng)
         return gen, _named(terms.means, "generator")
 
-    def critic_terms(self, disc: dict, gen: dict, real: Array, rng: jax.Array) -> dict[str, Mean]:
-        """The critic's loss and its parts on `real` [B, D], a row an example.
+    def critic_terms(
+        self, disc: PyTree, gen: PyTree, batch: Batch, rng: Key[Array, "*rows"], *, update: Any = 0, train: bool
+    ) -> Terms:
+        """The critic's loss and its parts, a row an example, and what training changes in its statistics.
 
         Args:
           disc, gen: variables of the two networks.
           rng: one key, or one a row [B].
+          update: number of the critic's update, for the schedules of training.
+          train: batch statistics are those of the batch, examples are seen through `view`, penalties may rest.
         """
-        noise_rng, mix_rng = ops.split(rng, 2)
-        fake: Any = self.generator.apply(gen, self._noise(noise_rng, len(real)))
-        real_logits, fake_logits = self._logits(disc, real), self._logits(disc, fake)
-        loss = self.critic_loss(real_logits, fake_logits)
-        means = {"logit_gap": Mean.of(real_logits - fake_logits)}
-        if self.penalty:
-            penalty = gradient_penalty(lambda x: self._logits(disc, x), real, fake, mix_rng)
-            loss = loss + self.penalty * penalty
-            means["gradient_penalty"] = Mean.of(penalty)
-        return means | {"critic_loss": Mean.of(loss)}
+        noise_rng, real_rng, fake_rng, mix_rng = ops.split(rng, 4)
+        real, label = self._examples(batch)
+        fake, _ = _run(self.generator, gen, self._noise(noise_rng, len(real)), label, train)
+        means = {"diversity": Mean(*map(adversarial.squared_distances, (fake, real)))} if train else {}
+        if train:
+            step = update // self.n_critic
+            real, fake = self.view(real, real_rng, step), self.view(fake, fake_rng, step)
+        params = disc["params"]
+        real_logits, stats = _run(self.critic, disc, real, label, train)
+        fake_logits, stats = _run(self.critic, {"params": params, **stats}, fake, label, train)
+
+        def critic(x):
+            return _run(self.critic, {"params": params, **stats}, x, label, False)[0]
+
+        loss = self.loss.critic(real_logits, fake_logits)
+        for name, weight in self.penalties:
+            means[f"{name}_penalty"], factor = self._penalty(name, critic, (real, fake, mix_rng), update, train)
+            loss += weight * factor * means[f"{name}_penalty"].total
+        gap = real_logits - fake_logits
+        if train:
+            unit = (
+                jnp.sqrt(((real - fake) ** 2).sum(range(1, real.ndim))) if self.loss.lengths else jnp.full_like(gap, 2)
+            )
+            means["confidence"] = Mean(jnp.abs(gap), unit)
+        means |= {
+            "critic_loss": Mean.of(loss),
+            "logit_gap": Mean.of(gap),
+            "critic_saturation": Mean.of(adversarial.sure(self.loss, real_logits, fake_logits)),
+        }
+        return Terms(means | {"loss": means["critic_loss"]}, stats)
+
+    def _penalty(self, name, critic, inputs, update, train) -> tuple[Mean, int]:
+        """The penalty [B], which weighs 0 where training leaves it out, and what to multiply it by."""
+        compute = functools.partial(PENALTIES[name], critic, *inputs)
+        if not train or self.penalty_every == 1:
+            return Mean.of(compute()), 1
+        due = update % self.penalty_every == 0
+        value = jax.lax.cond(due, compute, lambda: jnp.zeros(len(inputs[0])))
+        return Mean(value, jnp.full_like(value, due)), self.penalty_every
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
         """The critic's terms: a fake for each real example, keyed by its index.
@@ -181,23 +252,33 @@ class GAN:
         alone, the live critic meets fakes that it was not trained on: `logit_gap` is then no estimate of a distance
         between data and live generator.
         """
-        nets = state.nets
-        keys = ops.row_keys(rng, batch["index"])
-        means = self.critic_terms(nets["disc"].averaged, nets["gen"].averaged, batch["vector"], keys)
-        return {name: mean.where(batch["valid"]) for name, mean in means.items()}
+        gen, disc = (state.nets[name].averaged for name in ("gen", "disc"))
+        terms = self.critic_terms(disc, gen, batch, ops.row_keys(rng, batch["index"]), train=False)
+        return {name: mean.where(batch["valid"]) for name, mean in terms.means.items() if name != "loss"}
 
-    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Array:
-        """float32 [n, D]; `options.temperature` scales the noise."""
+    def sample(
+        self, state: State, rng: jax.Array, n: int, options: SampleOptions
+    ) -> UInt8[Array, "n H W C"] | Float[Array, "n D"]:
+        """`options.temperature` scales the noise; classes come in turn unless `options.label` asks for one."""
         noise = self._noise(rng, n) * options.temperature
-        vectors: Any = self.generator.apply(state.nets["gen"].averaged, noise)
-        return vectors
+        label = options.labels(n, self.num_classes)
+        x, _ = _run(self.generator, state.nets["gen"].averaged, noise, label, False)
+        return ops.to_uint8((x + 1) / 2) if x.ndim == 4 else x
+
+    def _examples(self, batch: Batch) -> tuple[Array, Array | None]:
+        """Images in [-1, 1] or vectors, and their labels where the networks are told them."""
+        x = ops.to_signed(batch["image"]) if "image" in batch else batch["vector"]
+        return x, batch["label"] if self.num_classes else None
 
     def _noise(self, rng, rows):
         return ops.normal(rng, (rows, self.latent))
 
-    def _logits(self, variables, x):
-        logits: Any = self.critic.apply(variables, x)  # [B, 1]
-        return logits.squeeze(-1)
+
+def _run(module: nn.Module, variables: PyTree, x: Array, label: Array | None, train: bool) -> tuple[Any, PyTree]:
+    """What a network gives, and its statistics, which change in training."""
+    stats = {name: tree for name, tree in variables.items() if name != "params"}
+    result: Any = module.apply(variables, x, label, train, mutable=list(stats) if train else [])
+    return result[0], stats | result[1]
 
 
 def _named(means: dict[str, Mean], net: str) -> dict[str, Mean]:
@@ -205,17 +286,57 @@ def _named(means: dict[str, Mean], net: str) -> dict[str, Mean]:
     return {f"{net}_{k}" if k == "grad_norm" else k: v for k, v in means.items() if k != "loss"}
 
 
+def _view(x: Array, rng: jax.Array, step: Any, policy: tuple[str, ...], noise: float, noise_steps: int) -> Array:
+    augment_rng, noise_rng = ops.split(rng, 2)
+    x = augment(x, augment_rng, policy) if policy else x
+    if noise:
+        x += noise * jnp.maximum(1 - step / noise_steps, 0) * ops.normal(noise_rng, x.shape)
+    return x
+
+
+def _clipped(limit: float) -> optax.GradientTransformation:
+    """Updates that leave every parameter in [-limit, limit]."""
+
+    def project(updates, params):
+        return jax.tree.map(lambda u, p: jnp.clip(p + u, -limit, limit) - p, updates, params)
+
+    return optax.stateless(project)
+
+
+def _networks(cfg: Config) -> tuple[nn.Module, nn.Module]:
+    shape, widths, classes = cfg.image or (cfg.data_dim,), cfg.critic_widths or cfg.widths[::-1], cfg.num_classes
+    wrap = spectral if cfg.critic_norm == "spectral" else plain
+    if cfg.net == "mlp":
+        return MLPGenerator(shape, cfg.widths, classes), MLPCritic(widths, classes, wrap)
+    norm = functools.partial(ConditionalBatchNorm, classes) if classes else BatchNorm
+    if cfg.net == "resnet":
+        return (
+            ResNetGenerator(cfg.image, cfg.widths, norm, cfg.attention),
+            ResNetCritic(widths, classes, wrap, cfg.attention),
+        )
+    critic_norm = BatchNorm if cfg.critic_norm == "batch" else Identity
+    return DCGANGenerator(cfg.image, cfg.widths, norm), DCGANCritic(widths, classes, critic_norm, wrap)
+
+
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> GAN:
-    critic_loss, generator_loss = LOSSES[cfg.loss]
-    widths = (cfg.width,) * cfg.depth
+    """Raises ConfigError where `txs` is not one optimiser called `gen` and one called `disc`."""
+    if set(txs) != {"gen", "disc"}:
+        raise ConfigError(f"optim: expected the entries 'gen' and 'disc', not {sorted(txs)}")
+    gen, disc = (dataclasses.replace(txs[name], log_grad_norm=True) for name in ("gen", "disc"))
+    if cfg.clip_weights:
+        disc = dataclasses.replace(disc, tx=optax.chain(disc.tx, _clipped(cfg.clip_weights)))
+    loss = LOSSES[cfg.loss]
+    generator, critic = _networks(cfg)
     return GAN(
-        generator=Network(cfg.data_dim, widths),
-        critic=Network(1, widths),
-        gen_optimiser=txs["gen"],
-        disc_optimiser=txs["disc"],
+        generator=generator,
+        critic=critic,
+        gen_optimiser=gen,
+        disc_optimiser=disc,
         latent=cfg.latent,
-        critic_loss=critic_loss,
-        generator_loss=generator_loss,
-        penalty=cfg.penalty if cfg.loss == "wgan_gp" else 0.0,
+        num_classes=cfg.num_classes,
+        loss=adversarial.smoothed(loss, cfg.label_smoothing) if cfg.label_smoothing else loss,
+        penalties=cfg.penalties.weights,
+        penalty_every=cfg.penalty_every,
+        view=functools.partial(_view, policy=cfg.augment, noise=cfg.noise, noise_steps=cfg.noise_steps),
         n_critic=cfg.n_critic,
     )

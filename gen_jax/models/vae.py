@@ -261,9 +261,7 @@ class VAE(Autoencoder):
 
     def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> UInt8[Array, "n H W C"]:
         """Expected pixels of latents from the prior, whose standard deviation is `options.temperature`."""
-        label = None
-        if self.num_classes:
-            label = jnp.arange(n) % self.num_classes if options.label is None else jnp.full(n, options.label)
+        label = options.labels(n, self.num_classes)
         return self.decode(state, options.temperature * jax.random.normal(rng, (n, self.latent)), label)
 
     def _weigh(self, variables, x, label, mean, log_var, noise):

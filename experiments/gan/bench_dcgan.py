@@ -1,0 +1,33 @@
+"""For speed only: DCGAN at 32x32x3, 64 to 256 channels, latent 100, batch 64, as PyTorch's baseline `dcgan`.
+
+`gen-jax bench --config=experiments/gan/bench_dcgan.py --seconds=5`
+Beside it on 2 cores it was not run to its end: 5 s are enough.
+The same networks, losses and updates (ours have biases); the baseline's generator runs once a step for both networks,
+ours once for each, and its critic also gets gradients in the generator's turn, which it throws away.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=""):
+    """`arg`: empty or `smoke`."""
+    if arg not in ("", "smoke"):
+        raise ValueError(f"expected smoke behind the colon, got {arg!r}")
+    c = ConfigDict(dict(seed=0, total_steps=2_000, batch_size=64, steps_per_call=1, parallel="jit"))
+    c.log_every, c.eval_every, c.save_every = 200, 0, 0
+    c.data = dict(source="stacked", of=dict(source="digits", size=32), order="permuted")
+    c.model_name = "gan"
+    c.model = dict(image=(32, 32, 3), net="dcgan", widths=(256, 128, 64), critic_norm="batch", latent=100)
+    c.model.loss = "non_saturating"
+    adam = dict(name="adam", lr=2e-4, b1=0.5, b2=0.999)
+    c.optim = dict(gen=adam, disc=adam)
+    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
+    c.eval_batch_size = 64
+    c.evals = dict(critic=dict(type="mean", split="test"))
+    return smoke(c) if arg == "smoke" else c
+
+
+def smoke(c):
+    """Seconds on any machine."""
+    c.total_steps, c.batch_size, c.log_every, c.model.widths = 4, 16, 4, (8, 8, 4)
+    return c

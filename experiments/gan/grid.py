@@ -1,0 +1,35 @@
+"""Wasserstein GAN with gradient penalty on a 5x5 grid of Gaussians (2 apart, sigma 0.05), 5 critic updates a step.
+
+`gen-jax train --config=experiments/gan/grid.py --workdir=runs/gan_grid`
+On 2 cores it was not run to its end: 24,000 steps. With 12,000 and a generator of 128 units: 25 of 25 modes,
+79.4 % of samples within 3 sigma (seed 0; of true samples 98.9 %).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=""):
+    """`arg`: empty or `smoke`."""
+    if arg not in ("", "smoke"):
+        raise ValueError(f"expected smoke behind the colon, got {arg!r}")
+    n_critic, critic_batch = 5, 256
+    c = ConfigDict(dict(seed=0, total_steps=24_000, batch_size=n_critic * critic_batch, parallel="jit"))
+    c.steps_per_call, c.log_every, c.eval_every, c.save_every = 20, 200, 4_000, 8_000
+    c.data = dict(source="gaussians", layout="grid", modes=25, radius=4.0, sigma=0.05, examples=100_000)
+    c.model_name = "gan"
+    c.model = dict(data_dim=2, widths=(256, 256, 256), latent=16, loss="wasserstein", n_critic=n_critic)
+    c.model.critic_widths, c.model.penalties = (128, 128, 128), dict(gradient=1.0)
+    adam = dict(name="adam", lr=1e-3, b1=0.0, b2=0.9, schedule="cosine")
+    c.optim = dict(gen=dict(adam, ema=0.995), disc=dict(adam, updates_per_step=n_critic))
+    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
+    c.eval_batch_size = 1_000
+    c.evals = dict(modes=dict(type="modes", split="test", n=2_500), critic=dict(type="mean", split="test"))
+    return smoke(c) if arg == "smoke" else c
+
+
+def smoke(c):
+    """Seconds on any machine."""
+    c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 40, 2, 64
+    c.log_every, c.eval_every, c.save_every = 4, 8, 8
+    c.data.examples, c.model.widths, c.model.critic_widths, c.evals.modes.n = 1_000, (16,), (16,), 100
+    return c

@@ -1,0 +1,38 @@
+"""Stacked MNIST, three digits as channels, 1,000 modes: DCGAN with the non-saturating loss and R1.
+
+`gen-jax train --config=experiments/gan/stacked_mnist.py --workdir=runs/gan_stacked_mnist`
+On 2 cores it was not run to its end: 10,000 steps. Other losses and penalties: `--config.model.loss=relativistic`,
+`--config.model.penalties.r1=0.05`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=""):
+    """`arg`: empty or `smoke`."""
+    if arg not in ("", "smoke"):
+        raise ValueError(f"expected smoke behind the colon, got {arg!r}")
+    c = ConfigDict(dict(seed=0, total_steps=10_000, batch_size=128, steps_per_call=1, parallel="jit"))
+    c.log_every, c.eval_every, c.save_every = 100, 2_000, 2_000
+    c.data = dict(source="stacked", of=dict(source="tfds", name="mnist", data_dir=""), order="permuted")
+    c.model_name = "gan"
+    c.model = dict(image=(28, 28, 3), net="dcgan", widths=(128, 64), latent=64, loss="non_saturating")
+    c.model.penalties, c.model.penalty_every = dict(r1=0.5), 4
+    adam = dict(name="adam", lr=2e-4, b1=0.5, b2=0.999)
+    c.optim = dict(gen=dict(adam, ema=0.999), disc=adam)
+    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
+    c.eval_batch_size = 128
+    c.evals = dict(
+        critic=dict(type="mean", split="test"),
+        pictures=dict(type="pictures", split="test", kinds=("samples",), n=100),
+    )
+    return smoke(c) if arg == "smoke" else c
+
+
+def smoke(c):
+    """Seconds on any machine."""
+    c.total_steps, c.batch_size, c.eval_batch_size = 4, 16, 64
+    c.log_every, c.eval_every, c.save_every = 2, 4, 4
+    c.data = dict(source="stacked", of=dict(source="digits", size=28))
+    c.model.widths, c.model.latent, c.evals.pictures.n = (8, 4), 4, 10
+    return c
