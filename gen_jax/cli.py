@@ -1,4 +1,4 @@
-"""`gen-jax COMMAND`: train, eval, sample, check, data, bench."""
+"""`gen-jax COMMAND`: train, eval, sample, check, data, compare, bench."""
 
 import time
 
@@ -18,6 +18,7 @@ COMMANDS = {
     "sample": "draw samples from a trained model",
     "check": "validate a config and print it, its parameters and its memory; trains nothing",
     "data": "list data sets, show one, prepare one",
+    "compare": "one metric of several runs; refused where it was not measured alike",
     "bench": "time a config's training step",
 }
 

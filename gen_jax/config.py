@@ -48,7 +48,7 @@ class InitFrom(Settings):
 
 
 class Best(Settings):
-    """metric: a tag such as `val/elbo`; "" = no best checkpoint is kept and nothing stops early.
+    """metric: a tag such as `val/elbo`, or what stands before its `@`; "" = no best checkpoint, no early stop.
     patience: evaluations without a better one before training stops; 0 = never."""
 
     metric: str = ""

@@ -125,6 +125,22 @@ def lines(
     return _pixels(figure)
 
 
+def bars(
+    heights: dict[str, Float[np.ndarray, " K"]], names: tuple[str, ...], *, title: str = "", axis: str = ""
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Groups of bars side by side, a group a name, a colour a series."""
+    figure = _figure()
+    plot = figure.subplots()
+    width = 0.8 / len(heights)
+    for i, (label, values) in enumerate(heights.items()):
+        plot.bar(np.arange(len(values)) + (i + 0.5) * width - 0.4, values, width, label=label)
+    plot.set_xticks(range(len(names)), names)
+    plot.set_ylabel(axis)
+    plot.set_title(title)
+    plot.legend()
+    return _pixels(figure)
+
+
 def curves(rows: list[dict[str, Any]], tags: tuple[str, ...] = ("train/loss",)) -> UInt8[np.ndarray, "H W 3"]:
     """Values over steps from the rows of metrics.jsonl, `{"step": 100, "train/loss": 1.2}`; a row may lack a tag."""
     series = {}

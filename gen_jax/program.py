@@ -164,6 +164,7 @@ class Program:
             decode_text=tokenizer.decode if tokenizer else None,
             encode_text=tokenizer.encode if tokenizer else None,
             rng=self.eval_key,
+            poll=lambda: self.poll(),
         )
 
     @functools.cached_property

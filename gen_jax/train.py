@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gen_jax import config as configs
-from gen_jax import gpt2, optim, pictures, sharding, signals
+from gen_jax import gpt2, optim, pictures, protocol, sharding, signals
 from gen_jax.checkpoint import Checkpoints
 from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted, RunError
 from gen_jax.init_from import load_into
@@ -38,14 +38,15 @@ Asked = Callable[[], type[RunError] | None]
 class Journal:
     """What a resumed loop must know beside the state; saved as JSON in every checkpoint.
 
-    evaluated: the last step that was evaluated. best, best_step: of the metric `config.best`. worse: evaluations
-    since then. window: name -> [total, weight] of the steps since the last log. row: scalars of this step whose row is
-    not written yet.
+    evaluated: the last step that was evaluated. best, best_step: of the metric `config.best`, whose whole tag is
+    best_tag. worse: evaluations since then. window: name -> [total, weight] of the steps since the last log. row:
+    scalars of this step whose row is not written yet.
     """
 
     evaluated: int = -1
     best: float | None = None
     best_step: int | None = None
+    best_tag: str = ""
     worse: int = 0
     window: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     row: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -257,9 +258,14 @@ class _Loop:
         best = self.experiment.best
         if not best.metric:
             return False
-        if best.metric not in scalars:
-            raise ConfigError(f"config.best.metric: expected one of {', '.join(scalars)}, got {best.metric!r}")
-        value, old = scalars[best.metric], self.journal.best
+        tags = protocol.find(best.metric, list(scalars))
+        if len(tags) != 1:
+            known = ", ".join(tags or map(protocol.name_of, scalars))
+            raise ConfigError(f"config.best.metric: expected one of {known}, got {best.metric!r}")
+        tag, old = tags[0], self.journal.best
+        if old is not None and (unlike := protocol.difference(self.journal.best_tag or tag, tag)):
+            raise ConfigError(f"config.best.metric: {best.metric} is not measured as the best one was: {unlike}")
+        value, self.journal.best_tag = scalars[tag], tag
         better = math.isfinite(value) and (old is None or (value < old if best.mode == "min" else value > old))
         if better:
             self.journal.best, self.journal.best_step, self.journal.worse = value, self.step, 0

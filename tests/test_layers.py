@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "gen_jax"
 PURE = {"state", "ops", "losses", "likelihoods", "sampling", "beam", "lora", "settings", "errors"}
-PURE |= {"adversarial", "augment"}
+PURE |= {"adversarial", "augment", "cache", "protocol"}
 LOOP = {"config", "optim", "sharding", "checkpoint", "step_dirs", "log", "run_dir", "pictures", "signals", "progress"}
 LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2"}
 
@@ -15,10 +15,11 @@ LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "g
 ALLOWED = {
     "models": PURE | {"models.base", "nets"},
     "nets": {"ops", "nets"},
-    "data": {"data", "text", "settings", "errors"},
+    "data": {"data", "text", "settings", "errors", "cache"},
     "text": {"text", "errors", "settings"},
     "metrics": {"metrics"},
-    "evaluators": PURE | {"evaluators", "metrics", "pictures", "models.base"},
+    "features": PURE | {"features", "nets", "progress"},
+    "evaluators": PURE | {"evaluators", "features", "metrics", "pictures", "models.base"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

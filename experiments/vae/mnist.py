@@ -33,6 +33,7 @@ def get_config(arg=""):
         ),
         active_units=dict(type="active_units", split="test"),
         pictures=dict(type="pictures", split="test", kinds=("reconstruction", "samples", "interpolation", "traversal")),
+        generation=dict(type="generation", split="test"),
     )
     return smoke(c) if arg == "smoke" else c
 
@@ -44,4 +45,5 @@ def smoke(c):
     c.data = dict(source="digits", size=28)
     c.model.widths, c.model.latent = (4, 8), 4
     c.evals.log_likelihood.num_samples, c.evals.log_likelihood.max_examples = 8, 64
+    c.evals.generation.update(n=64, kid_subsets=2, features=dict(recipe=dict(widths=(4,), features=8, epochs=1)))
     return c

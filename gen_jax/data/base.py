@@ -5,9 +5,6 @@ see the same global batch and each takes its slice.
 """
 
 import dataclasses
-import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -221,26 +218,3 @@ def cut_arrays(found: dict[str, Arrays], source: Source) -> dict[str, Arrays]:
         return found
     found = found | {split: {k: v[index] for k, v in train.items()} for split, index in parts.items()}
     return {split: found[split] for split in SPLITS if split in found}
-
-
-def cached(name: str, build: Callable[[], Arrays]) -> Arrays:
-    """`build()`, or what it gave the last time; kept as `<name>.npz` in $GEN_JAX_CACHE, else ~/.cache/gen_jax.
-
-    `name` must change whenever the result would. Where nothing can be written, it is built each time.
-    """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(os.environ.get("GEN_JAX_CACHE") or Path(base) / "gen_jax") / f"{name}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            return dict(saved)
-    except Exception:  # absent or damaged: numpy and zipfile raise many kinds
-        arrays = build()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-    return arrays

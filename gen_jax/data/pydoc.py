@@ -11,7 +11,8 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
-from gen_jax.data.base import Arrays, TokenSource, cached
+from gen_jax.cache import cached
+from gen_jax.data.base import Arrays, TokenSource
 from gen_jax.data.datasets import TokenSet
 from gen_jax.data.documents import pack, token_set, unpack
 from gen_jax.errors import DataError

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gen_jax.data.base import SPLITS, AnySource, Arrays, Info, cached
+from gen_jax.cache import cached
+from gen_jax.data.base import SPLITS, AnySource, Arrays, Info
 from gen_jax.data.datasets import ExampleSet, TokenSet
 from gen_jax.errors import ConfigError, DataError
 from gen_jax.settings import Count, Positive

@@ -10,7 +10,8 @@ import numpy as np
 from etils import epath
 
 from gen_jax import text
-from gen_jax.data.base import Arrays, Tokenizer, TokenSource, cached
+from gen_jax.cache import cached
+from gen_jax.data.base import Arrays, Tokenizer, TokenSource
 from gen_jax.errors import DataError
 
 PIECE = 2**18  # characters that are encoded at once; a BPE token never crosses the border of two

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Int16
 from pydantic import model_validator
 
-from gen_jax.data.base import SPLITS, Arrays, ExampleSource, Info, cached, cut_arrays
+from gen_jax.cache import cached
+from gen_jax.data.base import SPLITS, Arrays, ExampleSource, Info, cut_arrays
 from gen_jax.data.datasets import ExampleSet
 from gen_jax.errors import DataError
 from gen_jax.settings import Count, Positive, Regex

@@ -14,7 +14,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from gen_jax.errors import ConfigError
+from gen_jax.features import Features, choice
 from gen_jax.models import base as models
+from gen_jax.sampling import SampleOptions
 from gen_jax.settings import Settings
 from gen_jax.state import PyTree, State
 
@@ -64,6 +66,7 @@ class Context:
       decode_text: token ids [T] -> text, where the data are tokens.
       rng: the root key of evaluation noise.
       encode_text: text -> token ids, where the data are tokens.
+      poll: called now and then in long work; ends it on SIGTERM by raising.
     """
 
     model: Any
@@ -73,6 +76,7 @@ class Context:
     decode_text: Callable[[np.ndarray], str] | None
     rng: jax.Array
     encode_text: Callable[[str], Any] | None = None
+    poll: Callable[[], None] = lambda: None
 
 
 Evaluator = Callable[[State], Report]
@@ -137,6 +141,44 @@ def first(outputs: Iterable[tuple[PyTree, np.ndarray]], n: int) -> PyTree:
     return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
 
 
+def images(batches: Iterable[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """The images of a split, uint8 [N, H, W, C], and their labels [N], -1 where there are none."""
+
+    def step(batch):
+        label = batch.get("label", jnp.full(len(batch["index"]), -1))
+        return batch["image"], label, batch["valid"]
+
+    rows = [(image[valid], label[valid]) for image, label, valid in results(step, batches)]
+    image, label = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    return image, label.astype(np.int32)
+
+
+def sampler(context: Context, what: str, of_samples: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """(state, n, *args) -> `of_samples(*args, image, label)` of n samples on the host, in compiled batches.
+
+    image: uint8 [B, H, W, C]. label [B]: what a class-conditional model was asked for, all classes in turn; else -1.
+    """
+    model, rows = context.model, context.batch_size
+    require(context.info.kind == "image", what, f"images, the data are {context.info.kind}")
+    require(isinstance(model, models.Samples), what, f"a model that samples, not {type(model).__name__}")
+    classes = getattr(model, "num_classes", 0)
+
+    @jax.jit
+    def step(state, rng, *args):
+        asked = jnp.arange(rows) % classes if classes else jnp.full(rows, -1)
+        return of_samples(*args, model.sample(state, rng, rows, SampleOptions()), asked)
+
+    def sample(state: State, n: int, *args: Any) -> PyTree:
+        def drawn(i):
+            context.poll()
+            return step(state, jax.random.fold_in(context.rng, i), *args)
+
+        parts = results(drawn, range(-(-n // rows)), every=4)
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *parts)
+
+    return sample
+
+
 def reconstructor(model: Any, what: str) -> Callable[[State, dict, jax.Array], jax.Array]:
     """(state, batch, rng) -> uint8 [B, H, W, C]: the model's own `reconstruct`, else `decode` of `encode`."""
     if isinstance(model, models.Reconstructs):
@@ -148,3 +190,9 @@ def reconstructor(model: Any, what: str) -> Callable[[State, dict, jax.Array], j
         return model.decode(state, model.encode(state, batch))
 
     return composed
+
+
+def choose_features(cfg: choice.Config, context: Context, what: str, test: str) -> Features:
+    """The feature function of a section; its classifier's accuracy is stated on the split `test`."""
+    require(context.info.kind == "image", what, f"images, the data are {context.info.kind}")
+    return choice.choose(cfg, context.info, lambda split: images(context.batches(split)), test, context.poll)

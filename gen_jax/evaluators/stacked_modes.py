@@ -1,0 +1,75 @@
+"""How many of the 1,000 modes of stacked MNIST samples reach (Metz et al. 2017; the protocol of PacGAN)."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from gen_jax import protocol
+from gen_jax.evaluators import base
+from gen_jax.features import Weights, classifier
+from gen_jax.settings import Positive
+from gen_jax.state import State
+
+
+class Config(base.EvalConfig):
+    """n: samples. recipe: of the classifier of one channel."""
+
+    n: Positive = 26_000
+    recipe: classifier.Recipe = classifier.Recipe()
+    when: Literal["always", "end"] = "end"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ("train", self.split)
+
+
+def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+    """`stacked_modes` that at least one sample falls on, `stacked_kl` of their shares from uniform, in nats.
+
+    `_floor` is that of `n` images of the training split, drawn with replacement. A classifier trained on the first
+    channel of the training images names the class of each channel; `stacked_channel_accuracy` is its share of right
+    names of `split`'s first channels.
+
+    Raises:
+      ConfigError: the data are not images of three channels with c^3 labels, c^2 a + c b + d.
+    """
+    info = context.info
+    classes = round(info.num_classes ** (1 / 3))
+    stacked = info.kind == "image" and info.shape[-1] == 3 and classes > 1 and classes**3 == info.num_classes
+    base.require(stacked, "stacked_modes", "stacked images of three channels and c ** 3 classes")
+
+    def first_channel(split: str) -> classifier.Split:
+        image, label = base.images(context.batches(split))
+        return image[..., :1], label // classes**2
+
+    features = classifier.features(
+        cfg.recipe, classes, lambda: first_channel("train"), lambda: first_channel(cfg.split), context.poll
+    )
+
+    def modes(variables, image, asked):  # [B]
+        channels = jnp.moveaxis(image, -1, 1).reshape(-1, *image.shape[1:3], 1)  # [3 B, H, W, 1]
+        digits = features.apply(variables, channels)[1].argmax(-1).reshape(-1, 3)
+        return digits @ classes ** jnp.arange(2, -1, -1)
+
+    sample = base.sampler(context, "stacked_modes", modes)
+    known: dict[str, float] = {}
+    loaded: list[Weights] = []
+
+    def counted(found: np.ndarray, suffix: str, **extra: str) -> dict[str, float]:
+        share = np.bincount(found, minlength=info.num_classes) / len(found)
+        facts = dict(n_fake=len(found), features=f"classifier-{loaded[0].digest}", resize="none", split="train")
+        kl = np.sum(share * np.log(np.maximum(share, 1e-30) * len(share)))
+        values = {"stacked_modes": (share > 0).sum(), "stacked_kl": kl}
+        return {protocol.tag(name + suffix, **facts, **extra): float(value) for name, value in values.items()}
+
+    def evaluate(state: State) -> base.Report:
+        if not known:
+            loaded.append(features.load())
+            labels = base.images(context.batches("train"))[1]
+            known.update(counted(np.random.default_rng(0).choice(labels, cfg.n), "_floor", of="train"))
+            right = classifier.accuracy(features.apply, loaded[0].variables, first_channel(cfg.split))
+            known[protocol.tag("stacked_channel_accuracy", features=f"classifier-{loaded[0].digest}")] = right
+        return base.Report(counted(sample(state, cfg.n, loaded[0].variables), "") | known)
+
+    return evaluate

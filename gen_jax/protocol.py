@@ -1,0 +1,35 @@
+"""How a number was measured, written into its tag: `test/fid@features=classifier-1a2b3c4d,resize=none,...`.
+
+Two numbers can be compared where their names and all that stands behind `@` are the same.
+"""
+
+MARK = "@"
+
+
+def tag(name: str, **facts: object) -> str:
+    """`name` with the facts that its value depends on; they hold no comma."""
+    return f"{name}{MARK}{','.join(f'{key}={value}' for key, value in facts.items())}"
+
+
+def name_of(tag: str) -> str:
+    """What stands before the facts; the whole tag where there are none."""
+    return tag.partition(MARK)[0]
+
+
+def facts_of(tag: str) -> dict[str, str]:
+    pairs = (fact.partition("=") for fact in tag.partition(MARK)[2].split(",") if fact)
+    return {key: value for key, _, value in pairs}
+
+
+def find(name: str, tags: list[str]) -> list[str]:
+    """The tags that `name`, a whole tag or the part before its facts, can mean."""
+    return [one for one in tags if name in (one, name_of(one))]
+
+
+def difference(tag: str, other: str) -> str:
+    """The facts in which two tags differ, as `key one, other`; "" where their numbers can be compared."""
+    if name_of(tag) != name_of(other):
+        return f"name {name_of(tag)}, {name_of(other)}"
+    one, two = facts_of(tag), facts_of(other)
+    keys = [key for key in {**one, **two} if one.get(key) != two.get(key)]
+    return "; ".join(f"{key} {one.get(key, 'absent')}, {two.get(key, 'absent')}" for key in keys)

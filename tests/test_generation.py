@@ -1,0 +1,213 @@
+"""Evaluation of generated images: samples that are real images, noise, or one digit, whose numbers are known."""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from gen_jax import cli, data, evaluators, protocol
+from gen_jax.errors import ConfigError
+from gen_jax.evaluators.base import Context
+from gen_jax.features import classifier
+from gen_jax.state import State
+
+STATE = State(jnp.zeros((), jnp.int32), {})
+SET = data.load(data.parse({"source": "digits"}), 0)
+RECIPE = {"widths": (16,), "features": 16, "epochs": 6, "lr": 1e-2, "shift": 0}
+FEATURES = {"recipe": RECIPE}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """One for all tests here, so that the classifier is trained once."""
+    monkeypatch.setenv("GEN_JAX_CACHE", str(tmp_path_factory.getbasetemp() / "features"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Replays:
+    """Samples are images of a split, those of the class that was asked for where it has classes."""
+
+    split: str = "test"
+    num_classes: int = 0
+    only: int = -1
+
+    def sample(self, state: State, rng: jax.Array, n: int, options: Any) -> jax.Array:
+        images, labels = (jnp.asarray(SET.arrays[self.split][name]) for name in ("image", "label"))
+        wanted = jnp.arange(n) % self.num_classes if self.num_classes else jnp.full(n, self.only)
+        fits = (labels[None] == wanted[:, None]) | (wanted[:, None] < 0)
+        return images[jax.random.categorical(rng, jnp.where(fits, 0.0, -jnp.inf))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    def sample(self, state: State, rng: jax.Array, n: int, options: Any) -> jax.Array:
+        return jax.random.randint(rng, (n, 8, 8, 1), 0, 256).astype(jnp.uint8)
+
+
+def batches(split):
+    feed = SET.eval_feed(split, 100)
+    return (jax.tree.map(jnp.asarray, feed.assemble(feed.resident, feed.rows(i))) for i in range(feed.num_batches))
+
+
+def build(section: dict, model: Any, info: data.Info = SET.info):
+    context = Context(model, info, batches, 100, None, jax.random.key(0))
+    return evaluators.build(evaluators.parse(section), context)
+
+
+def found(model: Any, **section: Any) -> tuple[dict, Any]:
+    section = {"type": "generation", "n": 250, "features": FEATURES, "kid_subsets": 5, "kid_subset_size": 100} | section
+    report = build(section, model)(STATE)
+    return {protocol.name_of(tag): value for tag, value in report.scalars.items()}, report
+
+
+def test_real_images_are_near_their_floor_and_noise_is_far():
+    real, report = found(Replays("train"))
+    noise, _ = found(Noise())
+    assert real["fid"] < 2 * real["fid_floor"] and 4 * real["fid_floor"] < noise["fid"]
+    assert real["precision"] > 0.5 > noise["precision"]
+    assert real["kid"] < 0.2 * noise["kid"] and real["inception_score"] > 5
+    assert real["classifier_accuracy"] > 0.8
+    assert "as_asked" not in real and report.images["class_shares"].shape[2] == 3
+    assert found(Replays("train"))[0] == real
+
+
+def test_one_digit_is_precise_without_recall():
+    one, _ = found(Replays("test", only=3))
+    assert one["precision"] > 0.9 and one["recall"] < 0.2 and one["inception_score"] < 2
+    assert one["class_share_max"] > 0.8 and one["class_share_min"] == 0
+
+
+def test_a_conditional_model_is_checked_for_what_was_asked():
+    asked, _ = found(Replays("test", num_classes=10))
+    assert asked["as_asked"] == pytest.approx(asked["classifier_accuracy"], abs=0.1) and asked["as_asked"] > 0.8
+
+
+def test_no_number_is_bare():
+    _, report = found(Noise(), n=130)
+    for tag in report.scalars:
+        assert "features" in protocol.facts_of(tag), tag
+    (tag,), (floor,) = (protocol.find(name, list(report.scalars)) for name in ("fid", "fid_floor"))
+    facts = protocol.facts_of(tag)
+    assert {k: facts[k] for k in ("n_real", "n_fake", "split", "resize")} == {
+        "n_real": "180", "n_fake": "130", "split": "test", "resize": "none",
+    }  # fmt: skip
+    assert facts["features"].startswith("classifier-") and len(facts["features"]) == len("classifier-") + 12
+    assert protocol.facts_of(floor)["of"] == "train"
+
+
+def test_the_classifier_is_trained_once_and_again_for_another_recipe_or_other_data(monkeypatch):
+    runs = []
+    plain = classifier.train
+    monkeypatch.setattr(classifier, "train", lambda *args: runs.append(1) or plain(*args))
+    train, test = ((SET.arrays[s]["image"][:150], SET.arrays[s]["label"][:150]) for s in ("train", "test"))
+
+    def load(recipe, split):
+        return classifier.features(recipe, 10, lambda: split, lambda: test, lambda: None).load().digest
+
+    small = classifier.Recipe(widths=(4,), features=4, epochs=1)
+    first = load(small, train)
+    assert load(small, train) == first and len(runs) == 1
+    other = train[0].copy()
+    other[0, 0, 0, 0] ^= 1
+    assert load(small, (other, train[1])) != first and len(runs) == 2
+    assert load(small.model_copy(update={"seed": 1}), train) != first and len(runs) == 3
+
+
+def test_what_cannot_be_measured_is_refused():
+    for section, model, message in (
+        ({"floor": "test"}, Noise(), "generation: floor: expected another split than test"),
+        ({}, object(), "generation: expected a model that samples"),
+        ({"features": {"name": "inception"}}, Noise(), "weights: expected a file beside"),
+        ({"features": {"name": "inception", "weights": "http://x/y"}}, Noise(), "sha256: expected"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build({"type": "generation"} | section, model)
+    with pytest.raises(ConfigError, match=r"features\.name: expected inception for data without labels"):
+        build({"type": "generation"}, Noise(), dataclasses.replace(SET.info, num_classes=0))
+
+
+def test_neighbours_tell_copies_from_new_images():
+    def found(model):
+        report = build({"type": "neighbours", "n": 200}, model)(STATE)
+        return {protocol.name_of(tag): value for tag, value in report.scalars.items()}, report.images["neighbours"]
+
+    copies, picture = found(Replays("train"))
+    assert copies["neighbour_distance"] == 0 and copies["neighbour_copies"] == 1 and picture.dtype == np.uint8
+    fresh, _ = found(Replays("test"))
+    assert fresh["neighbour_copies"] < 0.1
+    assert fresh["neighbour_distance"] == pytest.approx(fresh["neighbour_distance_floor"], rel=0.1)
+    assert found(Noise())[0]["neighbour_distance"] > 2 * fresh["neighbour_distance"]
+
+
+def test_classification_score_of_real_images_is_that_of_real_images():
+    section = {"type": "classification_score", "n": 1400, "recipe": RECIPE}
+    report = build(section, Replays("train", num_classes=10))(STATE)
+    real = {protocol.name_of(tag): value for tag, value in report.scalars.items()}
+    assert real["classification_accuracy"] == pytest.approx(real["classification_accuracy_real"], abs=0.1) > 0.8
+    with pytest.raises(ConfigError, match="classification_score: expected a class-conditional model"):
+        build(section, Replays("train"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stacks:
+    """Triples of test images whose first channel shows one of `first` digits."""
+
+    first: int
+
+    def sample(self, state: State, rng: jax.Array, n: int, options: Any) -> jax.Array:
+        images, labels = (jnp.asarray(SET.arrays["train"][name]) for name in ("image", "label"))
+        weights = jnp.stack([labels < self.first, labels >= 0, labels >= 0])
+        index = jax.random.categorical(rng, jnp.where(weights, 0.0, -jnp.inf)[None], shape=(n, 3))
+        return jnp.concatenate([images[index[:, i]] for i in range(3)], -1)
+
+
+def test_stacked_modes_of_known_coverage():
+    def stacked(split):
+        for batch in batches(split):
+            label = batch["label"]
+            yield batch | {"image": jnp.repeat(batch["image"], 3, -1), "label": 111 * label}
+
+    def found(model):
+        section = {"type": "stacked_modes", "n": 3000, "recipe": RECIPE}
+        context = Context(model, data.Info("image", (8, 8, 3), 1000), stacked, 100, None, jax.random.key(0))
+        report = evaluators.build(evaluators.parse(section), context)(STATE)
+        return {protocol.name_of(tag): value for tag, value in report.scalars.items()}
+
+    whole, some = found(Stacks(10)), found(Stacks(4))
+    assert whole["stacked_modes"] > 850 and whole["stacked_kl"] < 0.5  # 3,000 draws reach 950 of 1,000
+    assert some["stacked_modes"] < 0.7 * whole["stacked_modes"] and some["stacked_kl"] > 0.6
+    assert whole["stacked_modes_floor"] == 10 and whole["stacked_kl_floor"] == pytest.approx(np.log(100), abs=0.05)
+    with pytest.raises(ConfigError, match="stacked images of three channels"):
+        build({"type": "stacked_modes"}, Noise())
+
+
+def runs(tmp_path, *tags: str):
+    for i, tag in enumerate(tags):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "config.json").write_text("{}")
+        rows = [{"step": 1, tag: 9.0}, {"step": 2, tag: 1.5 + i, "train/loss": 0.1}, {"step": 3, "train/loss": 0.1}]
+        (tmp_path / str(i) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [str(tmp_path / str(i)) for i in range(len(tags))]
+
+
+def test_compare_prints_a_table_of_like_numbers(tmp_path, capsys):
+    tag = protocol.tag("test/fid", n_real=10, features="classifier-ab")
+    cli.main(["compare", "--metric=test/fid", *runs(tmp_path, tag, tag)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == tag and [line.split()[-2:] for line in lines[1:]] == [["2", "1.5"], ["2", "2.5"]]
+
+
+def test_compare_refuses_unlike_numbers(tmp_path, capsys):
+    tags = [protocol.tag("test/fid", n_real=10, features=f"classifier-{name}") for name in ("ab", "cd")]
+    paths = runs(tmp_path, *tags)
+    for argv, line in (
+        (["compare", "--metric=test/fid", *paths], "features classifier-ab, classifier-cd"),
+        (["compare", "--metric=test/kid", *paths], "has no test/kid"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(argv)
+        error = capsys.readouterr().err
+        assert caught.value.code == 2 and line in error and error.count("\n") == 1
