@@ -123,13 +123,13 @@ def features(
     """
     net = Classifier(recipe, num_classes)
 
-    def apply(variables, image):
+    def apply(variables: PyTree, image: jax.Array) -> Any:
         return net.apply(variables, image, False)
 
     def load() -> Weights:
         labelled = data()
 
-        def trained() -> dict[str, np.ndarray]:
+        def trained() -> dict[str, Any]:
             variables = train(recipe, labelled, num_classes, poll)
             share, flat = accuracy(apply, variables, test()), traverse_util.flatten_dict(variables, sep="/")
             print(f"classifier {digest(variables)[:12]}: accuracy {share:.2%}", file=sys.stderr, flush=True)
