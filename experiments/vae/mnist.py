@@ -2,6 +2,7 @@
 
 `gen-jax train --config=experiments/vae/mnist.py --workdir=runs/vae_mnist`
 At most 5 min on 2 cores: test ELBO -98.08 nats, log-likelihood of the first 1,280 examples -93.50 (128 samples).
+With 10,000 samples against 10,000 test images: FID 19.80 in the features of a classifier of 99.41 % (floor 0.23).
 """
 
 from ml_collections import ConfigDict

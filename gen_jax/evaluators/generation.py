@@ -104,15 +104,15 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
 
     def classes_of(report: base.Report, predicted: np.ndarray, asked: np.ndarray, others: Arrays) -> None:
         classes = context.info.num_classes
-        facts = dict(n_fake=len(predicted), features=f"{features.name}-{loaded[0].digest}")
+        facts = dict(n_real=len(others["label"]), n_fake=len(predicted), split=cfg.split)
+        facts |= dict(features=f"{features.name}-{loaded[0].digest}", resize=features.resize, data=others["pixels"])
         share, true = (np.bincount(x, minlength=classes) / len(x) for x in (predicted, others["label"]))
         values = {"class_share_min": share.min(), "class_share_max": share.max()}
         if asked[0] >= 0:
             values["as_asked"] = (predicted == asked).mean()
         report.scalars |= {protocol.tag(name, **facts): float(value) for name, value in values.items()}
         right = (others["logits"].argmax(1) == others["label"]).mean()
-        facts = dict(n_real=len(others["label"]), features=facts["features"], data=others["pixels"])
-        report.scalars[protocol.tag("classifier_accuracy", **facts)] = float(right)
+        report.scalars[protocol.tag("classifier_accuracy", **facts | {"n_fake": 0})] = float(right)
         names = context.info.class_names or tuple(map(str, range(classes)))
         heights = {"samples": share, cfg.split: true}
         report.images["class_shares"] = pictures.bars(heights, names, axis="share", title="classes of samples")
