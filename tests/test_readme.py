@@ -96,7 +96,7 @@ def test_the_data_sections_are_valid():
     sections = "".join(block for block in blocks("python") if block.startswith("c.data"))
     lines = [line.removeprefix("c.data = ") for line in sections.splitlines()]
     sources = {data.parse(eval(line, {"dict": dict})).source for line in lines}
-    assert sources == {"npz", "image_folder", "text_file", "tfds", "token_file", "pairs", "wav_folder"}
+    assert sources == {"npz", "image_folder", "text_file", "tfds", "token_file", "pairs", "wav_folder", "unpaired"}
 
 
 @pytest.fixture
