@@ -7,8 +7,8 @@ import jax
 import optax
 import optax.contrib
 
+from gen_jax.gradients import Gradients, Optimiser
 from gen_jax.lora import Lora
-from gen_jax.models.base import Gradients, Optimiser
 from gen_jax.settings import Count, Decay, Fraction, NonNegative, Positive, PositiveFloat, Regex, Settings
 from gen_jax.state import PyTree
 

@@ -20,7 +20,8 @@ from gen_jax.data import Info
 from gen_jax.data.datasets import has_split
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import Context, Evaluator
-from gen_jax.models.base import Optimiser, Preprocesses, Translates, TranslatesImages
+from gen_jax.gradients import Optimiser
+from gen_jax.models.base import Preprocesses, Translates, TranslatesImages
 from gen_jax.run_dir import is_primary, write_atomic
 from gen_jax.state import Mean, State, path_name
 

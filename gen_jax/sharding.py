@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gen_jax.errors import ConfigError
-from gen_jax.models.base import Optimiser
+from gen_jax.gradients import Optimiser
 from gen_jax.settings import Positive, Settings
 from gen_jax.state import Net, PyTree, State, partition, path_name
 

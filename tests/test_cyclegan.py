@@ -13,8 +13,8 @@ import pytest
 
 from gen_jax import sharding
 from gen_jax.errors import ConfigError
+from gen_jax.gradients import Gradients, Optimiser
 from gen_jax.models import cyclegan
-from gen_jax.models.base import Gradients, Optimiser
 from gen_jax.nets.image_to_image import PatchCritic, ReflectConv, ResNetTranslator
 from gen_jax.settings import validate
 from gen_jax.state import Net

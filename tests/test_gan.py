@@ -13,8 +13,8 @@ from gen_jax.checkpoint import Checkpoints
 from gen_jax.data.gaussians import Config as Gaussians
 from gen_jax.data.gaussians import load
 from gen_jax.errors import ConfigError
+from gen_jax.gradients import Gradients, Optimiser
 from gen_jax.models import gan
-from gen_jax.models.base import Gradients, Optimiser
 from gen_jax.sampling import SampleOptions
 
 ROOT = jax.random.key(0)

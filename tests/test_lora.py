@@ -9,8 +9,8 @@ from members import assert_same, smoke
 from gen_jax import lora, optim
 from gen_jax.commands.check import parameter_table
 from gen_jax.errors import ConfigError
+from gen_jax.gradients import Terms
 from gen_jax.lora import Lora
-from gen_jax.models.base import Terms
 from gen_jax.program import Program
 from gen_jax.state import Mean
 from gen_jax.train import train

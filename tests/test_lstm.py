@@ -12,8 +12,9 @@ import pytest
 from members import smoke
 
 from gen_jax.errors import ConfigError
+from gen_jax.gradients import Gradients, Optimiser
 from gen_jax.models import lstm
-from gen_jax.models.base import Carries, Gradients, Optimiser
+from gen_jax.models.base import Carries
 from gen_jax.nets.recurrent import LSTM
 from gen_jax.program import Program
 from gen_jax.sampling import SampleOptions

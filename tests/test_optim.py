@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gen_jax import optim
-from gen_jax.models.base import Gradients, Terms
+from gen_jax.gradients import Gradients, Terms
 from gen_jax.state import Mean
 
 PARAMS = {"a": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}, "b": {"kernel": jnp.full((3, 1), 0.5)}}

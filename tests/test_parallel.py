@@ -9,7 +9,7 @@ from members import SMALLEST, smoke
 
 from gen_jax.checkpoint import Checkpoints
 from gen_jax.errors import ConfigError
-from gen_jax.models.base import Terms
+from gen_jax.gradients import Terms
 from gen_jax.program import Program
 from gen_jax.state import Mean
 

@@ -10,8 +10,9 @@ import optax
 import pytest
 
 from gen_jax.errors import ConfigError
+from gen_jax.gradients import Optimiser
 from gen_jax.models import code_prior, pixel_transformer
-from gen_jax.models.base import HasLogProb, Optimiser
+from gen_jax.models.base import HasLogProb
 from gen_jax.sampling import SampleOptions
 from gen_jax.settings import validate
 

@@ -14,7 +14,7 @@ from members import ROOT
 
 import gen_jax.models
 from gen_jax import cli, config, data
-from gen_jax.models.base import Optimiser
+from gen_jax.gradients import Optimiser
 from gen_jax.run_dir import RunDir
 from gen_jax.train import train
 

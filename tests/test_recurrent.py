@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from gen_jax.errors import ConfigError
+from gen_jax.gradients import Optimiser
 from gen_jax.models import lstm
-from gen_jax.models.base import Optimiser
 from gen_jax.nets.recurrent import GRU, GRUCell, LSTMCell, recurrent_scan
 from gen_jax.settings import validate
 

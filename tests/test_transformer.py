@@ -12,8 +12,8 @@ import pytest
 from members import smoke
 
 from gen_jax.errors import ConfigError
+from gen_jax.gradients import Optimiser
 from gen_jax.models import transformer
-from gen_jax.models.base import Optimiser
 from gen_jax.nets import transformer as nets
 from gen_jax.nets.dense import Dense
 from gen_jax.program import Program

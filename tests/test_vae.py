@@ -11,8 +11,8 @@ import pytest
 
 from gen_jax import likelihoods, losses, ops
 from gen_jax.errors import ConfigError
+from gen_jax.gradients import Optimiser
 from gen_jax.models import vae
-from gen_jax.models.base import Optimiser
 from gen_jax.sampling import SampleOptions
 
 SMALL = dict(image=(4, 4, 1), widths=(8,), latent=3)

@@ -12,8 +12,8 @@ import pytest
 
 from gen_jax import ops
 from gen_jax.errors import ConfigError
+from gen_jax.gradients import Optimiser
 from gen_jax.models import vaegan
-from gen_jax.models.base import Optimiser
 from gen_jax.sampling import SampleOptions
 from gen_jax.settings import validate
 from gen_jax.state import Net

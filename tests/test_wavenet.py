@@ -11,8 +11,8 @@ import pytest
 
 from gen_jax import losses, ops
 from gen_jax.errors import ConfigError
+from gen_jax.gradients import Optimiser
 from gen_jax.models import wavenet
-from gen_jax.models.base import Optimiser
 from gen_jax.nets.wavenet import CausalConv, WaveNet, receptive_field, taps
 from gen_jax.sampling import SampleOptions
 

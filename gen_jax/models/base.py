@@ -5,21 +5,15 @@ calls `init`, `train_step` and `eval_step` and knows nothing else about it.
 """
 
 import dataclasses
-import re
-from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 
-from gen_jax import lora, ops
-from gen_jax.errors import ConfigError
-from gen_jax.state import Mean, Net, PyTree, State, combine, partition, path_name
-
-Batch = dict[str, Any]
+from gen_jax import ops
+from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.state import Mean, PyTree, State
 
 
 @runtime_checkable
@@ -29,179 +23,6 @@ class Model(Protocol):
     def init(self, rng: jax.Array, batch: Batch) -> State: ...
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]: ...
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]: ...
-
-
-@flax.struct.dataclass
-class Terms:
-    """What one pass over a batch gives."""
-
-    means: dict[str, Mean]  # [B] each; the one called "loss" is minimised
-    stats: PyTree = dataclasses.field(default_factory=dict)  # the collections other than params, after this batch
-    carry: PyTree = None  # rows of recurrent carry, [B, ...]
-
-
-# (params, stats, batch, rng) -> terms
-LossFn = Callable[[PyTree, PyTree, Batch, jax.Array], Terms]
-
-
-@dataclasses.dataclass(frozen=True)
-class Gradients:
-    """The gradient hook: d(sum(total) / sum(weight)) of the term "loss".
-
-    Args:
-      micro_batches: the batch is cut into so many, one after the other, and the sums are divided once at the end:
-        the result is that of the whole batch, whatever the weights. One that does not divide the rows is a ConfigError.
-      axis_name: pmap's axis; numerators, weights and gradients are summed over it before the division.
-    """
-
-    micro_batches: int = 1
-    axis_name: str | None = None
-
-    def __call__(
-        self, loss_fn: LossFn, params: PyTree, stats: PyTree, batch: Batch, rng: jax.Array
-    ) -> tuple[PyTree, Terms]:
-        """Returns gradients like `params`, and the terms with `means` summed to `[]`."""
-        grad_fn = jax.grad(self._summed, argnums=1, has_aux=True)
-        if self.micro_batches == 1:
-            grads, terms = grad_fn(loss_fn, params, stats, batch, rng)
-        else:
-            grads, terms = self._accumulated(grad_fn, loss_fn, params, stats, batch, rng)
-        if self.axis_name:
-            grads, means = jax.lax.psum((grads, terms.means), self.axis_name)
-            terms = dataclasses.replace(terms, means=means)
-        weight = terms.means["loss"].weight
-        return jax.tree.map(lambda g: g / weight, grads), terms
-
-    @staticmethod
-    def _summed(loss_fn, params, stats, batch, rng):
-        terms = loss_fn(params, stats, batch, rng)
-        means = {name: mean.sum() for name, mean in terms.means.items()}
-        return means["loss"].total, dataclasses.replace(terms, means=means)
-
-    def _accumulated(self, grad_fn, loss_fn, params, stats, batch, rng):
-        m, rows = self.micro_batches, len(jax.tree.leaves(batch)[0])
-        if rows % m:
-            raise ConfigError(
-                f"optim.<net>.micro_batches: expected a divisor of {rows}, the rows of an update, got {m}"
-            )
-        # [B, ...] -> [m, B/m, ...] with the rows of each device spread over all micro-batches
-        batches = jax.tree.map(lambda x: x.reshape(len(x) // m, m, *x.shape[1:]).swapaxes(0, 1), batch)
-
-        def body(carry, xs):
-            sums, stats = carry
-            micro, key = xs
-            grads, terms = grad_fn(loss_fn, params, stats, micro, key)
-            return (jax.tree.map(jnp.add, sums, (grads, terms.means)), terms.stats), terms.carry
-
-        shapes = jax.eval_shape(lambda: _body_shapes(grad_fn, loss_fn, params, stats, batches, rng))
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        ((grads, means), stats), carry = ops.scan(body, (zeros, stats), (batches, jax.random.split(rng, m)))
-        carry = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), carry)
-        return grads, Terms(means, stats, carry)
-
-
-def _body_shapes(grad_fn, loss_fn, params, stats, batches, rng):
-    """Gradients and means of the first micro-batch: what the sums of the others start from."""
-    grads, terms = grad_fn(loss_fn, params, stats, jax.tree.map(lambda x: x[0], batches), rng)
-    return grads, terms.means
-
-
-@dataclasses.dataclass(frozen=True)
-class Optimiser:
-    """How one network is updated.
-
-    Args:
-      tx: clipping, schedule, weight decay and the rule itself; sees the trainable leaves only.
-      frozen: regexes on paths (`encoder/.*`); a leaf that one of them matches in full gets no gradient and no moments.
-      ema_decay: 0 = no average is kept.
-      gradients: the gradient hook.
-      log_grad_norm: adds the metric "grad_norm", before clipping.
-      updates: low-rank updates of some matrices: they and what `updates.train` names are trained, the rest is frozen.
-    """
-
-    tx: optax.GradientTransformation
-    frozen: tuple[str, ...] = ()
-    ema_decay: float = 0.0
-    gradients: Callable = Gradients()
-    log_grad_norm: bool = False
-    updates: lora.Lora | None = None
-
-    def trainable(self, params: PyTree) -> PyTree:
-        """A bool for each leaf of `params`, as a network keeps them."""
-
-        def moves(path, _):
-            name = path_name(path)
-            return (self.updates is None or self.updates.trains(name)) and not any(
-                re.fullmatch(rule, name) for rule in self.frozen
-            )
-
-        return jax.tree_util.tree_map_with_path(moves, params)
-
-    def init(self, variables: PyTree) -> Net:
-        """A network from what `Module.init` returns."""
-        stats = {name: tree for name, tree in variables.items() if name != "params"}
-        params = self.updates.add(variables["params"]) if self.updates else variables["params"]
-        trainable, _ = partition(params, self.trainable(params))
-        ema = {"params": params, "stats": stats} if self.ema_decay else None
-        return Net(params, self.tx.init(trainable), stats, ema)
-
-    def step(self, net: Net, loss_fn: LossFn, batch: Batch, rng: jax.Array) -> tuple[Net, Terms]:
-        """One update of `net` down the gradient of `loss_fn`'s term "loss"; terms' means are `[]`."""
-        trainable, frozen = partition(net.params, self.trainable(net.params))
-
-        def loss(trainable, stats, batch, rng):
-            return loss_fn(lora.merge(combine(trainable, frozen)), stats, batch, rng)
-
-        grads, terms = self.gradients(loss, trainable, net.stats, batch, rng)
-        if self.log_grad_norm:
-            norm = Mean.of(optax.tree.norm(grads))
-            terms = dataclasses.replace(terms, means=terms.means | {"grad_norm": norm})
-        return self.update(net, grads, terms.stats), terms
-
-    def update(self, net: Net, grads: PyTree, stats: PyTree) -> Net:
-        """`net` after one update; `grads` are those of its trainable leaves, `stats` its statistics from now on."""
-        trainable, frozen = partition(net.params, self.trainable(net.params))
-        updates, opt = self.tx.update(grads, net.opt, trainable)
-        params = combine(optax.apply_updates(trainable, updates), frozen)
-        return Net(params, opt, stats, self._average(net.ema, params, stats))
-
-    def _average(self, ema: PyTree, params: PyTree, stats: PyTree) -> PyTree:
-        if ema is None:
-            return None
-
-        def lerp(old, new):
-            is_float = jnp.issubdtype(new.dtype, jnp.floating)
-            return old + (1 - self.ema_decay) * (new - old) if is_float else new
-
-        return jax.tree.map(lerp, ema, {"params": params, "stats": stats})
-
-
-def step_together(
-    optimisers: dict[str, Optimiser], nets: dict[str, Net], loss_fn: LossFn, batch: Batch, rng: jax.Array
-) -> tuple[dict[str, Net], Terms]:
-    """`Optimiser.step` of several networks down the gradient of one loss: parameters and statistics are dicts by name.
-
-    The gradient hook is that of the first optimiser. Each network's optimiser clips and logs its own gradient.
-    """
-    parts = {name: partition(net.params, optimisers[name].trainable(net.params)) for name, net in nets.items()}
-
-    def loss(trainable, stats, batch, rng):
-        params = {name: lora.merge(combine(leaves, parts[name][1])) for name, leaves in trainable.items()}
-        return loss_fn(params, stats, batch, rng)
-
-    trainable, stats = {name: part[0] for name, part in parts.items()}, {name: net.stats for name, net in nets.items()}
-    grads, terms = next(iter(optimisers.values())).gradients(loss, trainable, stats, batch, rng)
-    norms = {
-        f"{name}_grad_norm": Mean.of(optax.tree.norm(grads[name])) for name in nets if optimisers[name].log_grad_norm
-    }
-    moved = {name: optimisers[name].update(net, grads[name], terms.stats[name]) for name, net in nets.items()}
-    return moved, dataclasses.replace(terms, means=terms.means | norms)
-
-
-def require_optimisers(txs: dict[str, Optimiser], *names: str) -> None:
-    """Raises ConfigError where `config.optim` has other entries than `names`."""
-    if set(txs) != set(names):
-        raise ConfigError(f"config.optim: expected the entries {', '.join(names)}, got {', '.join(sorted(txs))}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,9 @@ import dataclasses
 import jax
 from jaxtyping import Array, Int
 
+from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models import pixel_transformer, vqvae
-from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.models.base import LossModel
 from gen_jax.models.pixel_transformer import PixelTransformer
 from gen_jax.sampling import SampleOptions
 from gen_jax.settings import Fraction

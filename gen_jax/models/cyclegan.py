@@ -16,7 +16,7 @@ from pydantic import model_validator
 from gen_jax import ops
 from gen_jax.adversarial import LOSSES, Loss
 from gen_jax.errors import ConfigError
-from gen_jax.models.base import Batch, Optimiser, Terms, require_optimisers, step_together
+from gen_jax.gradients import Batch, Optimiser, Terms, require_optimisers, step_together
 from gen_jax.nets.image_to_image import PatchCritic, ResNetTranslator
 from gen_jax.settings import Count, NonNegative, Positive, Settings
 from gen_jax.state import Mean, Net, PyTree, State

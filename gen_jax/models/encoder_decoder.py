@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 from pydantic import model_validator
 
 from gen_jax import beam, losses
-from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.models.base import LossModel
 from gen_jax.nets import transformer as nets
 from gen_jax.nets.cross import CrossAttention, DecoderBlock
 from gen_jax.nets.dense import dot

@@ -19,7 +19,7 @@ from gen_jax import adversarial, ops
 from gen_jax.adversarial import LOSSES, PENALTIES, Loss
 from gen_jax.augment import augment
 from gen_jax.errors import ConfigError
-from gen_jax.models.base import Batch, Optimiser, Terms
+from gen_jax.gradients import Batch, Optimiser, Terms, require_optimisers
 from gen_jax.nets.adversarial import BatchNorm, ConditionalBatchNorm, Identity, MLPCritic, MLPGenerator, plain, spectral
 from gen_jax.nets.dcgan import DCGANCritic, DCGANGenerator
 from gen_jax.nets.sngan import ResNetCritic, ResNetGenerator
@@ -320,8 +320,7 @@ def _networks(cfg: Config) -> tuple[nn.Module, nn.Module]:
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> GAN:
     """Raises ConfigError where `txs` is not one optimiser called `gen` and one called `disc`."""
-    if set(txs) != {"gen", "disc"}:
-        raise ConfigError(f"optim: expected the entries 'gen' and 'disc', not {sorted(txs)}")
+    require_optimisers(txs, "gen", "disc")
     gen, disc = (dataclasses.replace(txs[name], log_grad_norm=True) for name in ("gen", "disc"))
     if cfg.clip_weights:
         disc = dataclasses.replace(disc, tx=optax.chain(disc.tx, _clipped(cfg.clip_weights)))

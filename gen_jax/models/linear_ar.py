@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Key
 from pydantic import model_validator
 
 from gen_jax import losses, ops
-from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.models.base import LossModel
 from gen_jax.sampling import SampleOptions, generate
 from gen_jax.settings import Count, Positive, Settings
 from gen_jax.state import Mean, PyTree, State

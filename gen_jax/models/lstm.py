@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Float, Int
 from pydantic import model_validator
 
 from gen_jax import beam, losses, ops
-from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.models.base import LossModel
 from gen_jax.nets.recurrent import GRU, LSTM
 from gen_jax.sampling import SampleOptions, rows
 from gen_jax.settings import Count, Decay, Positive, Settings

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int, UInt8
 from pydantic import model_validator
 
 from gen_jax import losses
-from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.models.base import LossModel
 from gen_jax.nets.decoder import decoder
 from gen_jax.sampling import SampleOptions, generate
 from gen_jax.settings import Count, Fraction, Positive, Settings

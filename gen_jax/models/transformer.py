@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int
 from pydantic import model_validator
 
 from gen_jax import beam, losses
-from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.models.base import LossModel
 from gen_jax.nets.decoder import decoder
 from gen_jax.nets.transformer import recorded_weights
 from gen_jax.sampling import SampleOptions, rows

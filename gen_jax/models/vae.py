@@ -16,8 +16,9 @@ from pydantic import model_validator
 
 from gen_jax import likelihoods, losses, ops
 from gen_jax.errors import ConfigError
+from gen_jax.gradients import Batch, Optimiser, Terms, require_optimisers
 from gen_jax.likelihoods import Likelihood
-from gen_jax.models.base import Batch, LossModel, Optimiser, Terms, require_optimisers
+from gen_jax.models.base import LossModel
 from gen_jax.nets.conv import ConvDecoder, ConvEncoder
 from gen_jax.nets.mlp import ACTIVATIONS, GaussianHead, MLPDecoder, MLPEncoder
 from gen_jax.nets.residual import ResidualDecoder, ResidualEncoder

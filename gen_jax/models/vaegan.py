@@ -14,7 +14,7 @@ from pydantic import model_validator
 
 from gen_jax import losses, ops
 from gen_jax.adversarial import LOSSES, Loss, saturating_generator
-from gen_jax.models.base import Batch, Optimiser, Terms, require_optimisers
+from gen_jax.gradients import Batch, Optimiser, Terms, require_optimisers
 from gen_jax.nets.conv import ConvDecoder, ConvEncoder
 from gen_jax.nets.mlp import GaussianHead
 from gen_jax.sampling import SampleOptions

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 from pydantic import model_validator
 
 from gen_jax import ops
-from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.models.base import LossModel
 from gen_jax.nets import vq
 from gen_jax.nets.conv_transpose import ConvTranspose
 from gen_jax.nets.residual import ResBlock

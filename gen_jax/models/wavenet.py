@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int, Int16, Key
 
 from gen_jax import losses, ops
 from gen_jax.errors import ConfigError
-from gen_jax.models.base import Batch, LossModel, Optimiser, Terms
+from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.models.base import LossModel
 from gen_jax.nets.wavenet import WaveNet, receptive_field
 from gen_jax.sampling import SampleOptions, generate, rows
 from gen_jax.settings import Count, Fraction, Positive, Settings
