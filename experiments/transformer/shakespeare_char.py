@@ -1,8 +1,9 @@
-"""nanoGPT's recipe for one GPU: a 10.7M character Transformer on Tiny Shakespeare.
+"""nanoGPT's recipe for one GPU, with a shorter warm-up: a 10.7M character Transformer on Tiny Shakespeare.
 
 `gen-jax train --config=experiments/transformer/shakespeare_char.py --workdir=runs/shakespeare_char`
-Made for a GPU, where nanoGPT takes 3 min and reaches 1.4697 nats a character on the last 10 % of the text; about 4 h on
-2 cores for its 5,000 steps. It has not been run to its end.
+Made for a GPU, where nanoGPT takes 3 min and reaches 1.4697 nats a character on the last 10 % of the text; about 10 h
+on 2 cores for its 5,000 steps. It has not been run to its end. After 300 steps (30 min): 1.917 nats a character over
+all of the last 10 %; nanoGPT after its 300 is at 1.961, scored so. With its 100 steps of warm-up instead of 20: 1.975.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +18,7 @@ def get_config(arg=""):
     c.data = dict(source="tfds", name="tiny_shakespeare", data_dir="", order="windows", context=256, tokenizer="char")
     c.model_name = "transformer"
     c.model = dict(vocab=65, context=256, layers=6, heads=6, width=384, bias=False, dropout=0.2)
-    rate = dict(lr=1e-3, schedule="cosine", end=0.1, warmup=100)
+    rate = dict(lr=1e-3, schedule="cosine", end=0.1, warmup=20)
     c.optim = dict(net=dict(name="adamw", b2=0.99, weight_decay=0.1, clip=1.0) | rate)
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 64
