@@ -24,7 +24,6 @@ def get_config(arg=""):
         log_likelihood=dict(type="log_likelihood", split="test", num_samples=500, when="end"),
         active_units=dict(type="active_units", split="test"),
         pictures=dict(type="pictures", split="test", kinds=("reconstruction", "samples", "interpolation"), n=64),
-        generation=dict(type="generation", split="test", n=1_000),
     )
     return smoke(c) if arg == "smoke" else c
 
@@ -34,5 +33,4 @@ def smoke(c):
     c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 16, 2, 64
     c.log_every, c.eval_every, c.save_every = 4, 8, 8
     c.model.widths, c.model.latent, c.evals.log_likelihood.num_samples = (16, 16), 4, 20
-    c.evals.generation.update(n=64, kid_subsets=2, features=dict(recipe=dict(widths=(4,), features=8, epochs=1)))
     return c
