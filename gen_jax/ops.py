@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.shard_alike import shard_alike
 from jax.extend import core
-from jaxtyping import Array, Float, Int, Int16, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Int16, Key, UInt8
 
 
 def to_unit(image: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -109,12 +109,24 @@ def _convolves(jaxpr: Any) -> bool:
 
 
 def scan(body: Callable, init: Any, xs: Any) -> tuple[Any, Any]:
-    """`lax.scan`, unrolled on CPU where the body holds a convolution.
+    """`lax.scan`, unrolled on CPU where the body holds a convolution, and no loop at all where there is one turn.
 
     XLA's CPU backend runs a convolution inside a loop 7 to 30 times slower than outside.
     """
-    unroll = False
-    if jax.default_backend() == "cpu":
-        first = jax.tree.map(lambda x: x[0], xs)
-        unroll = _convolves(jax.make_jaxpr(body)(init, first).jaxpr)
+    first = jax.tree.map(lambda x: x[0], xs)
+    if len(jax.tree.leaves(xs)[0]) == 1:  # which `unroll` leaves a loop
+        carry, y = body(init, first)
+        return carry, jax.tree.map(lambda y: y[None], y)
+    unroll = jax.default_backend() == "cpu" and _convolves(jax.make_jaxpr(body)(init, first).jaxpr)
     return jax.lax.scan(body, init, xs, unroll=unroll)
+
+
+def where_due(due: Bool[Array, ""], compute: Callable[[], jax.Array]) -> jax.Array:
+    """`compute()`, or zeros like it where it is not due: left out then, but on CPU where it holds a convolution.
+
+    Those are as slow in a branch as they are in a loop.
+    """
+    jaxpr, shape = jax.make_jaxpr(compute, return_shape=True)()
+    if jax.default_backend() == "cpu" and _convolves(jaxpr.jaxpr):
+        return jnp.where(due, compute(), 0)
+    return jax.lax.cond(due, compute, lambda: jnp.zeros(shape.shape, shape.dtype))

@@ -297,9 +297,6 @@ def _k_steps(train_step, assemble, constrain, state, resident, rows, rng):
     def body(state, row):
         return train_step(state, constrain(assemble(resident, row)), rng)
 
-    if len(jax.tree.leaves(rows)[0]) == 1:
-        state, metrics = body(state, jax.tree.map(lambda x: x[0], rows))
-        return state, jax.tree.map(lambda x: x[None], metrics)
     return ops.scan(body, state, rows)
 
 

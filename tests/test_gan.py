@@ -15,7 +15,9 @@ from gen_jax.data.gaussians import load
 from gen_jax.errors import ConfigError
 from gen_jax.gradients import Gradients, Optimiser
 from gen_jax.models import gan
+from gen_jax.program import Program
 from gen_jax.sampling import SampleOptions
+from tests.members import smoke
 
 ROOT = jax.random.key(0)
 
@@ -152,6 +154,7 @@ def test_weights_stay_in_the_clip():
         name: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(net.params)) for name, net in state.nets.items()
     }
     assert largest["disc"] <= 0.01 + 1e-8 < 0.1 < largest["gen"]
+    Program(smoke("experiments/gan/ring.py", "model.clip_weights=0.01")).check()
 
 
 def test_instance_noise_falls_to_nothing():

@@ -1,4 +1,4 @@
-"""The scan that unrolls where a loop would hold a convolution."""
+"""The scan that unrolls where a loop would hold a convolution, and the branch that is no branch there."""
 
 import jax
 import jax.numpy as jnp
@@ -43,3 +43,28 @@ def test_scan_unrolls_convolutions_and_nothing_else(name):
     assert loop.params["unroll"] == (3 if unrolled else 1)
     for ours, theirs in zip(ops.scan(body, x, xs), jax.lax.scan(body, x, xs), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_one_turn_is_no_loop():
+    x, xs = jax.random.normal(jax.random.key(0), (1, 4, 4, 1)), jnp.arange(1.0)
+
+    def body(x, y):
+        return blur(x) + y, x.sum()
+
+    traced = jax.make_jaxpr(lambda x: ops.scan(body, x, xs))(x).jaxpr
+    assert "scan" not in {equation.primitive.name for equation in traced.eqns}
+    for ours, theirs in zip(ops.scan(body, x, xs), jax.lax.scan(body, x, xs), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("function", "branches"), [(blur, False), (jnp.tanh, True)])
+def test_what_is_not_due_is_left_out_unless_it_convolves(function, branches):
+    x = jax.random.normal(jax.random.key(0), (1, 4, 4, 1))
+
+    def when(due):
+        return ops.where_due(due, lambda: function(x))
+
+    names = {equation.primitive.name for equation in jax.make_jaxpr(when)(True).eqns}
+    assert ("cond" in names) == branches
+    np.testing.assert_allclose(when(jnp.bool_(True)), function(x), rtol=1e-6)
+    np.testing.assert_array_equal(when(jnp.bool_(False)), 0 * x)

@@ -127,7 +127,7 @@ def test_two_arrays(tmp_path):
         (dict(source="colours", of=dict(source="digits", siz=8)), r"config\.data\.of\.siz: unknown key"),
         (dict(source="colours", test=0.3), r"config\.data\.test: expected in the sections inside of colours"),
         (
-            dict(source="colours", of=dict(source="ring")),
+            dict(source="colours", of=dict(source="gaussians")),
             r"config\.data\.of: expected a source of images, found vector",
         ),
         (

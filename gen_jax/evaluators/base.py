@@ -158,10 +158,12 @@ def sampler(context: Context, what: str, of_samples: Callable[..., PyTree]) -> C
 
     image: uint8 [B, H, W, C]. label [B]: what a class-conditional model was asked for, all classes in turn; else -1.
     """
-    model, rows = context.model, context.batch_size
+    model = context.model
     require(context.info.kind == "image", what, f"images, the data are {context.info.kind}")
     require(isinstance(model, models.Samples), what, f"a model that samples, not {type(model).__name__}")
     classes = getattr(model, "num_classes", 0)
+    rows = context.batch_size - context.batch_size % (classes or 1)  # each batch has all classes equally often
+    require(rows > 0, what, f"an eval_batch_size of at least {classes}, the number of classes")
 
     @jax.jit
     def step(state, rng, *args):

@@ -1,10 +1,11 @@
 """How far samples are from real images: FID, KID, Inception Score, precision and recall, with their floors."""
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
+from pydantic import Field
 
 from gen_jax import pictures, protocol
 from gen_jax.cache import Arrays, cached
@@ -30,7 +31,7 @@ class Config(base.EvalConfig):
     features: choice.Config = choice.Config()
     k: Positive = 3
     kid_subsets: Positive = 100
-    kid_subset_size: Positive = 1000
+    kid_subset_size: Annotated[int, Field(ge=2)] = 1000
     when: Literal["always", "end"] = "end"
 
     @property
@@ -54,6 +55,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     sample = base.sampler(
         context, "generation", lambda variables, image, asked: (*features.apply(variables, image), asked)
     )
+    base.require(cfg.n > cfg.k, "generation", f"n above k = {cfg.k}, not {cfg.n}")
     extract = jax.jit(features.apply)
     loaded: list[Weights] = []
     real: dict[str, Arrays] = {}

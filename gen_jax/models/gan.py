@@ -122,6 +122,7 @@ class GAN:
     latent: int
     num_classes: int
     loss: Loss
+    label_smoothing: float
     penalties: tuple[tuple[str, float], ...]
     penalty_every: int
     view: View
@@ -219,7 +220,7 @@ class GAN:
         def critic(x):
             return _run(self.critic, {"params": params, **stats}, x, label, False)[0]
 
-        loss = self.loss.critic(real_logits, fake_logits)
+        loss = adversarial.smoothed(self.loss, self.label_smoothing).critic(real_logits, fake_logits)
         for name, weight in self.penalties:
             means[f"{name}_penalty"], factor = self._penalty(name, critic, (real, fake, mix_rng), update, train)
             loss += weight * factor * means[f"{name}_penalty"].total
@@ -242,7 +243,7 @@ class GAN:
         if not train or self.penalty_every == 1:
             return Mean.of(compute()), 1
         due = update % self.penalty_every == 0
-        value = jax.lax.cond(due, compute, lambda: jnp.zeros(len(inputs[0])))
+        value = ops.where_due(due, compute)
         return Mean(value, jnp.full_like(value, due)), self.penalty_every
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
@@ -294,13 +295,14 @@ def _view(x: Array, rng: jax.Array, step: Any, policy: tuple[str, ...], noise: f
     return x
 
 
-def _clipped(limit: float) -> optax.GradientTransformation:
-    """Updates that leave every parameter in [-limit, limit]."""
+def _clipped(tx: optax.GradientTransformation, limit: float) -> optax.GradientTransformation:
+    """`tx`, whose updates leave every parameter in [-limit, limit]; its state is that of `tx`."""
 
-    def project(updates, params):
-        return jax.tree.map(lambda u, p: jnp.clip(p + u, -limit, limit) - p, updates, params)
+    def update(updates, state, params=None):
+        updates, state = tx.update(updates, state, params)
+        return jax.tree.map(lambda u, p: jnp.clip(p + u, -limit, limit) - p, updates, params), state
 
-    return optax.stateless(project)
+    return optax.GradientTransformation(tx.init, update)
 
 
 def _networks(cfg: Config) -> tuple[nn.Module, nn.Module]:
@@ -323,8 +325,7 @@ def from_config(cfg: Config, txs: dict[str, Optimiser]) -> GAN:
     require_optimisers(txs, "gen", "disc")
     gen, disc = (dataclasses.replace(txs[name], log_grad_norm=True) for name in ("gen", "disc"))
     if cfg.clip_weights:
-        disc = dataclasses.replace(disc, tx=optax.chain(disc.tx, _clipped(cfg.clip_weights)))
-    loss = LOSSES[cfg.loss]
+        disc = dataclasses.replace(disc, tx=_clipped(disc.tx, cfg.clip_weights))
     generator, critic = _networks(cfg)
     return GAN(
         generator=generator,
@@ -333,7 +334,8 @@ def from_config(cfg: Config, txs: dict[str, Optimiser]) -> GAN:
         disc_optimiser=disc,
         latent=cfg.latent,
         num_classes=cfg.num_classes,
-        loss=adversarial.smoothed(loss, cfg.label_smoothing) if cfg.label_smoothing else loss,
+        loss=LOSSES[cfg.loss],
+        label_smoothing=cfg.label_smoothing,
         penalties=cfg.penalties.weights,
         penalty_every=cfg.penalty_every,
         view=functools.partial(_view, policy=cfg.augment, noise=cfg.noise, noise_steps=cfg.noise_steps),

@@ -147,9 +147,10 @@ class VAEGAN:
         shape = (len(x), self.latent)
         mean, log_var = self._encode(nets["enc"], x)
         z = mean + jnp.exp(0.5 * log_var) * ops.normal(posterior_rng, shape)
+        prior = ops.cut_as(ops.normal(prior_rng, shape), x)
         (features, real), (made_features, rec), (_, fake) = (
             self._judge(nets["disc"], image)
-            for image in (x, self._generate(nets["gen"], z), self._generate(nets["gen"], ops.normal(prior_rng, shape)))
+            for image in (x, self._generate(nets["gen"], z), self._generate(nets["gen"], prior))
         )
         kl = losses.kl_to_standard_normal(mean, log_var).sum(1)
         feature_rec = ((features - made_features) ** 2).sum(1) / 2

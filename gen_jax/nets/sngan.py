@@ -86,6 +86,6 @@ class ResNetCritic(nn.Module):
         for i, features in enumerate(self.widths):
             halves = min(x.shape[1:3]) > 8 and x.shape[1] % 2 == x.shape[2] % 2 == 0
             x = CriticBlock(features, halves, i == 0, self.wrap)(x, train)
-            if x.shape[1] == self.attention:
+            if halves and x.shape[1] == self.attention:
                 x = Attention(self.wrap)(x, train)
         return Logit(self.num_classes, self.wrap)(jnp.sum(nn.relu(x), (1, 2)), label, train)
