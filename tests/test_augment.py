@@ -64,14 +64,14 @@ def test_policies_follow_each_other_and_let_gradients_through():
     def f(x):
         return augment.augment(x, ROOT, names)
 
-    expected = X
+    expected = jnp.asarray(X)
     for name, key in zip(names, ops.split(ROOT, 3), strict=True):
         expected = augment.POLICIES[name](expected, key)
-    np.testing.assert_allclose(jax.jit(f)(X), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(f)(jnp.asarray(X)), expected, atol=1e-5)
     slope, step = (
-        jax.jit(jax.grad(lambda x: (f(x) ** 2).sum()))(X),
+        jax.jit(jax.grad(lambda x: (f(x) ** 2).sum()))(jnp.asarray(X)),
         1e-2 * np.random.default_rng(1).normal(size=X.shape),
     )
-    change = (np.float64(f(X + step)) ** 2).sum() - (np.float64(f(X - step)) ** 2).sum()
+    change = (np.float64(f(jnp.asarray(X + step))) ** 2).sum() - (np.float64(f(jnp.asarray(X - step))) ** 2).sum()
     np.testing.assert_allclose((slope * 2 * step).sum(), change, rtol=1e-2)
     assert (np.abs(slope).sum((1, 2, 3)) > 0).all()

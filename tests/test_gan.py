@@ -244,7 +244,10 @@ def alarms(rate, steps, critic_batch, n_critic=1, **fields):
     [
         dict(loss="non_saturating", widths=(32, 32), critic_batch=64),
         dict(loss="hinge", widths=(32, 32), critic_batch=64),
-        dict(loss="wasserstein", penalties={"gradient": 1.0}, n_critic=5, critic_batch=256),  # gan/ring.py
+        pytest.param(  # gan/ring.py
+            dict(loss="wasserstein", penalties={"gradient": 1.0}, n_critic=5, critic_batch=256),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda fields: fields["loss"],
 )
