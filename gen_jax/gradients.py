@@ -25,6 +25,10 @@ class Terms:
     stats: PyTree = dataclasses.field(default_factory=dict)  # the collections other than params, after this batch
     carry: PyTree = None  # rows of recurrent carry, [B, ...]
 
+    def named(self, net: str) -> dict[str, Mean]:
+        """The means beside those of other networks: without "loss", which has a name of its own; `net`_grad_norm."""
+        return {f"{net}_{k}" if k == "grad_norm" else k: mean for k, mean in self.means.items() if k != "loss"}
+
 
 # (params, stats, batch, rng) -> terms
 LossFn = Callable[[PyTree, PyTree, Batch, jax.Array], Terms]

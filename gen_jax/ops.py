@@ -27,6 +27,11 @@ def to_uint8(unit: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
     return jnp.round(jnp.clip(unit, 0, 1) * 255).astype(jnp.uint8)
 
 
+def signed_to_uint8(signed: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
+    """[-1, 1] to uint8 pixels, as `to_uint8`."""
+    return to_uint8((signed + 1) / 2)
+
+
 def compand(x: Float[Array, "*shape"], mu: int = 255) -> Float[Array, "*shape"]:
     """Mu-law companding of [-1, 1]: sign(x) ln(1 + mu |x|) / ln(1 + mu). ITU-T G.711, the continuous form."""
     return jnp.sign(x) * jnp.log1p(mu * jnp.abs(x)) / math.log1p(mu)

@@ -1,13 +1,13 @@
 """Random triples of the grey images of another source as the channels of one: stacked MNIST has 1,000 classes."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import pydantic
 
 from gen_jax.data import sources
-from gen_jax.data.base import SPLITS, Arrays, ExampleSource, Info, Source
+from gen_jax.data.base import SPLITS, Arrays, ExampleSource, Info
 from gen_jax.data.datasets import ExampleSet
+from gen_jax.data.unpaired import Inner
 from gen_jax.errors import ConfigError
 
 
@@ -18,12 +18,7 @@ class Config(ExampleSource):
     """
 
     source: Literal["stacked"] = "stacked"
-    of: pydantic.SerializeAsAny[Source]
-
-    @pydantic.field_validator("of", mode="before")
-    @classmethod
-    def _parse(cls, section: Any) -> Source:
-        return section if isinstance(section, Source) else sources.parse(section, "config.data.of")
+    of: Inner
 
 
 def load(cfg: Config, seed: int) -> ExampleSet:

@@ -80,10 +80,15 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         key = pixels.hexdigest()[:12]
         return cached(f"features_{features.name}-{loaded[0].digest}_{key}", build) | {"pixels": np.array(key)}
 
+    def facts(n_fake: int) -> dict[str, object]:
+        others = real[cfg.split]
+        of_features = dict(features=f"{features.name}-{loaded[0].digest}", resize=features.resize)
+        return dict(
+            n_real=len(others["features"]), n_fake=n_fake, split=cfg.split, **of_features, data=others["pixels"]
+        )
+
     def measured(arrays: Arrays, suffix: str, **extra: str) -> dict[str, float]:
         others, found = real[cfg.split], arrays["features"]
-        facts = dict(n_real=len(others["features"]), n_fake=len(found), split=cfg.split)
-        facts |= dict(features=f"{features.name}-{loaded[0].digest}", resize=features.resize, data=others["pixels"])
         size = min(cfg.kid_subset_size, len(found), len(others["features"]))
         precision, recall = precision_recall(found, others["features"], cfg.k)
         kernel = kid(found, others["features"], subsets=cfg.kid_subsets, subset_size=size)
@@ -94,7 +99,9 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             "precision": (precision, {"k": cfg.k}),
             "recall": (recall, {"k": cfg.k}),
         }
-        return {protocol.tag(name + suffix, **facts, **more, **extra): v for name, (v, more) in values.items()}
+        return {
+            protocol.tag(name + suffix, **facts(len(found)), **more, **extra): v for name, (v, more) in values.items()
+        }
 
     def prepare() -> None:
         loaded.append(features.load())
@@ -104,17 +111,15 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         chosen = np.random.default_rng(0).permutation(len(arrays["features"]))[: cfg.n]
         floors.update(measured({name: arrays[name][chosen] for name in ("features", "logits")}, "_floor", of=cfg.floor))
 
-    def classes_of(report: base.Report, predicted: np.ndarray, asked: np.ndarray, others: Arrays) -> None:
-        classes = context.info.num_classes
-        facts = dict(n_real=len(others["label"]), n_fake=len(predicted), split=cfg.split)
-        facts |= dict(features=f"{features.name}-{loaded[0].digest}", resize=features.resize, data=others["pixels"])
+    def classes_of(report: base.Report, predicted: np.ndarray, asked: np.ndarray) -> None:
+        classes, others = context.info.num_classes, real[cfg.split]
         share, true = (np.bincount(x, minlength=classes) / len(x) for x in (predicted, others["label"]))
         values = {"class_share_min": share.min(), "class_share_max": share.max()}
         if asked[0] >= 0:
             values["as_asked"] = (predicted == asked).mean()
-        report.scalars |= {protocol.tag(name, **facts): float(value) for name, value in values.items()}
+        report.scalars |= {protocol.tag(name, **facts(len(predicted))): float(value) for name, value in values.items()}
         right = (others["logits"].argmax(1) == others["label"]).mean()
-        report.scalars[protocol.tag("classifier_accuracy", **facts | {"n_fake": 0})] = float(right)
+        report.scalars[protocol.tag("classifier_accuracy", **facts(0))] = float(right)
         names = context.info.class_names or tuple(map(str, range(classes)))
         heights = {"samples": share, cfg.split: true}
         report.images["class_shares"] = pictures.bars(heights, names, axis="share", title="classes of samples")
@@ -125,7 +130,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         found, logits, asked = sample(state, cfg.n, loaded[0].variables)
         report = base.Report(measured({"features": found, "logits": logits}, "") | floors)
         if features.name == "classifier":
-            classes_of(report, logits.argmax(1), asked, real[cfg.split])
+            classes_of(report, logits.argmax(1), asked)
         return report
 
     return evaluate

@@ -8,6 +8,7 @@ import numpy as np
 from gen_jax import protocol
 from gen_jax.evaluators import base
 from gen_jax.features import Weights, classifier
+from gen_jax.metrics.modes import kl_from_uniform
 from gen_jax.settings import Positive
 from gen_jax.state import State
 
@@ -59,8 +60,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     def counted(found: np.ndarray, suffix: str, **extra: str) -> dict[str, float]:
         share = np.bincount(found, minlength=info.num_classes) / len(found)
         facts = dict(n_fake=len(found), features=f"classifier-{loaded[0].digest}", resize="none", split="train")
-        kl = np.sum(share * np.log(np.maximum(share, 1e-30) * len(share)))
-        values = {"stacked_modes": (share > 0).sum(), "stacked_kl": kl}
+        values = {"stacked_modes": (share > 0).sum(), "stacked_kl": kl_from_uniform(share)}
         return {protocol.tag(name + suffix, **facts, **extra): float(value) for name, value in values.items()}
 
     def evaluate(state: State) -> base.Report:

@@ -4,6 +4,11 @@ import numpy as np
 from jaxtyping import Float
 
 
+def kl_from_uniform(share: Float[np.ndarray, " K"]) -> float:
+    """KL in nats of the frequencies of K modes from uniform: from 0 to log K."""
+    return float(np.sum(share * np.log(np.maximum(share, 1e-30) * len(share))))
+
+
 def mode_counts(
     samples: Float[np.ndarray, "N D"],
     centres: Float[np.ndarray, "K D"],
@@ -32,7 +37,7 @@ def mode_counts(
     near = distance.min(axis=1) <= within * sigma
     counts = np.bincount(nearest[near], minlength=len(centres))
     share = counts / max(counts.sum(), 1)
-    kl = np.sum(share * np.log(np.maximum(share, 1e-30) * len(centres))) if near.any() else np.inf
+    kl = kl_from_uniform(share) if near.any() else np.inf
     return {
         "modes": float((counts >= max(min_share * len(samples), 1)).sum()),
         "near_share": float(near.mean()),

@@ -135,7 +135,7 @@ class CycleGAN:
 
         optimisers = {name: self._optimiser(name) for name in NETS[:2]}
         gens, terms = step_together(optimisers, {name: nets[name] for name in optimisers}, loss_fn, batch, rng)
-        return gens, _without_loss(terms.means), terms.carry
+        return gens, terms.named("generators"), terms.carry
 
     def critic_step(
         self, name: str, disc: Net, real: Images, fake: Images, rng: jax.Array
@@ -147,7 +147,7 @@ class CycleGAN:
             return Terms({"loss": Mean.of(loss), f"{name}_loss": Mean.of(loss)}, stats)
 
         disc, terms = self._optimiser(name).step(disc, loss_fn, {"real": real, "fake": fake}, rng)
-        return disc, {f"{name}_{k}" if k == "grad_norm" else k: v for k, v in _without_loss(terms.means).items()}
+        return disc, terms.named(name)
 
     def generator_terms(self, nets: dict[str, PyTree], batch: Batch) -> tuple[dict[str, Mean], dict[str, Images]]:
         """The generators' loss and its parts, a row a pair of images, and the fakes {"a", "b"}.
@@ -184,7 +184,7 @@ class CycleGAN:
     ) -> UInt8[Array, "B H W C"]:
         """Images of one domain as those of the other, by the averaged generator; direction: "a2b" or "b2a"."""
         net = state.nets[{"a2b": "gen_ab", "b2a": "gen_ba"}[direction]]
-        return ops.to_uint8((self._generate(net.averaged, ops.to_signed(images)) + 1) / 2)
+        return ops.signed_to_uint8(self._generate(net.averaged, ops.to_signed(images)))
 
     def _optimiser(self, name: str) -> Optimiser:
         return self.optimisers[NETS.index(name)]
@@ -204,11 +204,6 @@ def _domains(batch: Batch) -> tuple[Images, Images]:
 
 def _distance(x: Images, y: Images) -> Float[Array, " B"]:
     return jnp.abs(x - y).mean((1, 2, 3))
-
-
-def _without_loss(means: dict[str, Mean]) -> dict[str, Mean]:
-    """Drops the hook's "loss", which has a name of its own."""
-    return {name: mean for name, mean in means.items() if name != "loss"}
 
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> CycleGAN:

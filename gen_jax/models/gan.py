@@ -175,7 +175,7 @@ class GAN:
             return self.critic_terms({"params": params, **stats}, gen.variables, batch, rng, update=update, train=True)
 
         disc, terms = self.disc_optimiser.step(disc, loss_fn, batch, rng)
-        return disc, _named(terms.means, "critic")
+        return disc, terms.named("critic")
 
     def generator_step(
         self, gen: Net, disc: Net, batch: Batch, rng: jax.Array, step: Int[Array, ""]
@@ -193,7 +193,7 @@ class GAN:
             return Terms({"loss": loss, "generator_loss": loss}, stats)
 
         gen, terms = self.gen_optimiser.step(gen, loss_fn, batch, rng)
-        return gen, _named(terms.means, "generator")
+        return gen, terms.named("generator")
 
     def critic_terms(
         self, disc: PyTree, gen: PyTree, batch: Batch, rng: Key[Array, "*rows"], *, update: Any = 0, train: bool
@@ -264,7 +264,7 @@ class GAN:
         noise = self._noise(rng, n) * options.temperature
         label = options.labels(n, self.num_classes)
         x, _ = _run(self.generator, state.nets["gen"].averaged, noise, label, False)
-        return ops.to_uint8((x + 1) / 2) if x.ndim == 4 else x
+        return ops.signed_to_uint8(x) if x.ndim == 4 else x
 
     def _examples(self, batch: Batch) -> tuple[Array, Array | None]:
         """Images in [-1, 1] or vectors, and their labels where the networks are told them."""
@@ -280,11 +280,6 @@ def _run(module: nn.Module, variables: PyTree, x: Array, label: Array | None, tr
     stats = {name: tree for name, tree in variables.items() if name != "params"}
     result: Any = module.apply(variables, x, label, train, mutable=list(stats) if train else [])
     return result[0], stats | result[1]
-
-
-def _named(means: dict[str, Mean], net: str) -> dict[str, Mean]:
-    """Drops the hook's "loss", which has a name of its own, and says whose gradient norm it is."""
-    return {f"{net}_{k}" if k == "grad_norm" else k: v for k, v in means.items() if k != "loss"}
 
 
 def _view(x: Array, rng: jax.Array, step: Any, policy: tuple[str, ...], noise: float, noise_steps: int) -> Array:

@@ -125,8 +125,7 @@ class VAEGAN:
             return Terms(means | {"loss": means[f"{name}_loss"]}, stats)
 
         net, terms = self.optimisers[NETS.index(name)].step(nets[name], loss_fn, batch, rng)
-        renamed = {f"{name}_{k}" if k == "grad_norm" else k: mean for k, mean in terms.means.items() if k != "loss"}
-        return net, renamed
+        return net, terms.named(name)
 
     def terms(self, nets: dict[str, PyTree], batch: Batch, rng: jax.Array) -> dict[str, Mean]:
         """The three losses and their parts, a row an example, in nats but for weights.
@@ -177,7 +176,7 @@ class VAEGAN:
 
     def decode(self, state: State, latents: Float[Array, "B D"]) -> UInt8[Array, "B H W C"]:
         """Images of latents."""
-        return ops.to_uint8((self._generate(state.nets["gen"].averaged, latents) + 1) / 2)
+        return ops.signed_to_uint8(self._generate(state.nets["gen"].averaged, latents))
 
     def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> UInt8[Array, "n H W C"]:
         """Images of latents from the prior, whose standard deviation is `options.temperature`."""
