@@ -7,6 +7,7 @@ START = time.time()  # before the slow imports: they count in first_step_s
 import argparse  # noqa: E402
 import importlib  # noqa: E402
 import os  # noqa: E402
+import re  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -76,6 +77,9 @@ def _overrides(rest: list[str], takes: bool) -> list[str]:
 def _prepare_jax(deterministic: bool) -> None:
     if deterministic:
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    if devices := re.search(r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")):
+        # a waiting collective holds a thread, and XLA has one for each device: two programs in flight (it lets 32) hang
+        os.environ.setdefault("NPROC", str(32 * int(devices[1])))
     import jax
 
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

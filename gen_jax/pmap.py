@@ -38,9 +38,10 @@ def replicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
     return copy(tree)
 
 
-def unreplicate(tree: PyTree) -> PyTree:
-    """The first device's copy."""
-    return jax.tree.map(lambda x: x[0], tree)
+def unreplicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
+    """The first device's copy, without the leading axis, laid out as jit's."""
+    # x[0] would be a program with a collective for each leaf
+    return jax.device_put(jax.tree.map(lambda x: x.addressable_data(0)[0], tree), sharding.replicated(mesh))
 
 
 def split_rows(rows: PyTree, mesh: jax.sharding.Mesh) -> PyTree:

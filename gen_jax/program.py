@@ -103,7 +103,7 @@ class Program:
 
     def leave(self, state: State) -> State:
         """Undoes `enter`."""
-        return pmap.unreplicate(state) if self.pmapped else state
+        return pmap.unreplicate(state, self.mesh) if self.pmapped else state
 
     def step(self, state: State, step: int) -> tuple[State, dict[str, Mean]]:
         """`steps_per_call` updates from `step` on; `state` is donated. Metrics are `[K]`, still on the device."""

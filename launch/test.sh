@@ -7,4 +7,4 @@ cd "$(dirname "$0")/.."
 .venv/bin/ruff format --check --quiet .
 .venv/bin/ruff check --quiet .
 .venv/bin/pyright
-exec .venv/bin/python -m pytest -n "${TEST_WORKERS:-2}" --dist=loadfile "$@"
+exec .venv/bin/python -m pytest -n "${TEST_WORKERS:-2}" --dist=loadfile --max-worker-restart=0 "$@"

@@ -16,6 +16,7 @@ os.environ.setdefault("GEN_JAX_CACHE", str(ROOT / ".cache" / "data"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ.setdefault("NPROC", "256")  # threads for 8 devices' collectives, as in cli.py; else two programs may hang
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 

@@ -1,6 +1,9 @@
 """The commands as a user types them, in this process: output, files, and one line with exit code 2 for wrong input."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -123,3 +126,27 @@ def test_a_missing_data_set_is_code_5_and_says_what_to_run(capsys, tmp_path):
 
 def test_a_missing_checkpoint_is_code_4(capsys, trained):
     assert "step 99" in fails(capsys, 4, "sample", f"--workdir={trained}", "--step=99")
+
+
+PROGRAMS_IN_FLIGHT = """
+from gen_jax import cli
+cli._prepare_jax(deterministic=False)
+import jax
+from jax.sharding import NamedSharding, PartitionSpec as P
+mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+def add(tree):
+    return jax.tree.map(lambda x: x + jax.lax.psum(x, "data"), tree)
+add = jax.jit(jax.shard_map(add, mesh=mesh, in_specs=P("data"), out_specs=P("data")))
+tree = jax.device_put([jax.numpy.zeros((8, 64, 64)) for _ in range(30)], NamedSharding(mesh, P("data")))
+for _ in range(300):
+    tree = add(tree)
+jax.block_until_ready(tree)
+"""
+
+
+def test_programs_in_flight_on_virtual_devices_do_not_starve_each_other():
+    """Without threads enough a collective waits for one that waits for a thread, until XLA aborts."""
+    flags = "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=10"
+    env = {name: value for name, value in os.environ.items() if name != "NPROC"} | {"XLA_FLAGS": flags}
+    done = subprocess.run([sys.executable, "-c", PROGRAMS_IN_FLIGHT], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
