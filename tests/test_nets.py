@@ -18,14 +18,14 @@ def _lax(x, kernel, stride):
     )
 
 
-@pytest.mark.parametrize(("size", "stride"), [(4, 2), (3, 1), (5, 2)])
-def test_conv_transpose_value_and_gradients_equal_lax(size, stride):
+@pytest.mark.parametrize(("size", "stride", "width"), [(4, 2, 6), (4, 2, 16), (3, 1, 6), (5, 2, 6)])
+def test_conv_transpose_value_and_gradients_equal_lax(size, stride, width):
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (2, 3, 5, 4))
-    kernel = jax.random.normal(keys[1], (size, size, 6, 4))
+    kernel = jax.random.normal(keys[1], (size, size, width, 4))
     value, pullback = jax.vjp(lambda *a: conv_transpose(*a, stride), x, kernel)
     expected, expected_pullback = jax.vjp(lambda *a: _lax(*a, stride), x, kernel)
-    assert value.shape == (2, 3 * stride, 5 * stride, 6)
+    assert value.shape == (2, 3 * stride, 5 * stride, width)
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
     dy = jax.random.normal(keys[2], value.shape)
     for ours, lax_s in zip(pullback(dy), expected_pullback(dy), strict=True):

@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jaxtyping import Array, Float
@@ -25,7 +26,25 @@ def conv_transpose(
     Equals `lax.conv_transpose(..., transpose_kernel=True)`. By the adjoint, dx is conv(dy, kernel) and dkernel is the
     kernel gradient of conv at (dy, x); what autodiff makes of the dilated convolution is 14 times slower on CPU.
     """
+    few = kernel.shape[2] < 16  # output channels, for which the copies below cost more than they save
+    if jax.default_backend() == "cpu" and kernel.shape[:2] == (4, 4) and stride == 2 and not few:
+        return _by_phases(x, kernel)
     return lax.conv_transpose(x, kernel, (stride, stride), "SAME", dimension_numbers=DIMENSIONS, transpose_kernel=True)
+
+
+def _by_phases(x: Float[Array, "B H W I"], kernel: Float[Array, "4 4 O I"]) -> Float[Array, "B 2*H 2*W O"]:
+    """`conv_transpose` by 2, which reads no zeros: 0.5 to 0.75 of its time on CPU.
+
+    An output pixel of even or odd row and column (its phase) depends on 2x2 pixels through 2x2 taps of the kernel; one
+    convolution gives all four phases.
+    """
+    b, h, w, i = x.shape
+    taps = kernel.reshape(2, 2, 2, 2, -1, i)[::-1, ::-1, ::-1, ::-1]  # [tap, phase, tap, phase, O, I], both sides
+    taps = taps.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, i, -1)
+    y = lax.conv_general_dilated(x, taps, (1, 1), ((1, 1), (1, 1)), dimension_numbers=DIMENSIONS)
+    y = y.reshape(b, h + 1, w + 1, 2, 2, -1)
+    rows = [jnp.stack([y[:, p : p + h, q : q + w, p, q] for q in (0, 1)], axis=3) for p in (0, 1)]
+    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, -1)
 
 
 def _forward(x, kernel, stride):
