@@ -99,6 +99,20 @@ def test_dcgan_is_its_papers():
     assert sum(x.size for x in jax.tree.leaves(disc) if x.ndim > 1) == 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256)
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_equals_that_of_flax(train):
+    x = jax.random.normal(ROOT, (4, 2, 2, 5)) * 3 + 1
+    params = dict(zip(("scale", "bias"), jax.random.normal(ROOT, (2, 5)), strict=True))
+    stats = dict(mean=jnp.arange(5.0), var=jnp.arange(1.0, 6.0))
+    theirs = nn.BatchNorm(use_running_average=not train, momentum=0.9)
+    expected, changed = theirs.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])
+    ours = {"params": params, "batch_stats": {"Moments_0": stats}}
+    found, moved = BatchNorm().apply(ours, x, None, train, mutable=["batch_stats"])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for a, b in zip(*map(jax.tree.leaves, (moved, changed)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
 def test_conditional_batch_norm_against_numpy():
     module, x = ConditionalBatchNorm(3), jax.random.normal(ROOT, (4, 2, 2, 5)) * 3 + 1
     variables = module.init(ROOT, x, LABEL, True)
@@ -109,7 +123,7 @@ def test_conditional_batch_norm_against_numpy():
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
     norm = (x - mean) / np.sqrt(var + 1e-5)
     np.testing.assert_allclose(out, scale[LABEL][:, None, None] * norm + offset[LABEL][:, None, None], atol=1e-4)
-    stats = changed["batch_stats"]["BatchNorm_0"]
+    stats = changed["batch_stats"]["Moments_0"]
     np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var, rtol=1e-4)
 

@@ -140,7 +140,7 @@ class GAN:
         return State(jnp.zeros((), jnp.int32), nets)
 
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
-        """`n_critic` critic updates on a share of the batch each, then one generator update.
+        """`n_critic` critic updates on a share of the batch each, then one generator update on the last one's noise.
 
         Raises ConfigError where the batch does not divide by `n_critic`.
         """
@@ -148,17 +148,18 @@ class GAN:
         rows, n = len(next(iter(batch.values()))), self.n_critic
         if rows % n:
             raise ConfigError(f"batch_size: expected a multiple of model.n_critic = {n}, got {rows}")
+        noise_rng, critic_rng, gen_rng = jax.random.split(jax.random.fold_in(rng, state.step), 3)
+        batch = self.with_noise(batch, noise_rng)
         # [B, ...] -> [n, B/n, ...] with the rows of each device spread over all updates
         batches = jax.tree.map(lambda x: x.reshape(rows // n, n, *x.shape[1:]).swapaxes(0, 1), batch)
         gen, disc = state.nets["gen"], state.nets["disc"]
-        critic_rng, gen_rng = jax.random.split(jax.random.fold_in(rng, state.step))
 
         def body(disc, xs):
             return self.critic_step(disc, gen, *xs)
 
         updates = state.step * n + jnp.arange(n)
         disc, critic_means = ops.scan(body, disc, (batches, jax.random.split(critic_rng, n), updates))
-        last = jax.tree.map(lambda x: x[-1], batches)
+        last = jax.tree.map(lambda x: x[-1], batches)  # its fakes are the critic's last: XLA makes them once
         gen, gen_means = self.generator_step(gen, disc, last, gen_rng, state.step)
         means = jax.tree.map(lambda x: x.sum(0), critic_means) | gen_means
         seen = (state.step + 1.0) * means["critic_loss"].weight
@@ -169,7 +170,7 @@ class GAN:
     def critic_step(
         self, disc: Net, gen: Net, batch: Batch, rng: jax.Array, update: Int[Array, ""]
     ) -> tuple[Net, dict[str, Mean]]:
-        """The critic's update number `update`, on the rows of `batch` and as many fakes."""
+        """The critic's update number `update`, on the rows of `batch` and a fake for each."""
 
         def loss_fn(params, stats, batch, rng):
             return self.critic_terms({"params": params, **stats}, gen.variables, batch, rng, update=update, train=True)
@@ -183,10 +184,9 @@ class GAN:
         """One update of the generator on a fake for each row of `batch`, of its class; only paired losses read rows."""
 
         def loss_fn(params, stats, batch, rng):
-            noise_rng, real_rng, fake_rng = ops.split(rng, 3)
+            real_rng, fake_rng = ops.split(rng, 2)
             x, label = self._examples(batch)
-            noise = ops.cut_as(self._noise(noise_rng, len(x)), x)
-            fake, stats = _run(self.generator, {"params": params, **stats}, noise, label, True)
+            fake, stats = _run(self.generator, {"params": params, **stats}, batch["noise"], label, True)
             real_logits, _ = _run(self.critic, disc.variables, self.view(x, real_rng, step), label, True)
             fake_logits, _ = _run(self.critic, disc.variables, self.view(fake, fake_rng, step), label, True)
             loss = Mean.of(self.loss.generator(real_logits, fake_logits))
@@ -202,13 +202,14 @@ class GAN:
 
         Args:
           disc, gen: variables of the two networks.
+          batch: as `with_noise` gives it.
           rng: one key, or one a row [B].
           update: number of the critic's update, for the schedules of training.
           train: batch statistics are those of the batch, examples are seen through `view`, penalties may rest.
         """
-        noise_rng, real_rng, fake_rng, mix_rng = ops.split(rng, 4)
+        real_rng, fake_rng, mix_rng = ops.split(rng, 3)
         real, label = self._examples(batch)
-        fake, _ = _run(self.generator, gen, self._noise(noise_rng, len(real)), label, train)
+        fake, _ = _run(self.generator, gen, batch["noise"], label, train)
         means = {"diversity": Mean(*map(adversarial.squared_distances, (fake, real)))} if train else {}
         if train:
             step = update // self.n_critic
@@ -254,14 +255,15 @@ class GAN:
         between data and live generator.
         """
         gen, disc = (state.nets[name].averaged for name in ("gen", "disc"))
-        terms = self.critic_terms(disc, gen, batch, ops.row_keys(rng, batch["index"]), train=False)
+        noise_rng, rng = ops.split(ops.row_keys(rng, batch["index"]), 2)
+        terms = self.critic_terms(disc, gen, self.with_noise(batch, noise_rng), rng, train=False)
         return {name: mean.where(batch["valid"]) for name, mean in terms.means.items() if name != "loss"}
 
     def sample(
         self, state: State, rng: jax.Array, n: int, options: SampleOptions
     ) -> UInt8[Array, "n H W C"] | Float[Array, "n D"]:
         """`options.temperature` scales the noise; classes come in turn unless `options.label` asks for one."""
-        noise = self._noise(rng, n) * options.temperature
+        noise = ops.normal(rng, (n, self.latent)) * options.temperature
         label = options.labels(n, self.num_classes)
         x, _ = _run(self.generator, state.nets["gen"].averaged, noise, label, False)
         return ops.signed_to_uint8(x) if x.ndim == 4 else x
@@ -271,8 +273,10 @@ class GAN:
         x = ops.to_signed(batch["image"]) if "image" in batch else batch["vector"]
         return x, batch["label"] if self.num_classes else None
 
-    def _noise(self, rng, rows):
-        return ops.normal(rng, (rows, self.latent))
+    def with_noise(self, batch: Batch, rng: Key[Array, "*rows"]) -> Batch:
+        """`batch` and the "noise" [B, L] of a fake for each row."""
+        x, _ = self._examples(batch)
+        return batch | {"noise": ops.cut_as(ops.normal(rng, (len(x), self.latent)), x)}
 
 
 def _run(module: nn.Module, variables: PyTree, x: Array, label: Array | None, train: bool) -> tuple[Any, PyTree]:

@@ -18,12 +18,37 @@ Features = Float[Array, "B *D C"]
 Label = Int[Array, " B"] | None
 
 
+class Moments(nn.Module):
+    """Mean and variance of each channel, of the whole batch, whatever the devices; running ones in evaluation."""
+
+    @nn.compact
+    def __call__(self, x: Features, train: bool) -> tuple[Float[Array, " C"], Float[Array, " C"]]:
+        mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[-1:])
+        var = self.variable("batch_stats", "var", jnp.ones, x.shape[-1:])
+        if not train:
+            return mean.value, var.value
+        axes = tuple(range(x.ndim - 1))
+        now = x.mean(axes)
+        spread = jnp.maximum((x**2).mean(axes) - now**2, 0)
+        if not self.is_initializing():
+            mean.value, var.value = 0.9 * mean.value + 0.1 * now, 0.9 * var.value + 0.1 * spread
+        return now, spread
+
+
 class BatchNorm(nn.Module):
-    """Of the whole batch, whatever the devices; running statistics in evaluation. The label plays no part."""
+    """Batch norm (Ioffe & Szegedy 2015), the same numbers as `nn.BatchNorm`. The label plays no part.
+
+    That one's root is of [1, ..., C], which XLA moves in one of two equal passes only; so it did not see that the
+    critic's and the generator's update share their fakes.
+    """
 
     @nn.compact
     def __call__(self, x: Features, label: Label, train: bool) -> Features:
-        return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        mean, var = Moments()(x, train)
+        factor = scale * jax.lax.rsqrt(var + 1e-5)
+        return x * factor + (bias - mean * factor)
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -33,7 +58,8 @@ class ConditionalBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features, label: Int[Array, " B"], train: bool) -> Features:
-        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, use_scale=False, use_bias=False)(x)
+        mean, var = Moments()(x, train)
+        x = (x - mean) * jax.lax.rsqrt(var + 1e-5)
         shape = (len(x), *(1 for _ in x.shape[1:-1]), x.shape[-1])
         scale, offset = (
             nn.Embed(self.num_classes, x.shape[-1], embedding_init=init, name=name)(label).reshape(shape)
