@@ -208,6 +208,15 @@ def test_compare_prints_a_table_of_like_numbers(tmp_path, capsys):
     assert lines[0] == tag and [line.split()[-2:] for line in lines[1:]] == [["2", "1.5"], ["2", "2.5"]]
 
 
+def test_compare_takes_the_newest_of_several_evaluations_of_a_step(tmp_path, capsys):
+    (path,) = runs(tmp_path, "test/fid")
+    (tmp_path / "0" / "eval").mkdir()
+    rows = [{"step": 2, "test/fid": 7.0}, {"step": 1, "test/fid": 3.0}, {"step": 2, "test/fid": 8.0}]
+    (tmp_path / "0" / "eval" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cli.main(["compare", "--metric=test/fid", path])
+    assert capsys.readouterr().out.split()[-2:] == ["2", "8"]
+
+
 def test_compare_refuses_unlike_numbers(tmp_path, capsys):
     tags = [protocol.tag("test/fid", n_real=10, features=f"classifier-{name}") for name in ("ab", "cd")]
     paths = runs(tmp_path, *tags)

@@ -30,12 +30,14 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 def last(run_dir: RunDir, metric: str) -> tuple[int, str, float | None]:
     """Step, whole tag and value of a metric in the last row that has it; what `gen-jax eval` found counts too.
 
+    Of several rows of one step the newest is the last, and `gen-jax eval` comes after training.
+
     Raises:
       ConfigError: no run is here, no row has the metric, or the name means several.
     """
     run_dir.config()
-    rows = [*RunDir(run_dir.path / "eval").rows(), *run_dir.rows()]
-    for row in sorted(rows, key=lambda row: row["step"], reverse=True):
+    rows = [*run_dir.rows(), *RunDir(run_dir.path / "eval").rows()]
+    for row in sorted(rows, key=lambda row: row["step"])[::-1]:
         tags = protocol.find(metric, list(row))
         if len(tags) > 1:
             raise ConfigError(f"compare: --metric: expected one of {', '.join(tags)}, got {metric!r}")
