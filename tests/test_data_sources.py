@@ -98,7 +98,8 @@ def test_stacked_digits_are_three_of_one_split():
             assert label == 100 * a + 10 * b + c
     again = load(source="stacked", of=dict(source="digits"))
     np.testing.assert_array_equal(again.arrays["test"]["image"], dataset.arrays["test"]["image"])
-    other = load(source="stacked", of=dict(source="digits"), split_seed=1)
+    other = load(source="stacked", of=dict(source="digits", split_seed=1, test=0.2))
+    assert dataset.sizes["test"] == 180 and other.sizes["test"] == 359
     assert not np.array_equal(other.arrays["train"]["label"], dataset.arrays["train"]["label"])
 
 
@@ -109,6 +110,9 @@ def test_stacked_names_what_it_cannot_stack():
         load(source="stacked", of=dict(source="digits", size=0))
     with pytest.raises(ConfigError, match=r"config\.data\.of: expected grey images with labels, .* found vector"):
         load(source="stacked", of=dict(source="gaussians"))
+    for key in ("validation", "test", "split_seed"):
+        with pytest.raises(ConfigError, match=rf"{key}: expected in the sections inside of stacked"):
+            load(source="stacked", of=dict(source="digits"), **{key: 0.5 if key != "split_seed" else 1})
 
 
 def test_pydoc_is_pythons_documentation():

@@ -5,16 +5,16 @@ from typing import Literal
 import numpy as np
 
 from gen_jax.data import sources
-from gen_jax.data.base import SPLITS, Arrays, ExampleSource, Info
+from gen_jax.data.base import SPLITS, Arrays, Info
 from gen_jax.data.datasets import ExampleSet
-from gen_jax.data.unpaired import Inner
+from gen_jax.data.unpaired import Inner, Outer
 from gen_jax.errors import ConfigError
 
 
-class Config(ExampleSource):
+class Config(Outer):
     """of: the section of a source of images [H, W, 1] with labels, which cuts the splits.
 
-    Each split has as many triples as the source has images there, drawn within the split by `split_seed`.
+    Each split has as many triples as the source has images there, drawn within the split by `of.split_seed`.
     """
 
     source: Literal["stacked"] = "stacked"
@@ -34,7 +34,7 @@ def load(cfg: Config, seed: int) -> ExampleSet:
         )
     classes = info.num_classes
     arrays = {
-        split: _triples(arrays, classes, np.random.default_rng([cfg.split_seed, SPLITS.index(split)]))
+        split: _triples(arrays, classes, np.random.default_rng([cfg.of.split_seed, SPLITS.index(split)]))
         for split, arrays in base.arrays.items()
     }
     return ExampleSet(Info("image", (*info.shape[:2], 3), classes**3), arrays, seed)
