@@ -1,10 +1,15 @@
 """Arrays that are kept between runs: $GEN_JAX_CACHE, else ~/.cache/gen_jax."""
 
+import contextlib
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 Arrays = dict[str, np.ndarray]
 
@@ -17,20 +22,43 @@ def folder() -> Path:
 def cached(name: str, build: Callable[[], Arrays]) -> Arrays:
     """`build()`, or what it gave the last time; kept as `<name>.npz` in `folder()`.
 
-    `name` must change whenever the result would. Where nothing can be written, it is built each time.
+    `name` must change whenever the result would. Where nothing can be written, it is built each time. Of several
+    processes, which all call this, all build where one does not have it: `build` may compute over all their devices.
     """
     path = folder() / f"{name}.npz"
+    kept = _read(path)
+    if _everywhere(kept is not None):
+        assert kept is not None
+        return kept
+    arrays = build()
+    if kept is None:
+        store(path, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
+    return arrays
+
+
+def store(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Makes a whole file or nothing, which is no error; several processes may make the same one at once."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with contextlib.suppress(OSError):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                write(file)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Arrays | None:
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             return dict(saved)
     except Exception:  # absent or damaged: numpy and zipfile raise many kinds
-        arrays = build()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-    return arrays
+        return None
+
+
+def _everywhere(found: bool) -> bool:
+    """Whether every process found it: one answer in all of them."""
+    if not jax.distributed.is_initialized():  # asks no backend, which data must not start
+        return found
+    return bool(multihost_utils.process_allgather(np.array(found)).all())
