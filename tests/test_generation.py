@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gen_jax import cli, data, evaluators, protocol
-from gen_jax.errors import ConfigError
+from gen_jax.errors import CheckpointError, ConfigError
 from gen_jax.evaluators.base import Context
 from gen_jax.features import classifier
 from gen_jax.state import State
@@ -123,7 +123,7 @@ def test_the_classifier_is_trained_once_and_again_for_another_recipe_or_other_da
     assert load(small.model_copy(update={"seed": 1}), train) != first and len(runs) == 3
 
 
-def test_what_cannot_be_measured_is_refused():
+def test_what_cannot_be_measured_is_refused(tmp_path):
     for section, model, message in (
         ({"floor": "test"}, Noise(), "generation: floor: expected another split than test"),
         ({}, object(), "generation: expected a model that samples"),
@@ -134,6 +134,9 @@ def test_what_cannot_be_measured_is_refused():
             build({"type": "generation"} | section, model)
     with pytest.raises(ConfigError, match=r"features\.name: expected inception for data without labels"):
         build({"type": "generation"}, Noise(), dataclasses.replace(SET.info, num_classes=0))
+    (tmp_path / "w.pth").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"w\.pth: not safetensors"):
+        build({"type": "generation", "features": {"name": "inception", "weights": str(tmp_path / "w.pth")}}, Noise())
 
 
 def test_neighbours_tell_copies_from_new_images():

@@ -1,6 +1,7 @@
 """InceptionV3 layer by layer against PyTorch's on random weights; files that do not fit are refused."""
 
 import hashlib
+import io
 
 import jax
 import jax.numpy as jnp
@@ -53,9 +54,27 @@ def test_files_that_do_not_fit_are_refused(tensors, tmp_path):
     file = tmp_path / "w.safetensors"
     file.write_bytes(save({"fc.weight": tensors["fc.weight"][:3]}))
     with pytest.raises(ConfigError, match=r"features\.sha256: expected 00, .* has [0-9a-f]{64}"):
-        inception.features(str(file), "00").load()
+        inception.features(str(file), "00")
     with pytest.raises(CheckpointError, match="there is no tensor"):
-        inception.features(str(file), hashlib.sha256(file.read_bytes()).hexdigest()).load()
-    file.write_bytes(b"\x80\x04pickle")
-    with pytest.raises(CheckpointError, match="not readable as safetensors"):
-        inception.features(str(file)).load()
+        inception.features(str(file), hashlib.sha256(file.read_bytes()).hexdigest())
+    for start in (b"\x80\x04pickle", b"PK\x03\x04archive"):
+        file.write_bytes(start)
+        with pytest.raises(CheckpointError, match=r"not safetensors .* convert a \.pth file by: python -c .*save_file"):
+            inception.features(str(file))
+
+
+def test_weights_are_fetched_once_and_only_those_of_the_hash(tensors, tmp_path, monkeypatch):
+    content, asked = save(tensors), []
+
+    def urlopen(address, timeout):
+        asked.append(address)
+        return io.BytesIO(content)
+
+    monkeypatch.setenv("GEN_JAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(inception.urllib.request, "urlopen", urlopen)
+    address, sha256 = "https://example.org/w.safetensors", hashlib.sha256(content).hexdigest()
+    with pytest.raises(ConfigError, match=r"features\.sha256: expected 00"):
+        inception.features(address, "00")
+    for _ in range(2):
+        assert inception.features(address, sha256).load().digest == sha256[:12]
+    assert asked == [address] * 2

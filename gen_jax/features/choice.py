@@ -39,7 +39,8 @@ def choose(cfg: Config, info: Any, split: Callable[[str], classifier.Split], tes
       test: the split that the classifier's accuracy is stated on.
 
     Raises:
-      ConfigError: a classifier is asked for and there are no labels, or the file of weights is not there.
+      ConfigError: a classifier is asked for and there are no labels, or the file of weights is not there or another.
+      CheckpointError: the file of weights does not fit.
     """
     if cfg.name == "inception":
         return inception.features(cfg.weights, cfg.sha256)

@@ -1,11 +1,10 @@
 """InceptionV3 with FID's weights, from a safetensors file by pytorch-fid's names.
 
-The published file (pt_inception-2015-12-05-6726825d.pth) is a pickle, which is never opened here: convert it once with
-`torch.load(..., weights_only=True)` and `safetensors.torch.save_file`.
+The published file (pt_inception-2015-12-05-6726825d.pth) is a pickle, which is never opened here: `CONVERT` it once,
+where PyTorch is installed.
 """
 
 import hashlib
-import os
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +15,16 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Float, UInt8
 
-from gen_jax.cache import folder
+from gen_jax.cache import folder, store
 from gen_jax.errors import CheckpointError, ConfigError
 from gen_jax.features import Features, PyTree, Weights
 from gen_jax.nets.inception import InceptionV3
 
 SIDE = 299
+CONVERT = (
+    'python -c "import torch, safetensors.torch as s; '
+    "s.save_file(torch.load('W.pth', weights_only=True), 'W.safetensors')\""
+)
 LEAVES = {
     ("conv", "kernel"): "conv.weight",
     ("bn", "scale"): "bn.weight",
@@ -88,28 +91,28 @@ def convert(tensors: Mapping[str, np.ndarray]) -> PyTree:
 def features(weights: str, sha256: str = "") -> Features:
     """The feature function `inception`; `weights` is a path or an https address, `sha256` that of the file, if known.
 
+    The file is read at once, so that a wrong one ends a run before it trains.
+
     Raises:
-      ConfigError: there is no such file; when it is loaded, another hash.
+      ConfigError: there is no such file, or it has another hash.
+      CheckpointError: it is no safetensors file, or not of this network.
     """
+    from safetensors.numpy import load as parse
+
     if "://" not in weights and not Path(weights).is_file():
         raise ConfigError(f"evals: features.weights: there is no file {weights}")
-
-    def load() -> Weights:
-        from safetensors.numpy import load as parse
-
-        content = _downloaded(weights, sha256) if "://" in weights else Path(weights).read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if sha256 and found != sha256:
-            raise ConfigError(f"evals: features.sha256: expected {sha256}, {weights} has {found}")
-        try:
-            return Weights(jax.device_put(convert(parse(content))), found[:12])
-        except CheckpointError as error:
-            raise CheckpointError(f"{weights}: {error}") from None
-        except Exception as error:
-            line = str(error).partition("\n")[0]
-            raise CheckpointError(f"{weights}: not readable as safetensors: {line}") from error
-
-    return Features("inception", f"tf1_bilinear_{SIDE}", apply, load)
+    content = _downloaded(weights, sha256) if "://" in weights else Path(weights).read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 and found != sha256:
+        raise ConfigError(f"evals: features.sha256: expected {sha256}, {weights} has {found}")
+    try:
+        variables = convert(parse(content))
+    except CheckpointError as error:
+        raise CheckpointError(f"{weights}: {error}") from None
+    except Exception as error:
+        line = str(error).partition("\n")[0]
+        raise CheckpointError(f"{weights}: not safetensors ({line}); convert a .pth file by: {CONVERT}") from error
+    return Features("inception", f"tf1_bilinear_{SIDE}", apply, lambda: Weights(jax.device_put(variables), found[:12]))
 
 
 def _downloaded(address: str, sha256: str) -> bytes:
@@ -123,8 +126,5 @@ def _downloaded(address: str, sha256: str) -> bytes:
     except OSError as error:
         raise ConfigError(f"evals: features.weights: {address}: {error}") from None
     if hashlib.sha256(content).hexdigest() == sha256:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        store(path, lambda file: file.write(content))
     return content
