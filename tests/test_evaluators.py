@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen_jax import data, evaluators, pictures
+from gen_jax import data, evaluators, pictures, protocol
 from gen_jax.data.base import Mixture
 from gen_jax.data.gaussians import ring
 from gen_jax.errors import ConfigError
@@ -388,8 +388,12 @@ def test_modes_that_the_samples_reach():
     centres = ring(8, 2.0)
     arrays, mixture = {"vector": np.float32(centres).repeat(5, 0)}, Mixture(tuple(map(tuple, centres)), 0.02)
     found = build({"type": "modes", "n": 400}, Ring(6), arrays, mixture=mixture)(STATE)
-    assert found.scalars["modes"] == 6 and found.scalars["near_share"] > 0.99
-    assert found.scalars["mode_kl"] == pytest.approx(math.log(8 / 6), abs=0.01)
+    scalars = {protocol.name_of(tag): value for tag, value in found.scalars.items()}
+    assert scalars["modes"] == 6 and scalars["near_share"] > 0.99
+    assert scalars["mode_kl"] == pytest.approx(math.log(8 / 6), abs=0.01)
+    other = build({"type": "modes", "n": 400}, Ring(6), arrays, mixture=mixture._replace(sigma=0.03))(STATE)
+    unlike = protocol.difference(*(protocol.find("modes", list(report.scalars))[0] for report in (found, other)))
+    assert unlike.startswith("mixture ") and "n_fake=400" in next(iter(found.scalars))
     assert found.images["modes"].dtype == np.uint8 and found.images["modes"].shape[2] == 3
     with pytest.raises(ConfigError, match="modes: expected data whose mixture is known"):
         build({"type": "modes"}, Ring(6), arrays)

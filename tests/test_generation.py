@@ -11,6 +11,7 @@ import pytest
 
 from gen_jax import cli, data, evaluators, protocol
 from gen_jax.errors import CheckpointError, ConfigError
+from gen_jax.evaluators import base
 from gen_jax.evaluators.base import Context
 from gen_jax.features import classifier
 from gen_jax.state import State
@@ -19,6 +20,7 @@ STATE = State(jnp.zeros((), jnp.int32), {})
 SET = data.load(data.parse({"source": "digits"}), 0)
 RECIPE = {"widths": (16,), "features": 16, "epochs": 6, "lr": 1e-2, "shift": 0}
 FEATURES = {"recipe": RECIPE}
+FACTS = {"n_real", "n_fake", "split", "data", "features", "resize"}
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,13 @@ class Noise:
 def batches(split):
     feed = SET.eval_feed(split, 100)
     return (jax.tree.map(jnp.asarray, feed.assemble(feed.resident, feed.rows(i))) for i in range(feed.num_batches))
+
+
+def facts_of(report: Any) -> list[dict[str, str]]:
+    """Of each number; all have those of `FACTS`."""
+    found = [protocol.facts_of(tag) for tag in report.scalars]
+    assert found and all(set(facts) >= FACTS for facts in found), found
+    return found
 
 
 def build(section: dict, model: Any, info: data.Info = SET.info):
@@ -89,8 +98,7 @@ def test_a_conditional_model_is_checked_for_what_was_asked():
 
 def test_no_number_is_bare():
     _, report = found(Noise(), n=130)
-    for tag in report.scalars:
-        assert "features" in protocol.facts_of(tag), tag
+    facts_of(report)
     (tag,), (floor,) = (protocol.find(name, list(report.scalars)) for name in ("fid", "fid_floor"))
     facts = protocol.facts_of(tag)
     assert {k: facts[k] for k in ("n_real", "n_fake", "split", "resize")} == {
@@ -139,9 +147,20 @@ def test_what_cannot_be_measured_is_refused(tmp_path):
         build({"type": "generation", "features": {"name": "inception", "weights": str(tmp_path / "w.pth")}}, Noise())
 
 
+def test_real_images_are_named_by_their_pixels_whatever_the_batches_are():
+    image, label = (SET.arrays["test"][name] for name in ("image", "label"))
+    one = base.real("test", [(image, label)])
+    assert base.real("test", [(image[i : i + 7], label[i : i + 7]) for i in range(0, 180, 7)]).facts(3) == one.facts(3)
+    assert base.real("test", base.rows(batches("test"))).name == one.name == f"test-{one.digest}"
+    changed = [image[::-1], image.reshape(180, 16, 4, 1), image ^ (np.arange(180) == 90)[:, None, None, None]]
+    assert one.digest not in [base.real("test", [(other.astype(np.uint8), label)]).digest for other in changed]
+    assert one.facts(3) == {"n_real": 180, "n_fake": 3, "split": "test", "data": one.digest}
+
+
 def test_neighbours_tell_copies_from_new_images():
     def found(model):
         report = build({"type": "neighbours", "n": 200}, model)(STATE)
+        assert [facts.get("of", "")[:5] for facts in facts_of(report)] == ["", "test-", "test-"]
         return {protocol.name_of(tag): value for tag, value in report.scalars.items()}, report.images["neighbours"]
 
     copies, picture = found(Replays("train"))
@@ -156,6 +175,7 @@ def test_classification_score_of_real_images_is_that_of_real_images():
     section = {"type": "classification_score", "n": 1400, "recipe": RECIPE}
     report = build(section, Replays("train", num_classes=10))(STATE)
     real = {protocol.name_of(tag): value for tag, value in report.scalars.items()}
+    assert [facts["n_fake"] for facts in facts_of(report)] == ["1400", "0"]
     assert real["classification_accuracy"] == pytest.approx(real["classification_accuracy_real"], abs=0.1)
     assert real["classification_accuracy_real"] > 0.8
     with pytest.raises(ConfigError, match="classification_score: expected a class-conditional model"):
@@ -185,6 +205,7 @@ def test_stacked_modes_of_known_coverage():
         section = {"type": "stacked_modes", "n": 3000, "recipe": RECIPE}
         context = Context(model, data.Info("image", (8, 8, 3), 1000), stacked, 100, None, jax.random.key(0))
         report = evaluators.build(evaluators.parse(section), context)(STATE)
+        assert {(facts["split"], facts["n_fake"]) for facts in facts_of(report)} == {("train", "3000"), ("test", "0")}
         return {protocol.name_of(tag): value for tag, value in report.scalars.items()}
 
     whole, some = found(Stacks(10)), found(Stacks(4))

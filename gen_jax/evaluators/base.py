@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -141,16 +142,57 @@ def first(outputs: Iterable[tuple[PyTree, np.ndarray]], n: int) -> PyTree:
     return jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
 
 
-def images(batches: Iterable[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """The images of a split, uint8 [N, H, W, C], and their labels [N], -1 where there are none."""
+Images = tuple[np.ndarray, np.ndarray]  # uint8 [N, H, W, C] and their labels int32 [N], -1 where there are none
+
+
+def rows(batches: Iterable[dict]) -> Iterator[Images]:
+    """The images of a split, batch by batch, without what only pads."""
 
     def step(batch):
-        label = batch.get("label", jnp.full(len(batch["index"]), -1))
-        return batch["image"], label, batch["valid"]
+        return batch["image"], batch.get("label", jnp.full_like(batch["index"], -1)), batch["valid"]
 
-    rows = [(image[valid], label[valid]) for image, label, valid in results(step, batches)]
-    image, label = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    return image, label.astype(np.int32)
+    for image, label, valid in results(step, batches, every=4):
+        yield image[valid], label[valid].astype(np.int32)
+
+
+def images(batches: Iterable[dict]) -> Images:
+    """All images of a split."""
+    image, label = (np.concatenate(parts) for parts in zip(*rows(batches), strict=True))
+    return image, label
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+    """The real images that a number depends on.
+
+    Attributes:
+      digest: the first 12 digits of the sha256 of the pixels, whatever the batches were.
+      label: int32 [N].
+    """
+
+    split: str
+    digest: str
+    label: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """As a fact: what stands in place of samples."""
+        return f"{self.split}-{self.digest}"
+
+    def facts(self, n_fake: int) -> dict[str, object]:
+        """What the tag of a number that is measured against them says (`gen_jax.protocol`); n_fake: samples."""
+        return {"n_real": len(self.label), "n_fake": n_fake, "split": self.split, "data": self.digest}
+
+
+def real(split: str, found: Iterable[Images]) -> Real:
+    """Which images of `split` were found."""
+    pixels, shape, labels = hashlib.sha256(), (), []
+    for image, label in found:
+        pixels.update(image.tobytes())
+        shape = image.shape[1:]
+        labels.append(label)
+    pixels.update(f"{shape}".encode())
+    return Real(split, pixels.hexdigest()[:12], np.concatenate(labels))
 
 
 def sampler(context: Context, what: str, of_samples: Callable[..., PyTree]) -> Callable[..., PyTree]:

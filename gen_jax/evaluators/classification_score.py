@@ -37,10 +37,10 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     def evaluate(state: State) -> base.Report:
         weights, test = features.load(), base.images(context.batches(cfg.split))
         trained = classifier.train(cfg.recipe, sample(state, cfg.n), context.info.num_classes, context.poll)
-        facts = dict(n_real=len(test[1]), split=cfg.split, features=f"classifier-{weights.digest}", resize="none")
+        real, facts = base.real(cfg.split, [test]), features.facts(weights)
         scores = {
-            protocol.tag("classification_accuracy", n_fake=cfg.n, **facts): trained,
-            protocol.tag("classification_accuracy_real", of="train", **facts): weights.variables,
+            protocol.tag("classification_accuracy", **real.facts(cfg.n), **facts): trained,
+            protocol.tag("classification_accuracy_real", **real.facts(0), **facts, of="train"): weights.variables,
         }
         return base.Report({tag: classifier.accuracy(features.apply, w, test) for tag, w in scores.items()})
 

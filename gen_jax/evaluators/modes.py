@@ -5,8 +5,10 @@ import math
 import jax
 import numpy as np
 
+from gen_jax import protocol
 from gen_jax.evaluators import base
 from gen_jax.evaluators.pictures import beside
+from gen_jax.features import digest
 from gen_jax.metrics.modes import mode_counts
 from gen_jax.sampling import SampleOptions
 from gen_jax.settings import Fraction, Positive, PositiveFloat
@@ -23,11 +25,16 @@ class Config(base.EvalConfig):
 
 
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
-    """`modes` reached, `near_share` of samples on one, `mode_kl` in nats from uniform; a picture beside real points."""
+    """`modes` reached, `near_share` of samples on one, `mode_kl` in nats from uniform; a picture beside real points.
+
+    Their tags name the mixture by the hash of its centres and sigma; no real data enter them.
+    """
     mixture = context.info.mixture
     base.require(mixture is not None, "modes", "data whose mixture is known, as of the source gaussians")
     assert mixture
     centres = np.array(mixture.centres)
+    reach = {"within": cfg.within, "min_share": cfg.min_share}
+    facts = {"n_fake": cfg.n, "mixture": digest([centres, mixture.sigma])[:12], **reach}
 
     @jax.jit
     def sample(state, rng):
@@ -37,8 +44,9 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         batches = ((base.read(batch["vector"]), base.read(batch["valid"])) for batch in context.batches(cfg.split))
         real = base.first(batches, cfg.points)
         made = base.read(sample(state, context.rng))
-        scalars = mode_counts(made, centres, mixture.sigma, within=cfg.within, min_share=cfg.min_share)
-        report = base.Report({name: value for name, value in scalars.items() if math.isfinite(value)})
+        scalars = mode_counts(made, centres, mixture.sigma, **reach)
+        finite = {name: value for name, value in scalars.items() if math.isfinite(value)}
+        report = base.Report({protocol.tag(name, **facts): value for name, value in finite.items()})
         report.images["modes"] = beside(real, made[: cfg.points])
         return report
 

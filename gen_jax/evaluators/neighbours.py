@@ -1,5 +1,6 @@
 """Whether samples are copies of training images: each beside its nearest, in pixels."""
 
+import functools
 from typing import Literal
 
 import numpy as np
@@ -27,34 +28,41 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """`neighbour_distance`: the median over samples of the root mean square gap, in grey levels, to the nearest
     training image; `neighbour_copies`: the share nearer than 99 % of the images of `split` are.
 
-    Its floor is `neighbour_distance_floor`, the median of `split`, whose images are no copies. The picture `neighbours`
-    shows the samples that are nearest, above what they are near to.
+    Its floor is `neighbour_distance_floor`, the median of `split`, whose images are no copies; `of` names them. The
+    picture `neighbours` shows the samples that are nearest, above what they are near to.
     """
     base.require(cfg.split != "train", "neighbours: split", "another split than train")
     sample = base.sampler(context, "neighbours", lambda image, asked: image)
-    train: list[np.ndarray] = []
-    floor: list[np.ndarray] = []
 
-    def distances(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = images.reshape(len(images), -1)
-        distance, index = nearest(rows, train[0].reshape(len(train[0]), -1))
-        return distance / np.sqrt(rows.shape[1]), index
+    @functools.cache
+    def known() -> tuple[np.ndarray, np.ndarray, base.Real, base.Real]:
+        """The training images, the distances of the floor's, and which both are."""
+        train, label = base.images(context.batches("train"))
+        floor, floor_label = (x[: cfg.n] for x in base.images(context.batches(cfg.split)))
+        which = base.real("train", [(train, label)]), base.real(cfg.split, [(floor, floor_label)])
+        return train, _distances(floor, train)[0], *which
 
     def evaluate(state: State) -> base.Report:
-        if not train:
-            train.append(base.images(context.batches("train"))[0])
-            rows = base.results(lambda batch: (batch["image"], batch["valid"]), context.batches(cfg.split), every=1)
-            floor.append(distances(base.first(rows, cfg.n))[0])
+        train, floor, of_train, of_floor = known()
         made = sample(state, cfg.n)
-        distance, index = distances(made)
-        facts = dict(n_real=len(train[0]), n_fake=len(made), split="train", features="pixels", resize="none")
-        of_split = facts | dict(n_fake=len(floor[0]), of=cfg.split)
+        distance, index = _distances(made, train)
+
+        def tag(name: str, n_fake: int, **facts: object) -> str:
+            return protocol.tag(name, **of_train.facts(n_fake), features="pixels", resize="none", **facts)
+
         scalars = {
-            protocol.tag("neighbour_distance", **facts): float(np.median(distance)),
-            protocol.tag("neighbour_copies", **facts): float((distance < np.quantile(floor[0], 0.01)).mean()),
-            protocol.tag("neighbour_distance_floor", **of_split): float(np.median(floor[0])),
+            tag("neighbour_distance", len(made)): float(np.median(distance)),
+            tag("neighbour_copies", len(made), of=of_floor.name): float((distance < np.quantile(floor, 0.01)).mean()),
+            tag("neighbour_distance_floor", len(floor), of=of_floor.name): float(np.median(floor)),
         }
         closest = np.argsort(distance, kind="stable")[: cfg.shown]
-        return base.Report(scalars, {"neighbours": pictures.pairs(made[closest], train[0][index[closest]])})
+        return base.Report(scalars, {"neighbours": pictures.pairs(made[closest], train[index[closest]])})
 
     return evaluate
+
+
+def _distances(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each image [N, H, W, C] the root mean square gap to its nearest other, and which that is."""
+    rows = images.reshape(len(images), -1)
+    distance, index = nearest(rows, others.reshape(len(others), -1))
+    return distance / np.sqrt(rows.shape[1]), index

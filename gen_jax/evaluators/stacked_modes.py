@@ -1,5 +1,6 @@
 """How many of the 1,000 modes of stacked MNIST samples reach (Metz et al. 2017; the protocol of PacGAN)."""
 
+import functools
 from typing import Literal
 
 import jax.numpy as jnp
@@ -54,22 +55,26 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         return digits @ classes ** jnp.arange(2, -1, -1)
 
     sample = base.sampler(context, "stacked_modes", modes)
-    known: dict[str, float] = {}
-    loaded: list[Weights] = []
 
-    def counted(found: np.ndarray, suffix: str, **extra: str) -> dict[str, float]:
+    def counted(found: np.ndarray, suffix: str, **facts: object) -> dict[str, float]:
         share = np.bincount(found, minlength=info.num_classes) / len(found)
-        facts = dict(n_fake=len(found), features=f"classifier-{loaded[0].digest}", resize="none", split="train")
         values = {"stacked_modes": (share > 0).sum(), "stacked_kl": kl_from_uniform(share)}
-        return {protocol.tag(name + suffix, **facts, **extra): float(value) for name, value in values.items()}
+        return {protocol.tag(name + suffix, **facts): float(value) for name, value in values.items()}
+
+    @functools.cache
+    def known() -> tuple[Weights, base.Real, dict[str, float]]:
+        """The classifier, which the training images are, and the numbers that need no samples."""
+        weights = features.load()
+        train, test = (base.real(split, base.rows(context.batches(split))) for split in ("train", cfg.split))
+        drawn = np.random.default_rng(0).choice(train.label, cfg.n)
+        scalars = counted(drawn, "_floor", **train.facts(cfg.n), **features.facts(weights), of=train.name)
+        tag = protocol.tag("stacked_channel_accuracy", **test.facts(0), **features.facts(weights))
+        right = classifier.accuracy(features.apply, weights.variables, first_channel(cfg.split))
+        return weights, train, scalars | {tag: right}
 
     def evaluate(state: State) -> base.Report:
-        if not known:
-            loaded.append(features.load())
-            labels = base.images(context.batches("train"))[1]
-            known.update(counted(np.random.default_rng(0).choice(labels, cfg.n), "_floor", of="train"))
-            right = classifier.accuracy(features.apply, loaded[0].variables, first_channel(cfg.split))
-            known[protocol.tag("stacked_channel_accuracy", features=f"classifier-{loaded[0].digest}")] = right
-        return base.Report(counted(sample(state, cfg.n, loaded[0].variables), "") | known)
+        weights, train, scalars = known()
+        found = sample(state, cfg.n, weights.variables)
+        return base.Report(counted(found, "", **train.facts(cfg.n), **features.facts(weights)) | scalars)
 
     return evaluate

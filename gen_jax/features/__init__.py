@@ -34,6 +34,10 @@ class Features:
     apply: Callable[[PyTree, jax.Array], tuple[jax.Array, jax.Array]]
     load: Callable[[], Weights]
 
+    def facts(self, weights: Weights) -> dict[str, object]:
+        """What a number's tag says of them (`gen_jax.protocol`)."""
+        return {"features": f"{self.name}-{weights.digest}", "resize": self.resize}
+
 
 def digest(tree: PyTree) -> str:
     """The sha256 of arrays, their paths, types and shapes."""
