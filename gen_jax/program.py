@@ -156,7 +156,7 @@ class Program:
     @functools.cached_property
     def context(self) -> Context:
         """What evaluators are lent."""
-        tokenizer = self.dataset.tokenizer
+        tokenizer, sizes = self.dataset.tokenizer, self.dataset.sizes
         return Context(
             model=self.model,
             info=self.dataset.info,
@@ -166,6 +166,7 @@ class Program:
             encode_text=tokenizer.encode if tokenizer else None,
             rng=self.eval_key,
             poll=lambda: self.poll(),
+            size=lambda split: sum(sizes[part] for part in has_split(split, sizes)),
         )
 
     @functools.cached_property

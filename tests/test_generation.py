@@ -11,9 +11,11 @@ import pytest
 
 from gen_jax import cli, data, evaluators, protocol
 from gen_jax.errors import CheckpointError, ConfigError
-from gen_jax.evaluators import base
+from gen_jax.evaluators import base, generation
 from gen_jax.evaluators.base import Context
-from gen_jax.features import classifier
+from gen_jax.features import Features, Weights, classifier
+from gen_jax.metrics.frechet import fid, moments
+from gen_jax.metrics.precision_recall import precision_recall
 from gen_jax.state import State
 
 STATE = State(jnp.zeros((), jnp.int32), {})
@@ -63,7 +65,7 @@ def facts_of(report: Any) -> list[dict[str, str]]:
 
 
 def build(section: dict, model: Any, info: data.Info = SET.info):
-    context = Context(model, info, batches, 100, None, jax.random.key(0))
+    context = Context(model, info, batches, 100, None, jax.random.key(0), size=SET.sizes.get)
     return evaluators.build(evaluators.parse(section), context)
 
 
@@ -105,7 +107,34 @@ def test_no_number_is_bare():
         "n_real": "180", "n_fake": "130", "split": "test", "resize": "none",
     }  # fmt: skip
     assert facts["features"].startswith("classifier-") and len(facts["features"]) == len("classifier-") + 12
-    assert protocol.facts_of(floor)["of"] == "train"
+    train = base.real("train", base.rows(batches("train")))
+    assert protocol.facts_of(floor)["of"] == train.name and facts["data"] != train.digest
+
+
+def test_of_the_floor_only_what_is_used_is_computed_and_of_real_images_each_number_once(monkeypatch, tmp_path):
+    def flat(variables, image):
+        return image.reshape(len(image), -1).astype(jnp.float32), jnp.zeros((len(image), 3))
+
+    features, computed = Features("flat", "none", flat, lambda: Weights({}, "0")), []
+    monkeypatch.setenv("GEN_JAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(base, "choose_features", lambda *_: features)
+    for name in ("radii", "moments"):
+        plain = getattr(generation, name)
+        monkeypatch.setattr(
+            generation, name, lambda *args, name=name, plain=plain: computed.append(name) or plain(*args)
+        )
+    first, again = (build({"type": "generation", "n": 130, "kid_subsets": 1}, Noise()) for _ in range(2))
+    scalars = first(STATE).scalars
+    assert first(STATE).scalars == again(STATE).scalars == scalars and sorted(computed) == ["moments", "radii"]
+    images = {split: SET.arrays[split]["image"].reshape(-1, 64).astype(np.float32) for split in ("train", "test")}
+    drawn = images["train"][np.random.default_rng(0).permutation(1437)[:130]]
+    kept = [np.load(next(tmp_path.glob(f"features_*_{n}.npz")))["features"] for n in (130, 180)]
+    np.testing.assert_array_equal(kept[0], drawn)
+    np.testing.assert_array_equal(kept[1], images["test"])
+    (floor,) = protocol.find("fid_floor", list(scalars))
+    assert scalars[floor] == pytest.approx(fid(drawn, *moments(images["test"])))
+    (floor,) = protocol.find("precision_floor", list(scalars))
+    assert scalars[floor] == pytest.approx(precision_recall(drawn, images["test"])[0])
 
 
 def test_the_classifier_is_trained_once_and_again_for_another_recipe_or_other_data(monkeypatch):
@@ -135,6 +164,10 @@ def test_what_cannot_be_measured_is_refused(tmp_path):
     for section, model, message in (
         ({"floor": "test"}, Noise(), "generation: floor: expected another split than test"),
         ({}, object(), "generation: expected a model that samples"),
+        ({"n": 3}, Noise(), "generation: expected n above k = 3, not 3"),
+        ({"k": 180}, Noise(), "generation: expected more than k = 180 images in test, not 180"),
+        ({"k": 1437, "split": "train", "floor": "test"}, Noise(), "more than k = 1437 images in train, not 1437"),
+        ({"k": 180, "split": "train", "floor": "test"}, Noise(), "more than k = 180 images in test, not 180"),
         ({"features": {"name": "inception"}}, Noise(), "weights: expected a file beside"),
         ({"features": {"name": "inception", "weights": "http://x/y"}}, Noise(), "sha256: expected"),
     ):

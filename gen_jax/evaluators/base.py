@@ -68,6 +68,7 @@ class Context:
       rng: the root key of evaluation noise.
       encode_text: text -> token ids, where the data are tokens.
       poll: called now and then in long work; ends it on SIGTERM by raising.
+      size: split -> its examples, or tokens where the set is text; None where that is not known.
     """
 
     model: Any
@@ -78,6 +79,7 @@ class Context:
     rng: jax.Array
     encode_text: Callable[[str], Any] | None = None
     poll: Callable[[], None] = lambda: None
+    size: Callable[[str], int | None] = lambda split: None
 
 
 Evaluator = Callable[[State], Report]

@@ -1,7 +1,8 @@
 """How far samples are from real images: FID, KID, Inception Score, precision and recall, with their floors."""
 
-import hashlib
-from typing import Annotated, Literal
+import functools
+import itertools
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -10,11 +11,11 @@ from pydantic import Field
 from gen_jax import pictures, protocol
 from gen_jax.cache import Arrays, cached
 from gen_jax.evaluators import base
-from gen_jax.features import Weights, choice
-from gen_jax.metrics.frechet import fid
+from gen_jax.features import Features, choice
+from gen_jax.metrics.frechet import fid, moments
 from gen_jax.metrics.inception_score import inception_score
 from gen_jax.metrics.kid import kid
-from gen_jax.metrics.precision_recall import precision_recall
+from gen_jax.metrics.precision_recall import precision_recall, radii
 from gen_jax.settings import Positive
 from gen_jax.state import State
 
@@ -48,89 +49,108 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     class-conditional models `as_asked`, the share that is classified as asked.
 
     Raises:
-      ConfigError: the model does not sample images, or floor and split are one.
+      ConfigError: the model does not sample images, floor and split are one, or there are no more than k images.
     """
     base.require(cfg.floor != cfg.split, "generation: floor", f"another split than {cfg.split}")
+    base.require(cfg.n > cfg.k, "generation", f"n above k = {cfg.k}, not {cfg.n}")
+    for split in (cfg.split, cfg.floor):
+        size = context.size(split)
+        base.require(size is None or size > cfg.k, "generation", f"more than k = {cfg.k} images in {split}, not {size}")
     features = base.choose_features(cfg.features, context, "generation", cfg.split)
     sample = base.sampler(
         context, "generation", lambda variables, image, asked: (*features.apply(variables, image), asked)
     )
-    base.require(cfg.n > cfg.k, "generation", f"n above k = {cfg.k}, not {cfg.n}")
-    extract = jax.jit(features.apply)
-    loaded: list[Weights] = []
-    real: dict[str, Arrays] = {}
-    floors: dict[str, float] = {}
-
-    def of_split(split: str) -> Arrays:
-        """Features, logits and labels of a split's images and their hash; kept in the cache."""
-        rows = base.results(lambda batch: (batch["image"], batch["valid"]), context.batches(split), every=4)
-        pixels = hashlib.sha256()
-        for image, valid in rows:
-            pixels.update(f"{image.shape[1:]}".encode() + image[valid].tobytes())
-
-        def build() -> Arrays:
-            def step(batch):
-                label = batch["label"] if "label" in batch else batch["index"]
-                return (*extract(loaded[0].variables, batch["image"]), label), batch["valid"]
-
-            rows = [[x[valid] for x in found] for found, valid in base.results(step, context.batches(split))]
-            parts = (np.concatenate(part) for part in zip(*rows, strict=True))
-            return dict(zip(("features", "logits", "label"), parts, strict=True))
-
-        key = pixels.hexdigest()[:12]
-        return cached(f"features_{features.name}-{loaded[0].digest}_{key}", build) | {"pixels": np.array(key)}
-
-    def facts(n_fake: int) -> dict[str, object]:
-        others = real[cfg.split]
-        of_features = dict(features=f"{features.name}-{loaded[0].digest}", resize=features.resize)
-        return dict(
-            n_real=len(others["features"]), n_fake=n_fake, split=cfg.split, **of_features, data=others["pixels"]
-        )
-
-    def measured(arrays: Arrays, suffix: str, **extra: str) -> dict[str, float]:
-        others, found = real[cfg.split], arrays["features"]
-        size = min(cfg.kid_subset_size, len(found), len(others["features"]))
-        precision, recall = precision_recall(found, others["features"], cfg.k)
-        kernel = kid(found, others["features"], subsets=cfg.kid_subsets, subset_size=size)
-        values = {
-            "fid": (fid(found, others["features"]), {}),
-            "kid": (kernel, {"subsets": f"{cfg.kid_subsets}x{size}"}),
-            "inception_score": (inception_score(arrays["logits"]), {}),
-            "precision": (precision, {"k": cfg.k}),
-            "recall": (recall, {"k": cfg.k}),
-        }
-        return {
-            protocol.tag(name + suffix, **facts(len(found)), **more, **extra): v for name, (v, more) in values.items()
-        }
-
-    def prepare() -> None:
-        loaded.append(features.load())
-        for split in (cfg.split, cfg.floor):
-            real[split] = of_split(split)
-        arrays = real[cfg.floor]
-        chosen = np.random.default_rng(0).permutation(len(arrays["features"]))[: cfg.n]
-        floors.update(measured({name: arrays[name][chosen] for name in ("features", "logits")}, "_floor", of=cfg.floor))
-
-    def classes_of(report: base.Report, predicted: np.ndarray, asked: np.ndarray) -> None:
-        classes, others = context.info.num_classes, real[cfg.split]
-        share, true = (np.bincount(x, minlength=classes) / len(x) for x in (predicted, others["label"]))
-        values = {"class_share_min": share.min(), "class_share_max": share.max()}
-        if asked[0] >= 0:
-            values["as_asked"] = (predicted == asked).mean()
-        report.scalars |= {protocol.tag(name, **facts(len(predicted))): float(value) for name, value in values.items()}
-        right = (others["logits"].argmax(1) == others["label"]).mean()
-        report.scalars[protocol.tag("classifier_accuracy", **facts(0))] = float(right)
-        names = context.info.class_names or tuple(map(str, range(classes)))
-        heights = {"samples": share, cfg.split: true}
-        report.images["class_shares"] = pictures.bars(heights, names, axis="share", title="classes of samples")
+    reference = functools.cache(lambda: _Reference(cfg, context, features))
 
     def evaluate(state: State) -> base.Report:
-        if not floors:
-            prepare()
-        found, logits, asked = sample(state, cfg.n, loaded[0].variables)
-        report = base.Report(measured({"features": found, "logits": logits}, "") | floors)
+        known = reference()
+        found, logits, asked = sample(state, cfg.n, known.weights.variables)
+        report = base.Report(known.measured(found, logits) | known.floors)
         if features.name == "classifier":
-            classes_of(report, logits.argmax(1), asked)
+            known.add_classes(report, logits.argmax(1), asked)
         return report
 
     return evaluate
+
+
+class _Reference:
+    """The real images of `cfg.split`, what is known of them and the floors: all that samples are held against.
+
+    Attributes:
+      weights: of the features.
+      floors: tag -> value.
+    """
+
+    def __init__(self, cfg: Config, context: base.Context, features: Features):
+        self.cfg, self.context, self.features = cfg, context, features
+        self.weights = features.load()
+        self.real, self.arrays = self._read(cfg.split)
+        known = self.arrays["features"]
+
+        def build() -> Arrays:
+            mean, covariance = moments(known)
+            return {"mean": mean, "covariance": covariance, "radii": radii(known, cfg.k)}
+
+        self.statistics = cached(f"statistics_{self._key(self.real)}_{cfg.k}", build)
+        floor, arrays = self._read(cfg.floor, cfg.n)
+        self.floors = self.measured(arrays["features"], arrays["logits"], "_floor", of=floor.name)
+
+    def _key(self, real: base.Real) -> str:
+        return f"{self.features.name}-{self.weights.digest}_{real.digest}"
+
+    def _read(self, split: str, most: int | None = None) -> tuple[base.Real, Arrays]:
+        """Which images a split has; features and logits of them, or of `most`, drawn with a fixed key, in the order
+        of the draw. Kept in the cache."""
+        batches = self.context.batches
+        real = base.real(split, base.rows(batches(split)))
+        n = len(real.label)
+        chosen = np.arange(n) if most is None else np.random.default_rng(0).permutation(n)[:most]
+        extract = jax.jit(self.features.apply)
+
+        def build() -> Arrays:
+            size, layout = self.context.batch_size, next(batches(split))["image"].sharding
+            images = (image for part, _ in base.rows(batches(split)) for image in part)
+            drawn = itertools.compress(images, np.isin(np.arange(n), chosen))
+
+            def step(part: list[np.ndarray]) -> tuple[jax.Array, jax.Array]:
+                padded = np.stack(part)[np.arange(size) % len(part)]
+                return extract(self.weights.variables, jax.device_put(padded, layout))
+
+            found = base.results(step, iter(lambda: list(itertools.islice(drawn, size)), []))
+            place = np.searchsorted(np.sort(chosen), chosen)
+            arrays = (np.concatenate(parts)[place] for parts in zip(*found, strict=True))
+            return dict(zip(("features", "logits"), arrays, strict=True))
+
+        return real, cached(f"features_{self._key(real)}_{len(chosen)}", build)
+
+    def tag(self, name: str, n_fake: int, **facts: object) -> str:
+        return protocol.tag(name, **self.real.facts(n_fake), **self.features.facts(self.weights), **facts)
+
+    def measured(self, found: np.ndarray, logits: np.ndarray, suffix: str = "", **facts: str) -> dict[str, float]:
+        """Tag -> value for features [N, F] and logits [N, K]."""
+        cfg, others, known = self.cfg, self.arrays["features"], self.statistics
+        size = min(cfg.kid_subset_size, len(found), len(others))
+        precision, recall = precision_recall(found, others, cfg.k, known["radii"])
+        kernel = kid(found, others, subsets=cfg.kid_subsets, subset_size=size)
+        values = {
+            "fid": (fid(found, known["mean"], known["covariance"]), {}),
+            "kid": (kernel, {"subsets": f"{cfg.kid_subsets}x{size}"}),
+            "inception_score": (inception_score(logits), {}),
+            "precision": (precision, {"k": cfg.k}),
+            "recall": (recall, {"k": cfg.k}),
+        }
+        return {self.tag(name + suffix, len(found), **more, **facts): v for name, (v, more) in values.items()}
+
+    def add_classes(self, report: base.Report, predicted: np.ndarray, asked: np.ndarray) -> None:
+        """The shares of classes of the samples, [N] each, and how well the classifier tells them."""
+        info: Any = self.context.info
+        share, true = (np.bincount(x, minlength=info.num_classes) / len(x) for x in (predicted, self.real.label))
+        values = {"class_share_min": share.min(), "class_share_max": share.max()}
+        if asked[0] >= 0:
+            values["as_asked"] = (predicted == asked).mean()
+        report.scalars |= {self.tag(name, len(predicted)): float(value) for name, value in values.items()}
+        right = (self.arrays["logits"].argmax(1) == self.real.label).mean()
+        report.scalars[self.tag("classifier_accuracy", 0)] = float(right)
+        names = info.class_names or tuple(map(str, range(info.num_classes)))
+        heights = {"samples": share, self.cfg.split: true}
+        report.images["class_shares"] = pictures.bars(heights, names, axis="share", title="classes of samples")

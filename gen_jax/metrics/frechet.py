@@ -25,7 +25,14 @@ def frechet_distance(
     return float(gap @ gap + np.trace(covariance) + np.trace(other_covariance) - 2 * cross)
 
 
-def fid(features: Float[np.ndarray, "N F"], others: Float[np.ndarray, "M F"]) -> float:
-    """Of the Gaussians with the features' means and unbiased covariances; smaller sets are biased upwards."""
-    moments = [(x.mean(0, np.float64), np.cov(x.astype(np.float64), rowvar=False)) for x in (features, others)]
-    return frechet_distance(*moments[0], *moments[1])
+def moments(features: Float[np.ndarray, "N F"]) -> tuple[Float[np.ndarray, " F"], Float[np.ndarray, "F F"]]:
+    """Mean and unbiased covariance, float64."""
+    return features.mean(0, np.float64), np.cov(features.astype(np.float64), rowvar=False)
+
+
+def fid(
+    features: Float[np.ndarray, "N F"], mean: Float[np.ndarray, " F"], covariance: Float[np.ndarray, "F F"]
+) -> float:
+    """Of the Gaussian with the features' `moments` from one with those of other features; smaller sets are biased
+    upwards."""
+    return frechet_distance(*moments(features), mean, covariance)

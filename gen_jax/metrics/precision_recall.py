@@ -33,9 +33,17 @@ def covered(
     return np.concatenate([(block <= y_radii).any(1) for block in _squared_distances(x, y)])
 
 
-def precision_recall(fake: Float[np.ndarray, "N F"], real: Float[np.ndarray, "M F"], k: int = 3) -> tuple[float, float]:
-    """Share of fakes in the union of the real points' balls, and the other way round. Needs more than k points each."""
-    precision = covered(fake, real, radii(real, k)).mean()
+def precision_recall(
+    fake: Float[np.ndarray, "N F"],
+    real: Float[np.ndarray, "M F"],
+    k: int = 3,
+    real_radii: Float[np.ndarray, " M"] | None = None,
+) -> tuple[float, float]:
+    """Share of fakes in the union of the real points' balls, and the other way round. Needs more than k points each.
+
+    real_radii: `radii(real, k)`, where they are known.
+    """
+    precision = covered(fake, real, radii(real, k) if real_radii is None else real_radii).mean()
     return float(precision), float(covered(real, fake, radii(fake, k)).mean())
 
 
