@@ -390,6 +390,8 @@ def test_modes_that_the_samples_reach():
     found = build({"type": "modes", "n": 400}, Ring(6), arrays, mixture=mixture)(STATE)
     scalars = {protocol.name_of(tag): value for tag, value in found.scalars.items()}
     assert scalars["modes"] == 6 and scalars["near_share"] > 0.99
+    assert found.warnings == ["mode collapse: samples reach 6 of 8 modes"]
+    assert not build({"type": "modes", "n": 400}, Ring(8), arrays, mixture=mixture)(STATE).warnings
     assert scalars["mode_kl"] == pytest.approx(math.log(8 / 6), abs=0.01)
     other = build({"type": "modes", "n": 400}, Ring(6), arrays, mixture=mixture._replace(sigma=0.03))(STATE)
     unlike = protocol.difference(*(protocol.find("modes", list(report.scalars))[0] for report in (found, other)))

@@ -19,6 +19,8 @@ from gen_jax.metrics.precision_recall import precision_recall, radii
 from gen_jax.settings import Positive
 from gen_jax.state import State
 
+RARE = 0.2  # of the share of a class among real images
+
 
 class Config(base.EvalConfig):
     """n: samples. floor: the split whose images are measured as if they were samples, n of them at most.
@@ -46,7 +48,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     Each name says how it was measured (`gen_jax.protocol`): n_real, n_fake, split, features and their hash, resize, a
     hash of the real images. Beside each stands its `_floor`: real images in place of the samples.
     With a classifier also `class_share_min` and `class_share_max` of the samples and the picture `class_shares`, and of
-    class-conditional models `as_asked`, the share that is classified as asked.
+    class-conditional models `as_asked`, the share that is classified as asked. A warning names the classes that samples
+    show less than a fifth as often as the real images do.
 
     Raises:
       ConfigError: the model does not sample images, floor and split are one, or there are no more than k images.
@@ -154,3 +157,5 @@ class _Reference:
         names = info.class_names or tuple(map(str, range(info.num_classes)))
         heights = {"samples": share, self.cfg.split: true}
         report.images["class_shares"] = pictures.bars(heights, names, axis="share", title="classes of samples")
+        if rare := [name for name, x, y in zip(names, share, true, strict=True) if x < RARE * y]:
+            report.warnings.append(f"mode collapse: samples hardly show the classes {', '.join(rare)}")

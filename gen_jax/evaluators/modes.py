@@ -27,7 +27,8 @@ class Config(base.EvalConfig):
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """`modes` reached, `near_share` of samples on one, `mode_kl` in nats from uniform; a picture beside real points.
 
-    Their tags name the mixture by the hash of its centres and sigma; no real data enter them.
+    Their tags name the mixture by the hash of its centres and sigma; no real data enter them. A warning says how many
+    modes were reached where it was not all.
     """
     mixture = context.info.mixture
     base.require(mixture is not None, "modes", "data whose mixture is known, as of the source gaussians")
@@ -47,6 +48,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         scalars = mode_counts(made, centres, mixture.sigma, **reach)
         finite = {name: value for name, value in scalars.items() if math.isfinite(value)}
         report = base.Report({protocol.tag(name, **facts): value for name, value in finite.items()})
+        if scalars["modes"] < len(centres):
+            report.warnings.append(f"mode collapse: samples reach {scalars['modes']:.0f} of {len(centres)} modes")
         report.images["modes"] = beside(real, made[: cfg.points])
         return report
 
