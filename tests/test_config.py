@@ -56,6 +56,21 @@ def test_a_wrong_flag_is_one_line_that_names_the_key(flag, message):
 
 
 @pytest.mark.parametrize(
+    ("path", "flag", "message"),
+    [
+        ("gan/ring.py", "model.n_critic=3", "disc.updates_per_step: expected 3, the updates of disc in a step of the"),
+        ("gan/ring.py", "optim.disc.updates_per_step=1", "disc.updates_per_step: expected 5, .* got 1"),
+        ("gan/ring.py", "optim.gen.updates_per_step=5", "gen.updates_per_step: expected 1, .* got 5"),
+        ("vae/digits.py", "optim.net.updates_per_step=2", "net.updates_per_step: expected 1, .* got 2"),
+    ],
+)
+def test_a_schedule_counts_the_updates_of_its_model(path, flag, message):
+    with pytest.raises(ConfigError, match=rf"^config\.optim\.{message}") as error:
+        config.load(f"experiments/{path}", [f"--config.{flag}"])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"model_name": "vea"}, "config.model_name: unknown name 'vea'; did you mean vae?"),

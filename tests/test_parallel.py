@@ -31,7 +31,7 @@ def losses(program, steps=10):
 # fields that 8 devices can cut, and one critic update, so that the second does not amplify the rounding of the first
 FIELDS = {
     "vqvae": ("model.widths=(8,)", "model.code_width=8"),
-    "gan": ("model.n_critic=1",),
+    "gan": ("model.n_critic=1", "optim.disc.updates_per_step=1"),
     "linear_ar": ("model.order=8",),
 }
 
@@ -150,7 +150,7 @@ def test_the_step_of_a_data_parallel_model_only_reduces_gradients():
 
 def test_the_step_of_a_gan_only_reduces_gradients():
     """Each gradient, and sums of metrics: the rows of both networks are cut, also those made of noise alone."""
-    eight = program(SMALLEST["gan"], "model.n_critic=2", "batch_size=32", devices=8)
+    eight = program(SMALLEST["gan"], "model.n_critic=2", "optim.disc.updates_per_step=2", "batch_size=32", devices=8)
     text = eight.compiled_step.lower(eight.init(), eight.resident, eight.rows(0)).compile().as_text()
     assert not re.search("all-gather|all-to-all|collective-permute|reduce-scatter", text)
     lines = " ".join(re.findall(r"= (.*) all-reduce(?:-start)?\(", text))

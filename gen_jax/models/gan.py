@@ -63,7 +63,7 @@ class Config(Settings):
     label_smoothing: one-sided, of the logistic losses.
     noise, noise_steps: standard deviation of instance noise (Sonderby et al. 2017), which falls to 0 in so many steps.
     augment: DiffAugment's policies, in order; empty = none.
-    n_critic: critic updates for each generator update.
+    n_critic: critic updates for each generator update; `optim.disc.updates_per_step` is the same.
     """
 
     image: tuple[Positive, ...] = ()
@@ -109,6 +109,11 @@ class Config(Settings):
         if bool(self.noise) != bool(self.noise_steps):
             raise ValueError("noise_steps: expected 0 where noise is 0, and at least 1 where it is not")
         return self
+
+    @property
+    def updates_per_step(self) -> dict[str, int]:
+        """Of the networks that move more than once in a training step."""
+        return {"disc": self.n_critic}
 
 
 @dataclasses.dataclass(frozen=True)
