@@ -18,6 +18,7 @@ from gen_jax.gradients import Gradients, Optimiser
 from gen_jax.models import gan
 from gen_jax.program import Program
 from gen_jax.sampling import SampleOptions
+from gen_jax.settings import validate
 from tests.members import smoke
 
 ROOT = jax.random.key(0)
@@ -214,6 +215,14 @@ def test_labels_steer_both_networks():
     assert not np.allclose(critic(batch["label"]), critic(2 - batch["label"]))
     with pytest.raises(ConfigError, match=r"model\.num_classes: expected 0, since the data set has no labels"):
         model.init(ROOT, {"image": batch["image"]})
+
+
+def test_attention_where_there_is_no_map_is_refused():
+    fields = dict(image=(32, 32, 3), net="resnet", widths=(4, 4, 4), critic_widths=(4, 4, 4, 4))
+    for side in (4, 12, 32):  # the last is the generator's alone
+        with pytest.raises(ConfigError, match=r"^config\.model\.attention: expected one of \[0, 8, 16\], sides of"):
+            validate(gan.Config, fields | dict(attention=side), "config.model")
+    assert gan.Config(**fields, attention=16).attention == 16
 
 
 @pytest.mark.parametrize(

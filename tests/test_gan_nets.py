@@ -18,7 +18,7 @@ from gen_jax.nets.adversarial import (
     spectral,
 )
 from gen_jax.nets.dcgan import DCGANCritic, DCGANGenerator
-from gen_jax.nets.sngan import ResNetCritic, ResNetGenerator
+from gen_jax.nets.sngan import ResNetCritic, ResNetGenerator, sides
 
 ROOT = jax.random.key(0)
 LABEL = jnp.array([2, 0, 1, 2])
@@ -80,6 +80,23 @@ def test_shapes_follow_from_the_image(side, stages):
 
         x, logits = jax.eval_shape(both, jnp.zeros((4, 5)))
         assert x.shape == (4, side, side, 3) and logits.shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("shape", "stages", "critic_stages", "expected"),
+    [((32, 32, 3), 3, 4, [8, 16]), ((28, 28, 1), 2, 2, [14]), ((48, 16, 1), 3, 2, [24]), ((8, 8, 1), 1, 1, [])],
+)
+def test_both_networks_attend_at_the_sides_there_are(shape, stages, critic_stages, expected):
+    assert sides(shape, stages, critic_stages) == expected
+
+    def attending(module, *inputs):
+        params = jax.eval_shape(functools.partial(module.init, train=True), ROOT, *inputs, None)["params"]
+        return "Attention_0" in params
+
+    for side in (shape[0] >> i for i in range(4)):
+        made = attending(ResNetGenerator(shape, (8,) * stages, attention=side), jnp.zeros((1, 4)))
+        judged = attending(ResNetCritic((8,) * critic_stages, attention=side), jnp.zeros((1, *shape)))
+        assert (made and judged) == (side in expected)
 
 
 def test_generated_images_are_between_minus_one_and_one():

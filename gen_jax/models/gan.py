@@ -22,7 +22,7 @@ from gen_jax.errors import ConfigError
 from gen_jax.gradients import Batch, Optimiser, Terms, require_optimisers
 from gen_jax.nets.adversarial import BatchNorm, ConditionalBatchNorm, Identity, MLPCritic, MLPGenerator, plain, spectral
 from gen_jax.nets.dcgan import DCGANCritic, DCGANGenerator
-from gen_jax.nets.sngan import ResNetCritic, ResNetGenerator
+from gen_jax.nets.sngan import ResNetCritic, ResNetGenerator, sides
 from gen_jax.sampling import SampleOptions
 from gen_jax.settings import Count, Fraction, NonNegative, Positive, Settings
 from gen_jax.state import Mean, Net, PyTree, State
@@ -53,7 +53,7 @@ class Config(Settings):
     net: `mlp` has hidden layers of `widths`; `dcgan` and `resnet` have the channels of the generator's stages, from the
       smallest map to the largest, each of which doubles the sides. critic_widths: empty = the same in reverse.
     critic_norm: of the critic's features, or spectral, of its weights.
-    attention: side of the feature maps at which both networks of `resnet` attend; 0 = none.
+    attention: side (height) of the feature maps at which both networks of `resnet` attend; 0 = none.
     latent: of the noise.
     num_classes: 0, or the number of labels that both networks are told.
     loss: as `gen_jax.adversarial` names it.
@@ -98,8 +98,10 @@ class Config(Settings):
             raise ValueError("image: expected one beside the nets dcgan and resnet and beside augment")
         if self.net != "mlp" and (self.image[0] % stages or self.image[1] % stages):
             raise ValueError(f"widths: expected image sides divisible by 2**(number of stages) = {stages}")
-        if self.attention and self.net != "resnet":
-            raise ValueError("attention: expected 0 beside another net than resnet")
+        blocks = len(self.widths), len(self.critic_widths or self.widths)
+        known = [0, *(sides(self.image, *blocks) if self.net == "resnet" else [])]
+        if self.attention not in known:
+            raise ValueError(f"attention: expected one of {known}, sides of maps of both networks of the net resnet")
         if self.critic_norm == "batch" and (self.net != "dcgan" or self.penalties.weights):
             raise ValueError(
                 "critic_norm: expected 'batch' beside the net dcgan only, and without penalties: it mixes rows"

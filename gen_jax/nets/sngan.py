@@ -15,6 +15,22 @@ def _halve(x: Float[Array, "B H W C"]) -> Float[Array, "B _ _ C"]:
     return nn.avg_pool(x, (2, 2), strides=(2, 2))
 
 
+def _halves(height: int, width: int) -> bool:
+    """Whether the critic halves maps of these sides."""
+    return min(height, width) > 8 and height % 2 == width % 2 == 0
+
+
+def sides(shape: tuple[int, ...], stages: int, critic_stages: int) -> list[int]:
+    """Heights of the maps of images (H, W, C) at which a generator and a critic of so many blocks can both attend."""
+    height, width, _ = shape
+    made, judged = {height >> i for i in range(stages)}, set()
+    for _ in range(critic_stages):
+        if _halves(height, width):
+            height, width = height // 2, width // 2
+            judged.add(height)
+    return sorted(made & judged)
+
+
 class GeneratorBlock(nn.Module):
     """Norm, ReLU, 3x3 convolution, twice, the sides doubled before the first; a 1x1 convolution beside them."""
 
@@ -84,7 +100,7 @@ class ResNetCritic(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], label: Label, train: bool) -> Float[Array, " B"]:
         for i, features in enumerate(self.widths):
-            halves = min(x.shape[1:3]) > 8 and x.shape[1] % 2 == x.shape[2] % 2 == 0
+            halves = _halves(*x.shape[1:3])
             x = CriticBlock(features, halves, i == 0, self.wrap)(x, train)
             if halves and x.shape[1] == self.attention:
                 x = Attention(self.wrap)(x, train)
