@@ -146,7 +146,10 @@ def sure(loss: Loss, real: Logits, fake: Logits) -> Logits:
 
 
 def squared_distances(x: Float[Array, "B *D"]) -> Float[Array, " half"]:
-    """Between neighbours (0, 1), (2, 3), ...: on average twice the variance, summed over dimensions."""
+    """Between neighbours (0, 1), (2, 3), ...: on average twice the variance, summed over dimensions.
+
+    Neighbours lie on one device where each has an even number of rows; else rows travel.
+    """
     pairs = x[: len(x) // 2 * 2].reshape(len(x) // 2, 2, -1)
     return ((pairs[:, 0] - pairs[:, 1]) ** 2).sum(-1)
 
