@@ -192,3 +192,12 @@ def require_optimisers(txs: dict[str, Optimiser], *names: str) -> None:
     """Raises ConfigError where `config.optim` has other entries than `names`."""
     if set(txs) != set(names):
         raise ConfigError(f"config.optim: expected the entries {', '.join(names)}, got {', '.join(sorted(txs))}")
+
+
+def players(txs: dict[str, Optimiser], *names: str) -> tuple[Optimiser, ...]:
+    """The optimisers of networks that play against each other, which log the norms of their gradients.
+
+    Raises ConfigError as `require_optimisers`.
+    """
+    require_optimisers(txs, *names)
+    return tuple(dataclasses.replace(txs[name], log_grad_norm=True) for name in names)

@@ -95,6 +95,9 @@ def written_out(nets, batch, cycle, identity):
     )
     for d in "ab":
         terms[f"disc_{d}_loss"] = (((logits[d] - 1) ** 2 + logits[f"fake_{d}"] ** 2) / 2).mean((1, 2))
+        terms[f"logit_gap_{d}"] = (logits[d] - logits[f"fake_{d}"]).mean((1, 2))
+        slope = np.abs(logits[d] - 1) + np.abs(logits[f"fake_{d}"])  # 1 where both logits are 0
+        terms[f"critic_saturation_{d}"] = (slope <= 0.01).mean((1, 2))
     return terms, {"a": fake_a, "b": fake_b}
 
 
@@ -148,6 +151,17 @@ def test_a_map_and_its_inverse_have_no_cycle_error_and_the_identity_none_at_all(
     assert all(float(means[f"{kind}_{d}"].total.max()) == 0 for kind in ("cycle", "identity") for d in "ab")
 
 
+def test_saturation_is_the_share_of_patches_where_the_critic_is_sure():
+    """A critic that gives 1 to white and 0 to black, of fakes all black, and images of one white row in four."""
+    model, batch = linear(), batch_of()
+    state, white = model.init(ROOT, batch), jnp.zeros((4, *SHAPE), jnp.uint8).at[:, 0].set(255)
+    known = {"gen_ab": (np.zeros((3, 3)), np.full(3, -1.0)), "disc_b": (np.full((3, 1), 1 / 6), np.full(1, 0.5))}
+    nets = state.nets | {name: with_weights(state.nets[name], *parts) for name, parts in known.items()}
+    means = model.eval_step(state.replace(nets=nets), batch | {"image_b": white}, ROOT)
+    for name in ("critic_saturation_b", "logit_gap_b"):
+        np.testing.assert_allclose(means[name].total, 0.25, rtol=1e-6)
+
+
 def same(x, y):
     return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True))
 
@@ -161,7 +175,8 @@ def test_each_step_returns_only_what_it_moves():
     assert "loss" not in means
     x = jnp.ones((4, *SHAPE))
     disc, means = model.critic_step("disc_b", state.nets["disc_b"], x, x, ROOT)
-    assert isinstance(disc, Net) and means.keys() == {"disc_b_loss"}
+    assert isinstance(disc, Net)
+    assert means.keys() == {"disc_b_loss", "logit_gap_b", "critic_saturation_b", "disc_b_grad_norm"}
 
 
 def test_a_train_step_is_its_parts_written_out():
@@ -182,7 +197,12 @@ def test_a_train_step_is_its_parts_written_out():
     for name, net in expected.items():
         for a, b in zip(jax.tree.leaves(after.nets[name].params), jax.tree.leaves(net.params), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    assert int(after.step) == 6 and all(float(mean.weight) == 4 for mean in means.values())
+    assert int(after.step) == 6
+    for name, mean in means.items():
+        assert float(mean.weight) == (1 if name.endswith("_grad_norm") else 4), name
+    for name in cyclegan.NETS:  # plain SGD at rate 1
+        moved = jax.tree.map(jnp.subtract, state.nets[name].params, after.nets[name].params)
+        np.testing.assert_allclose(means[f"{name}_grad_norm"].total, optax.tree.norm(moved), rtol=1e-4)
 
 
 def test_accumulated_gradients_and_fakes_are_those_of_the_whole_batch():

@@ -90,6 +90,8 @@ def written_out(nets, batch, noises, loss, gamma=0.3):
         "enc_loss": prior + llike,
         "gen_loss": gamma * llike + (game if loss == "minimax" else -np.log(d_made) - np.log(d_fake)),
         "disc_loss": -(np.log(d) + game),
+        "logit_gap": np.log(d / (1 - d)) - np.log(d_fake / (1 - d_fake)),
+        "critic_saturation": np.float64(1 - d + d_fake <= 0.01),  # 1 where both logits are 0
     }
 
 
@@ -102,6 +104,12 @@ def test_every_term_equals_numpys(loss):
     ]
     for name, values in written_out(weights(state), batch, noises, loss).items():
         np.testing.assert_allclose(found[name].total, values, rtol=2e-5, err_msg=name)
+    disc = state.nets["disc"]
+    strong = state.replace(nets=state.nets | {"disc": disc.replace(params=jax.tree.map(lambda x: 30 * x, disc.params))})
+    found = small(loss).eval_step(strong, batch, ROOT)["critic_saturation"].total
+    expected = written_out(weights(strong), batch, noises, loss)["critic_saturation"]
+    assert 0 < expected.sum() < 5
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_each_network_moves_down_its_own_loss_alone():
@@ -121,7 +129,10 @@ def test_each_network_moves_down_its_own_loss_alone():
                         sides.append(written_out(nets, batch, noises, "minimax")[f"{name}_loss"].mean())
                         value[place] -= sign * eps
                     assert moved[place] == pytest.approx((sides[0] - sides[1]) / (2 * eps), rel=1e-3, abs=1e-5)
-    assert "loss" not in means and all(float(mean.weight) == 5 for mean in means.values())
+        moves = jax.tree.map(jnp.subtract, state.nets[name].params, after.nets[name].params)
+        np.testing.assert_allclose(means[f"{name}_grad_norm"].total, optax.tree.norm(moves), rtol=1e-4)
+    assert "loss" not in means
+    assert {float(mean.weight) for key, mean in means.items() if not key.endswith("_grad_norm")} == {5}
 
 
 def test_a_step_returns_the_one_network_that_it_moves():

@@ -5,6 +5,8 @@ returns nothing else, a critic's step its critic.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -14,9 +16,9 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from pydantic import model_validator
 
 from gen_jax import ops
-from gen_jax.adversarial import LOSSES, Loss
+from gen_jax.adversarial import LOSSES, Loss, sure
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Batch, Optimiser, Terms, require_optimisers, step_together
+from gen_jax.gradients import Batch, Optimiser, Terms, players, step_together
 from gen_jax.nets.image_to_image import PatchCritic, ResNetTranslator
 from gen_jax.settings import Count, NonNegative, Positive, Settings
 from gen_jax.state import Mean, Net, PyTree, State
@@ -143,11 +145,21 @@ class CycleGAN:
         """One update of the critic `name`."""
 
         def loss_fn(params, stats, batch, rng):
-            loss = self._patches({"params": params, **stats}, self.loss.critic, batch["real"], batch["fake"])
-            return Terms({"loss": Mean.of(loss), f"{name}_loss": Mean.of(loss)}, stats)
+            means = self.critic_terms(name[-1], {"params": params, **stats}, batch["real"], batch["fake"])
+            return Terms(means | {"loss": means[f"{name}_loss"]}, stats)
 
         disc, terms = self._optimiser(name).step(disc, loss_fn, {"real": real, "fake": fake}, rng)
         return disc, terms.named(name)
+
+    def critic_terms(self, domain: str, disc: PyTree, real: Images, fake: Images) -> dict[str, Mean]:
+        """The loss of the critic `disc`, its logit gap and its saturation: means over patches, a row an image."""
+        parts = {
+            f"disc_{domain}_loss": self.loss.critic,
+            f"logit_gap_{domain}": jnp.subtract,
+            f"critic_saturation_{domain}": functools.partial(sure, self.loss),
+        }
+        values = self._patches(disc, real, fake, *parts.values())
+        return {name: Mean.of(value) for name, value in zip(parts, values, strict=True)}
 
     def generator_terms(self, nets: dict[str, PyTree], batch: Batch) -> tuple[dict[str, Mean], dict[str, Images]]:
         """The generators' loss and its parts, a row a pair of images, and the fakes {"a", "b"}.
@@ -157,8 +169,9 @@ class CycleGAN:
         """
         a, b = _domains(batch)
         fake_b, fake_a = self._generate(nets["gen_ab"], a), self._generate(nets["gen_ba"], b)
-        adversarial = self._patches(nets["disc_b"], self.loss.generator, b, fake_b)
-        adversarial += self._patches(nets["disc_a"], self.loss.generator, a, fake_a)
+        (of_b,) = self._patches(nets["disc_b"], b, fake_b, self.loss.generator)
+        (of_a,) = self._patches(nets["disc_a"], a, fake_a, self.loss.generator)
+        adversarial = of_b + of_a
         cycle_a = _distance(self._generate(nets["gen_ba"], fake_b), a)
         cycle_b = _distance(self._generate(nets["gen_ab"], fake_a), b)
         parts = {"adversarial": adversarial, "cycle_a": cycle_a, "cycle_b": cycle_b}
@@ -171,12 +184,11 @@ class CycleGAN:
         return means, {"a": fake_a, "b": fake_b}
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
-        """The generators' terms and the critics' losses on the fakes of this batch, with averaged networks."""
+        """The generators' terms and the critics' on the fakes of this batch, with averaged networks."""
         nets = {name: net.averaged for name, net in state.nets.items()}
         means, fakes = self.generator_terms(nets, batch)
         for domain, real in zip("ab", _domains(batch), strict=True):
-            loss = self._patches(nets[f"disc_{domain}"], self.loss.critic, real, fakes[domain])
-            means[f"disc_{domain}_loss"] = Mean.of(loss)
+            means |= self.critic_terms(domain, nets[f"disc_{domain}"], real, fakes[domain])
         return {name: mean.where(batch["valid"]) for name, mean in means.items()}
 
     def translate_images(
@@ -192,10 +204,11 @@ class CycleGAN:
     def _generate(self, variables: PyTree, x: Images) -> Any:
         return self.generator.apply(variables, x)
 
-    def _patches(self, variables: PyTree, side: Any, real: Images, fake: Images) -> Float[Array, " B"]:
-        """One side of the game, over the patches that lie at the same place of both images."""
+    def _patches(self, variables: PyTree, real: Images, fake: Images, *of: Callable) -> list[Float[Array, " B"]]:
+        """Functions `of` two logits, each a mean over the patches that lie at the same place of both images."""
         logits: Any = [self.critic.apply(variables, x) for x in (real, fake)]  # [B, h, w]
-        return side(*(x.reshape(-1) for x in logits)).reshape(len(real), -1).mean(1)
+        flat = [x.reshape(-1) for x in logits]
+        return [function(*flat).reshape(len(real), -1).mean(1) for function in of]
 
 
 def _domains(batch: Batch) -> tuple[Images, Images]:
@@ -208,13 +221,13 @@ def _distance(x: Images, y: Images) -> Float[Array, " B"]:
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> CycleGAN:
     """Raises ConfigError where `txs` are not those of NETS, or the generators cut their batch differently."""
-    require_optimisers(txs, *NETS)
+    optimisers = players(txs, *NETS)
     if txs["gen_ab"].gradients != txs["gen_ba"].gradients:
         raise ConfigError("config.optim.gen_ba.micro_batches: expected the same as of gen_ab: they have one loss")
     return CycleGAN(
         generator=ResNetTranslator(cfg.image[-1], cfg.width, cfg.stages, cfg.blocks, cfg.kernel, cfg.norm),
         critic=PatchCritic(cfg.critic_width, cfg.critic_stages, cfg.norm),
-        optimisers=tuple(txs[name] for name in NETS),
+        optimisers=optimisers,
         loss=LOSSES[cfg.loss],
         cycle=cfg.cycle,
         identity=cfg.identity,

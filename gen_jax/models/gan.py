@@ -19,7 +19,7 @@ from gen_jax import adversarial, ops
 from gen_jax.adversarial import LOSSES, PENALTIES, Loss
 from gen_jax.augment import augment
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Batch, Optimiser, Terms, require_optimisers
+from gen_jax.gradients import Batch, Optimiser, Terms, players
 from gen_jax.nets.adversarial import BatchNorm, ConditionalBatchNorm, Identity, MLPCritic, MLPGenerator, plain, spectral
 from gen_jax.nets.dcgan import DCGANCritic, DCGANGenerator
 from gen_jax.nets.sngan import ResNetCritic, ResNetGenerator, sides
@@ -328,8 +328,7 @@ def _networks(cfg: Config) -> tuple[nn.Module, nn.Module]:
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> GAN:
     """Raises ConfigError where `txs` is not one optimiser called `gen` and one called `disc`."""
-    require_optimisers(txs, "gen", "disc")
-    gen, disc = (dataclasses.replace(txs[name], log_grad_norm=True) for name in ("gen", "disc"))
+    gen, disc = players(txs, "gen", "disc")
     if cfg.clip_weights:
         disc = dataclasses.replace(disc, tx=_clipped(disc.tx, cfg.clip_weights))
     generator, critic = _networks(cfg)

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, UInt8
 from pydantic import model_validator
 
 from gen_jax import losses, ops
-from gen_jax.adversarial import LOSSES, Loss, saturating_generator
-from gen_jax.gradients import Batch, Optimiser, Terms, require_optimisers
+from gen_jax.adversarial import LOSSES, Loss, saturating_generator, sure
+from gen_jax.gradients import Batch, Optimiser, Terms, players
 from gen_jax.nets.conv import ConvDecoder, ConvEncoder
 from gen_jax.nets.mlp import GaussianHead
 from gen_jax.sampling import SampleOptions
@@ -137,6 +137,8 @@ class VAEGAN:
 
           enc_loss = L_prior + L_llike, gen_loss = gamma L_llike - L_GAN (the generator's part), disc_loss = L_GAN.
 
+        `logit_gap` and `critic_saturation` are those of data and images of prior noise.
+
         Args:
           nets: variables of NETS.
           rng: one key, or one a row [B].
@@ -161,6 +163,8 @@ class VAEGAN:
             "enc_loss": kl + feature_rec,
             "gen_loss": self.gamma * feature_rec + adversarial,
             "disc_loss": self.loss.critic(real, rec) - saturating_generator(real, fake),
+            "logit_gap": real - fake,
+            "critic_saturation": sure(self.loss, real, fake),
         }
         return {name: Mean.of(part) for name, part in parts.items()}
 
@@ -194,12 +198,12 @@ class VAEGAN:
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> VAEGAN:
     """Raises ConfigError where `txs` are not those of NETS."""
-    require_optimisers(txs, *NETS)
+    optimisers = players(txs, *NETS)
     return VAEGAN(
         encoder=Encoder(cfg.widths, cfg.latent),
         generator=Generator(cfg.image, cfg.widths[::-1]),
         critic=Critic(cfg.critic_widths),
-        optimisers=tuple(txs[name] for name in NETS),
+        optimisers=optimisers,
         latent=cfg.latent,
         gamma=cfg.gamma,
         loss=LOSSES[cfg.loss],
