@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 
+import jax
 import pytest
 from members import ROOT, SMALLEST, assert_same, smoke
 
 from gen_jax import checkpoint
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
+from gen_jax.state import path_name
 
 FLAGS = ("total_steps=24", "log_every=4", "eval_every=8", "save_every=6", "mesh.data=1")
 
@@ -53,6 +55,15 @@ def test_a_killed_vae_goes_on_bit_for_bit(tmp_path):
 @pytest.mark.parametrize("model", sorted(set(SMALLEST) - {"vae"}))
 def test_a_killed_run_goes_on_bit_for_bit(model, tmp_path):
     kill_three_times(SMALLEST[model], tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_its_spectral_vectors(tmp_path):
+    path = "experiments/gan/mnist_conditional.py"
+    kill_three_times(path, tmp_path)
+    stats = final_state(path, tmp_path / "killed").nets["disc"].stats
+    names = [path_name(place) for place, _ in jax.tree_util.tree_leaves_with_path(stats)]
+    assert sum(name.endswith("/u") for name in names) == 4  # of the layers; compared bit for bit, as all of the state
 
 
 def test_sigterm_exits_with_75_and_wrong_input_with_2(tmp_path):
