@@ -5,7 +5,7 @@ import jax
 from jaxtyping import Array, Float
 
 from gen_jax.nets.conv_transpose import ConvTranspose
-from gen_jax.nets.mlp import Activation
+from gen_jax.nets.mlp import Activation, smallest_map
 
 
 class ConvEncoder(nn.Module):
@@ -32,9 +32,7 @@ class ConvDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "B D"]) -> Float[Array, "B H W C"]:
-        height, width, channels = self.shape
-        h, w = height >> len(self.widths), width >> len(self.widths)
-        x = nn.Dense(h * w * self.widths[0], dtype=self.dtype)(z).reshape(-1, h, w, self.widths[0])
-        for width in (*self.widths[1:], channels):
+        x = smallest_map(z, self.shape, self.widths, self.dtype)
+        for width in (*self.widths[1:], self.shape[-1]):
             x = ConvTranspose(width, dtype=self.dtype)(self.activation(x))
         return x

@@ -5,6 +5,7 @@ from jaxtyping import Array, Float
 
 from gen_jax.nets.adversarial import BatchNorm, Identity, Label, Logit, Norm, Wrap, plain
 from gen_jax.nets.conv_transpose import Conv, ConvTranspose
+from gen_jax.nets.mlp import smallest_map
 
 
 class DCGANGenerator(nn.Module):
@@ -20,10 +21,8 @@ class DCGANGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "B L"], label: Label, train: bool) -> Float[Array, "B H W C"]:
-        height, width, channels = self.shape
-        h, w = height >> len(self.widths), width >> len(self.widths)
-        x = nn.Dense(h * w * self.widths[0])(z).reshape(-1, h, w, self.widths[0])
-        for features in (*self.widths[1:], channels):
+        x = smallest_map(z, self.shape, self.widths)
+        for features in (*self.widths[1:], self.shape[-1]):
             x = ConvTranspose(features)(nn.relu(self.norm()(x, label, train)))
         return nn.tanh(x)
 

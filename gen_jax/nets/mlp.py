@@ -49,6 +49,17 @@ class GaussianHead(nn.Module):
         return mean, log_var
 
 
+def smallest_map(
+    z: Float[Array, "B D"], shape: tuple[int, ...], widths: tuple[int, ...], dtype: jax.typing.DTypeLike = "float32"
+) -> Float[Array, "B h w C"]:
+    """A linear layer of the calling module to the map, of widths[0] channels, that stages of `widths` begin with.
+
+    Each of them doubles the sides, the last to those of images of `shape` (H, W, C).
+    """
+    h, w = (side >> len(widths) for side in shape[:2])
+    return nn.Dense(h * w * widths[0], dtype=dtype)(z).reshape(-1, h, w, widths[0])
+
+
 class MLPDecoder(nn.Module):
     """Latents [B, D] -> images [B, *shape] through `widths` and a linear layer."""
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gen_jax.nets.adversarial import Attention, BatchNorm, Label, Logit, Norm, Wrap, plain
+from gen_jax.nets.mlp import smallest_map
 
 
 def _double(x: Float[Array, "B H W C"]) -> Float[Array, "B _ _ C"]:
@@ -76,14 +77,12 @@ class ResNetGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "B L"], label: Label, train: bool) -> Float[Array, "B H W C"]:
-        height, width, channels = self.shape
-        h, w = height >> len(self.widths), width >> len(self.widths)
-        x = nn.Dense(h * w * self.widths[0])(z).reshape(-1, h, w, self.widths[0])
+        x = smallest_map(z, self.shape, self.widths)
         for features in self.widths:
             x = GeneratorBlock(features, self.norm)(x, label, train)
             if x.shape[1] == self.attention:
                 x = Attention()(x, train)
-        return nn.tanh(nn.Conv(channels, (3, 3))(nn.relu(self.norm()(x, label, train))))
+        return nn.tanh(nn.Conv(self.shape[-1], (3, 3))(nn.relu(self.norm()(x, label, train))))
 
 
 class ResNetCritic(nn.Module):
