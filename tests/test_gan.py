@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from gen_jax import config
 from gen_jax.checkpoint import Checkpoints
 from gen_jax.data.gaussians import Config as Gaussians
 from gen_jax.data.gaussians import load
@@ -276,6 +277,18 @@ def alarms(rate, steps, critic_batch, n_critic=1, **fields):
 def test_the_alarm_sounds_where_the_critic_learns_a_hundred_times_too_fast(fields):
     assert alarms(1e-3, 200, **fields).max() == 0
     assert alarms(1e-1, 200, **fields).max() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("times", "sounds"), [(1, False), (100, True)])
+def test_the_alarm_sounds_where_the_critic_of_a_dcgan_learns_a_hundred_times_too_fast(times, sounds):
+    flags = ["data={'source': 'digits', 'size': 28}", f"optim.disc.lr={5e-4 * times}", "mesh.data=1"]
+    program, found = Program(config.load("experiments/gan/mnist_dcgan.py", [f"--config.{flag}" for flag in flags])), []
+    state = program.init()
+    for step in range(200):
+        state, means = program.step(state, step)
+        found.append(means["alarm_collapse"].total[0])
+    assert np.any(jax.device_get(found)) == sounds
 
 
 def test_critic_learns_to_tell_real_from_fake():

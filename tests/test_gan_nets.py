@@ -116,6 +116,16 @@ def test_dcgan_is_its_papers():
     assert sum(x.size for x in jax.tree.leaves(disc) if x.ndim > 1) == 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256)
 
 
+def test_with_a_dense_layer_dcgan_is_that_of_infogan_on_mnist():
+    """Weights by the layers of Chen et al. 2016, table 1: 62 numbers of noise, latent code left out."""
+    generator, critic = DCGANGenerator((28, 28, 1), (128, 64), hidden=1024), DCGANCritic((64, 128), hidden=1024)
+    gen = jax.eval_shape(lambda: generator.init(ROOT, jnp.zeros((1, 62)), None, train=True))["params"]
+    disc = jax.eval_shape(lambda: critic.init(ROOT, jnp.zeros((1, 28, 28, 1)), None, train=True))["params"]
+    maps, taps = 7 * 7 * 128, 4 * 4 * 64 * (1 + 128)
+    kernels = [sum(x.size for x in jax.tree.leaves(net) if x.ndim > 1) for net in (gen, disc)]
+    assert kernels == [(62 + maps) * 1024 + taps, taps + (maps + 1) * 1024]
+
+
 @pytest.mark.parametrize("train", [True, False])
 def test_batch_norm_equals_that_of_flax(train):
     x = jax.random.normal(ROOT, (4, 2, 2, 5)) * 3 + 1

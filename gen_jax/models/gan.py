@@ -52,6 +52,8 @@ class Config(Settings):
     image: (height, width, channels); empty where the data are vectors of `data_dim` numbers.
     net: `mlp` has hidden layers of `widths`; `dcgan` and `resnet` have the channels of the generator's stages, from the
       smallest map to the largest, each of which doubles the sides. critic_widths: empty = the same in reverse.
+    hidden: features of a dense layer of `dcgan` between each network's maps and the noise or the logit, as InfoGAN has
+      on MNIST (Chen et al. 2016, table 1); 0 = none. A critic of few stages sees the whole image by it.
     critic_norm: of the critic's features, or spectral, of its weights.
     attention: side (height) of the feature maps at which both networks of `resnet` attend; 0 = none.
     latent: of the noise.
@@ -71,6 +73,7 @@ class Config(Settings):
     net: Literal["mlp", "dcgan", "resnet"] = "mlp"
     widths: tuple[Positive, ...] = Field(default=(128, 128, 128), min_length=1)
     critic_widths: tuple[Positive, ...] = ()
+    hidden: Count = 0
     critic_norm: Literal["none", "batch", "spectral"] = "none"
     attention: Count = 0
     latent: Positive = 16
@@ -102,6 +105,8 @@ class Config(Settings):
         known = [0, *(sides(self.image, *blocks) if self.net == "resnet" else [])]
         if self.attention not in known:
             raise ValueError(f"attention: expected one of {known}, sides of maps of both networks of the net resnet")
+        if self.hidden and self.net != "dcgan":
+            raise ValueError("hidden: expected 0 beside another net than dcgan")
         if self.critic_norm == "batch" and (self.net != "dcgan" or self.penalties.weights):
             raise ValueError(
                 "critic_norm: expected 'batch' beside the net dcgan only, and without penalties: it mixes rows"
@@ -323,7 +328,10 @@ def _networks(cfg: Config) -> tuple[nn.Module, nn.Module]:
             ResNetCritic(widths, classes, wrap, cfg.attention),
         )
     critic_norm = BatchNorm if cfg.critic_norm == "batch" else Identity
-    return DCGANGenerator(cfg.image, cfg.widths, norm), DCGANCritic(widths, classes, critic_norm, wrap)
+    return (
+        DCGANGenerator(cfg.image, cfg.widths, norm, cfg.hidden),
+        DCGANCritic(widths, classes, critic_norm, wrap, cfg.hidden),
+    )
 
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> GAN:
