@@ -12,7 +12,7 @@ def get_config(arg=""):
     """`arg`: empty or `smoke`."""
     if arg not in ("", "smoke"):
         raise ValueError(f"expected smoke behind the colon, got {arg!r}")
-    c = ConfigDict(dict(seed=0, total_steps=10_000, batch_size=128, steps_per_call=1, parallel="jit"))
+    c = ConfigDict(dict(seed=0, total_steps=6_000, batch_size=64, steps_per_call=1, parallel="jit"))
     c.log_every, c.eval_every, c.save_every = 100, 2_000, 2_000
     c.data = dict(source="tfds", name="mnist", data_dir="", order="permuted")
     c.model_name = "gan"
@@ -25,6 +25,7 @@ def get_config(arg=""):
     c.evals = dict(
         critic=dict(type="mean", split="test"),
         pictures=dict(type="pictures", split="test", kinds=("samples",), n=100),
+        generation=dict(type="generation", split="test"),
     )
     return smoke(c) if arg == "smoke" else c
 
@@ -35,4 +36,5 @@ def smoke(c):
     c.log_every, c.eval_every, c.save_every = 2, 4, 4
     c.data = dict(source="digits", size=28)
     c.model.widths, c.model.latent, c.evals.pictures.n = (8, 4), 4, 10
+    c.evals.generation.update(n=64, kid_subsets=2, features=dict(recipe=dict(widths=(4,), features=8, epochs=1)))
     return c

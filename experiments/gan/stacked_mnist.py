@@ -12,11 +12,11 @@ def get_config(arg=""):
     """`arg`: empty or `smoke`."""
     if arg not in ("", "smoke"):
         raise ValueError(f"expected smoke behind the colon, got {arg!r}")
-    c = ConfigDict(dict(seed=0, total_steps=10_000, batch_size=128, steps_per_call=1, parallel="jit"))
+    c = ConfigDict(dict(seed=0, total_steps=6_000, batch_size=64, steps_per_call=1, parallel="jit"))
     c.log_every, c.eval_every, c.save_every = 100, 2_000, 2_000
     c.data = dict(source="stacked", of=dict(source="tfds", name="mnist", data_dir=""), order="permuted")
     c.model_name = "gan"
-    c.model = dict(image=(28, 28, 3), net="dcgan", widths=(128, 64), latent=64, loss="non_saturating")
+    c.model = dict(image=(28, 28, 3), net="dcgan", widths=(64, 32), hidden=256, latent=64, loss="non_saturating")
     c.model.penalties, c.model.penalty_every = dict(r1=0.5), 4
     adam = dict(name="adam", lr=2e-4, b1=0.5, b2=0.999)
     c.optim = dict(gen=dict(adam, ema=0.999), disc=adam)
@@ -25,6 +25,7 @@ def get_config(arg=""):
     c.evals = dict(
         critic=dict(type="mean", split="test"),
         pictures=dict(type="pictures", split="test", kinds=("samples",), n=100),
+        modes=dict(type="stacked_modes", split="test"),
     )
     return smoke(c) if arg == "smoke" else c
 
@@ -34,5 +35,6 @@ def smoke(c):
     c.total_steps, c.batch_size, c.eval_batch_size = 4, 16, 64
     c.log_every, c.eval_every, c.save_every = 2, 4, 4
     c.data = dict(source="stacked", of=dict(source="digits", size=28))
-    c.model.widths, c.model.latent, c.evals.pictures.n = (8, 4), 4, 10
+    c.model.widths, c.model.hidden, c.model.latent, c.evals.pictures.n = (8, 4), 8, 4, 10
+    c.evals.modes.update(n=64, recipe=dict(widths=(4,), features=8, epochs=1))
     return c
