@@ -6,6 +6,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Key
 
 from gen_jax import ops
@@ -125,6 +126,16 @@ def r2_penalty(
 ) -> Logits:
     """|df/dx|^2 / 2 at the fakes (Mescheder et al. 2018, eq. 10)."""
     return _squared_slope(critic, fake) / 2
+
+
+def clipped(tx: optax.GradientTransformation, limit: float) -> optax.GradientTransformation:
+    """`tx` with its state, whose updates leave every parameter in [-limit, limit] (Arjovsky et al. 2017)."""
+
+    def update(updates, state, params=None):
+        updates, state = tx.update(updates, state, params)
+        return jax.tree.map(lambda u, p: jnp.clip(p + u, -limit, limit) - p, updates, params), state
+
+    return optax.GradientTransformation(tx.init, update)
 
 
 PENALTIES = {"gradient": gradient_penalty, "r1": r1_penalty, "r2": r2_penalty}

@@ -1,10 +1,13 @@
-"""Differentiable augmentation of images (Zhao et al. 2020): the generator's gradient passes through what a critic sees.
+"""What a critic is shown: differentiable augmentation of images (Zhao et al. 2020), and instance noise.
+
+The generator's gradient passes through both.
 
 Each function takes images [B, H, W, C] in [-1, 1] and one key, or one a row (`ops.uniform` takes both).
 """
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -68,3 +71,15 @@ def augment(x: Images, rng: Key[Array, "*rows"], policy: Sequence[str]) -> Image
     """The policies one after the other; the images themselves where there is none."""
     keys = ops.split(rng, len(policy)) if policy else []
     return functools.reduce(lambda x, step: POLICIES[step[0]](x, step[1]), zip(policy, keys, strict=True), x)
+
+
+def view(
+    x: Float[Array, "B *D"], rng: Key[Array, "*rows"], step: Any, policy: Sequence[str], noise: float, noise_steps: int
+) -> Float[Array, "B *D"]:
+    """`x` augmented by `policy`, with instance noise (Sonderby et al. 2017) whose standard deviation falls from `noise`
+    at step 0 to 0 at `noise_steps`."""
+    augment_rng, noise_rng = ops.split(rng, 2)
+    x = augment(x, augment_rng, policy) if policy else x
+    if noise:
+        x += noise * jnp.maximum(1 - step / noise_steps, 0) * ops.normal(noise_rng, x.shape)
+    return x

@@ -1,4 +1,4 @@
-"""Wasserstein GAN with gradient penalty on MNIST (Gulrajani et al. 2017): the networks of `mnist_dcgan.py`, no norm in the critic.
+"""Wasserstein GAN with gradient penalty on MNIST (Gulrajani et al. 2017): DCGAN's networks, no norm in the critic.
 
 `gen-jax train --config=experiments/gan/mnist_wgan_gp.py --workdir=runs/gan_mnist_wgan_gp`
 On 2 cores it was not run to its end: 5,000 steps of 2 critic updates each.

@@ -11,13 +11,12 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int, Key, UInt8
 from pydantic import Field, model_validator
 
 from gen_jax import adversarial, ops
 from gen_jax.adversarial import LOSSES, PENALTIES, Loss
-from gen_jax.augment import augment
+from gen_jax.augment import view
 from gen_jax.errors import ConfigError
 from gen_jax.gradients import Batch, Optimiser, Terms, players
 from gen_jax.nets.adversarial import BatchNorm, ConditionalBatchNorm, Identity, MLPCritic, MLPGenerator, plain, spectral
@@ -298,24 +297,6 @@ def _run(module: nn.Module, variables: PyTree, x: Array, label: Array | None, tr
     return result[0], stats | result[1]
 
 
-def _view(x: Array, rng: jax.Array, step: Any, policy: tuple[str, ...], noise: float, noise_steps: int) -> Array:
-    augment_rng, noise_rng = ops.split(rng, 2)
-    x = augment(x, augment_rng, policy) if policy else x
-    if noise:
-        x += noise * jnp.maximum(1 - step / noise_steps, 0) * ops.normal(noise_rng, x.shape)
-    return x
-
-
-def _clipped(tx: optax.GradientTransformation, limit: float) -> optax.GradientTransformation:
-    """`tx`, whose updates leave every parameter in [-limit, limit]; its state is that of `tx`."""
-
-    def update(updates, state, params=None):
-        updates, state = tx.update(updates, state, params)
-        return jax.tree.map(lambda u, p: jnp.clip(p + u, -limit, limit) - p, updates, params), state
-
-    return optax.GradientTransformation(tx.init, update)
-
-
 def _networks(cfg: Config) -> tuple[nn.Module, nn.Module]:
     shape, widths, classes = cfg.image or (cfg.data_dim,), cfg.critic_widths or cfg.widths[::-1], cfg.num_classes
     wrap = spectral if cfg.critic_norm == "spectral" else plain
@@ -338,7 +319,7 @@ def from_config(cfg: Config, txs: dict[str, Optimiser]) -> GAN:
     """Raises ConfigError where `txs` is not one optimiser called `gen` and one called `disc`."""
     gen, disc = players(txs, "gen", "disc")
     if cfg.clip_weights:
-        disc = dataclasses.replace(disc, tx=_clipped(disc.tx, cfg.clip_weights))
+        disc = dataclasses.replace(disc, tx=adversarial.clipped(disc.tx, cfg.clip_weights))
     generator, critic = _networks(cfg)
     return GAN(
         generator=generator,
@@ -351,6 +332,6 @@ def from_config(cfg: Config, txs: dict[str, Optimiser]) -> GAN:
         label_smoothing=cfg.label_smoothing,
         penalties=cfg.penalties.weights,
         penalty_every=cfg.penalty_every,
-        view=functools.partial(_view, policy=cfg.augment, noise=cfg.noise, noise_steps=cfg.noise_steps),
+        view=functools.partial(view, policy=cfg.augment, noise=cfg.noise, noise_steps=cfg.noise_steps),
         n_critic=cfg.n_critic,
     )
