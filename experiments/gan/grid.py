@@ -22,7 +22,7 @@ def get_config(arg=""):
     c.optim = dict(gen=dict(adam, ema=0.995), disc=dict(adam, updates_per_step=n_critic))
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 1_000
-    c.evals = dict(modes=dict(type="modes", split="test", n=2_500), critic=dict(type="mean", split="test"))
+    c.evals = dict(modes=dict(type="modes", split="validation", n=2_500), critic=dict(type="mean", split="test"))
     return smoke(c) if arg == "smoke" else c
 
 

@@ -26,7 +26,7 @@ def get_config(arg=""):
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 1_000
     c.evals = dict(
-        modes=dict(type="modes", split="test", n=2_500),
+        modes=dict(type="modes", split="validation", n=2_500),
         critic=dict(type="mean", split="test"),
     )
     if arg.startswith("loss="):
