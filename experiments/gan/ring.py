@@ -2,7 +2,8 @@
 
 `gen-jax train --config=experiments/gan/ring.py --workdir=runs/gan_ring` (`:loss=NAME` for
 another of `gen_jax/adversarial.py`, without penalty)
-At most 2.5 min on 2 cores: 8 of 8 modes, 93.9 % of samples within 3 sigma (seed 0; of true samples 98.9 %).
+At most 2.5 min on 2 cores: 8 of 8 modes, 94.3, 94.3, 94.4 % of samples within 3 sigma (seeds 0, 1, 2; of true samples
+98.9 %).
 """
 
 from ml_collections import ConfigDict
