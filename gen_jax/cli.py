@@ -74,12 +74,21 @@ def _overrides(rest: list[str], takes: bool) -> list[str]:
     return joined
 
 
+def give_threads() -> None:
+    """Before jax starts: threads enough for collectives of virtual CPU devices, where there are any.
+
+    A waiting collective holds a thread, and XLA has one for each device: two programs in flight (it lets 32) hang.
+    """
+    flags = re.findall(r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
+    devices = max(map(int, [*flags, os.environ.get("JAX_NUM_CPU_DEVICES") or 1]))
+    if devices > 1:
+        os.environ["NPROC"] = str(max(int(os.environ.get("NPROC") or 0), 32 * devices))
+
+
 def _prepare_jax(deterministic: bool) -> None:
     if deterministic:
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
-    if devices := re.search(r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")):
-        # a waiting collective holds a thread, and XLA has one for each device: two programs in flight (it lets 32) hang
-        os.environ.setdefault("NPROC", str(32 * int(devices[1])))
+    give_threads()
     import jax
 
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

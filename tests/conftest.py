@@ -1,5 +1,6 @@
 """Set before jax is imported: 8 CPU devices, a compilation cache, and shapes checked at every call in gen_jax."""
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -16,11 +17,11 @@ os.environ.setdefault("GEN_JAX_CACHE", str(ROOT / ".cache" / "data"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
-os.environ.setdefault("NPROC", "256")  # threads for 8 devices' collectives, as in cli.py; else two programs may hang
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 install_import_hook("gen_jax", "beartype.beartype")
+importlib.import_module("gen_jax.cli").give_threads()
 
 
 @pytest.fixture(scope="session")

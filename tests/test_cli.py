@@ -144,9 +144,13 @@ jax.block_until_ready(tree)
 """
 
 
-def test_programs_in_flight_on_virtual_devices_do_not_starve_each_other():
+@pytest.mark.parametrize(
+    ("flags", "env"),
+    [("--xla_force_host_platform_device_count=8", {}), ("", {"JAX_NUM_CPU_DEVICES": "8", "NPROC": "2"})],
+)
+def test_programs_in_flight_on_virtual_devices_do_not_starve_each_other(flags, env):
     """Without threads enough a collective waits for one that waits for a thread, until XLA aborts."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=10"
-    env = {name: value for name, value in os.environ.items() if name != "NPROC"} | {"XLA_FLAGS": flags}
+    env |= {"XLA_FLAGS": f"{flags} --xla_cpu_collective_call_terminate_timeout_seconds=10"}
+    env = {name: value for name, value in os.environ.items() if name != "NPROC"} | env
     done = subprocess.run([sys.executable, "-c", PROGRAMS_IN_FLIGHT], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]

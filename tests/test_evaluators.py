@@ -397,6 +397,8 @@ def test_modes_that_the_samples_reach():
     unlike = protocol.difference(*(protocol.find("modes", list(report.scalars))[0] for report in (found, other)))
     assert unlike.startswith("mixture ") and "n_fake=400" in next(iter(found.scalars))
     assert found.images["modes"].dtype == np.uint8 and found.images["modes"].shape[2] == 3
+    with pytest.raises(ConfigError, match="modes: min_share: expected at most half of 1 / 8"):
+        build({"type": "modes", "min_share": 0.1}, Ring(8), arrays, mixture=mixture)
     with pytest.raises(ConfigError, match="modes: expected data whose mixture is known"):
         build({"type": "modes"}, Ring(6), arrays)
 

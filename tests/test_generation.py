@@ -129,14 +129,22 @@ def test_of_the_floor_only_what_is_used_is_computed_and_of_real_images_each_numb
     scalars = first(STATE).scalars
     assert first(STATE).scalars == again(STATE).scalars == scalars and sorted(computed) == ["moments", "radii"]
     images = {split: SET.arrays[split]["image"].reshape(-1, 64).astype(np.float32) for split in ("train", "test")}
-    drawn = images["train"][np.random.default_rng(0).permutation(1437)[:130]]
-    kept = [np.load(next(tmp_path.glob(f"features_*_{n}.npz")))["features"] for n in (130, 180)]
-    np.testing.assert_array_equal(kept[0], drawn)
+    chosen = np.random.default_rng(0).permutation(1437)[:130]
+    drawn = images["train"][chosen]
+    kept = [np.load(next(tmp_path.glob(f"features_*_{n}.npz")))["features"] for n in ("130of1437", "180of180")]
+    np.testing.assert_array_equal(kept[0], images["train"][np.sort(chosen)])
     np.testing.assert_array_equal(kept[1], images["test"])
     (floor,) = protocol.find("fid_floor", list(scalars))
     assert scalars[floor] == pytest.approx(fid(drawn, *moments(images["test"])))
     (floor,) = protocol.find("precision_floor", list(scalars))
     assert scalars[floor] == pytest.approx(precision_recall(drawn, images["test"])[0])
+
+
+def test_a_split_that_was_a_floor_is_read_in_its_own_order():
+    """With n above both sizes, each of two evaluations finds in the cache what the other left there."""
+    for split, floor in (("test", "train"), ("train", "test"), ("test", "train")):
+        values, _ = found(Noise(), split=split, floor=floor, n=2_000)
+        assert values["classifier_accuracy"] > 0.8
 
 
 def test_the_classifier_is_trained_once_and_again_for_another_recipe_or_other_data(monkeypatch):
@@ -171,7 +179,9 @@ def test_what_cannot_be_measured_is_refused(tmp_path):
         ({"k": 1437, "split": "train", "floor": "test"}, Noise(), "more than k = 1437 images in train, not 1437"),
         ({"k": 180, "split": "train", "floor": "test"}, Noise(), "more than k = 180 images in test, not 180"),
         ({"features": {"name": "inception"}}, Noise(), "weights: expected a file beside"),
-        ({"features": {"name": "inception", "weights": "http://x/y"}}, Noise(), "sha256: expected"),
+        ({"features": {"name": "inception", "weights": "http://x/y"}}, Noise(), "expected a file or an https"),
+        ({"features": {"name": "inception", "weights": "https://x/y"}}, Noise(), "sha256: expected"),
+        ({"type": "neighbours", "split": "test+train"}, Noise(), "another split than train, got test[+]train"),
     ):
         with pytest.raises(ConfigError, match=message):
             build({"type": "generation"} | section, model)

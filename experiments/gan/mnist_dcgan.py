@@ -1,8 +1,8 @@
 """DCGAN on MNIST: non-saturating loss, batch norm in both networks, a dense layer in each.
 
 `gen-jax train --config=experiments/gan/mnist_dcgan.py --workdir=runs/gan_mnist_dcgan`
-At most 6.5 min on 2 cores: FID 1.05, 1.00, 1.05 (seeds 0, 1, 2; floor 0.23, `vae/mnist.py` 19.80), each class 7.9 to 11.8 %
-of 10,000 samples, against 10,000 test images in the features of a classifier of 99.41 %.
+At most 6.5 min on 2 cores: FID 1.05, 1.00, 1.05 (seeds 0, 1, 2; floor 0.23, `vae/mnist.py` 19.80), each class 7.9 to
+11.8 % of 10,000 samples, against 10,000 test images in the features of a classifier of 99.41 %.
 """
 
 from ml_collections import ConfigDict

@@ -95,6 +95,11 @@ def require(found: bool, what: str, expected: str) -> None:
         raise ConfigError(f"evals: {what}: expected {expected}")
 
 
+def require_apart(what: str, split: str, other: str) -> None:
+    """Refuses a split that shares images with another; both may be sums, as `train+validation`."""
+    require(not {*split.split("+")} & {*other.split("+")}, what, f"another split than {other}, got {split}")
+
+
 def require_vectors(model: Any, what: str) -> None:
     """Refuses models whose `encode` gives no vectors."""
     vectors = isinstance(model, models.Encodes) and not isinstance(model, models.Quantises)

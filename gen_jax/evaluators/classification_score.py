@@ -1,5 +1,6 @@
 """Classification accuracy score (Ravuri & Vinyals 2019): what a classifier learns from samples alone."""
 
+import functools
 from typing import Literal
 
 from gen_jax import protocol
@@ -33,9 +34,10 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     base.require(conditional, "classification_score", "a class-conditional model")
     features = base.choose_features(choice.Config(recipe=cfg.recipe), context, "classification_score", cfg.split)
     sample = base.sampler(context, "classification_score", lambda image, asked: (image, asked))
+    load = functools.cache(features.load)
 
     def evaluate(state: State) -> base.Report:
-        weights, test = features.load(), base.images(context.batches(cfg.split))
+        weights, test = load(), base.images(context.batches(cfg.split))
         trained = classifier.train(cfg.recipe, sample(state, cfg.n), context.info.num_classes, context.poll)
         real, facts = base.real(cfg.split, [test]), features.facts(weights)
         scores = {

@@ -54,7 +54,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     Raises:
       ConfigError: the model does not sample images, floor and split are one, or there are no more than k images.
     """
-    base.require(cfg.floor != cfg.split, "generation: floor", f"another split than {cfg.split}")
+    base.require_apart("generation: floor", cfg.floor, cfg.split)
     base.require(cfg.n > cfg.k, "generation", f"n above k = {cfg.k}, not {cfg.n}")
     for split in (cfg.split, cfg.floor):
         size = context.size(split)
@@ -103,7 +103,7 @@ class _Reference:
 
     def _read(self, split: str, most: int | None = None) -> tuple[base.Real, Arrays]:
         """Which images a split has; features and logits of them, or of `most`, drawn with a fixed key, in the order
-        of the draw. Kept in the cache."""
+        of the draw. Kept in the cache, in the order of the split."""
         batches = self.context.batches
         real = base.real(split, base.rows(batches(split)))
         n = len(real.label)
@@ -120,11 +120,11 @@ class _Reference:
                 return extract(self.weights.variables, jax.device_put(padded, layout))
 
             found = base.results(step, iter(lambda: list(itertools.islice(drawn, size)), []))
-            place = np.searchsorted(np.sort(chosen), chosen)
-            arrays = (np.concatenate(parts)[place] for parts in zip(*found, strict=True))
+            arrays = (np.concatenate(parts)[: len(chosen)] for parts in zip(*found, strict=True))
             return dict(zip(("features", "logits"), arrays, strict=True))
 
-        return real, cached(f"features_{self._key(real)}_{len(chosen)}", build)
+        arrays, place = cached(f"features_{self._key(real)}_{len(chosen)}of{n}", build), np.argsort(np.argsort(chosen))
+        return real, {name: x[place] for name, x in arrays.items()}
 
     def tag(self, name: str, n_fake: int, **facts: object) -> str:
         return protocol.tag(name, **self.real.facts(n_fake), **self.features.facts(self.weights), **facts)

@@ -10,6 +10,7 @@ from gen_jax.evaluators import base
 from gen_jax.evaluators.pictures import beside
 from gen_jax.features import digest
 from gen_jax.metrics.modes import mode_counts
+from gen_jax.models.base import Samples
 from gen_jax.sampling import SampleOptions
 from gen_jax.settings import Fraction, Positive, PositiveFloat
 from gen_jax.state import State
@@ -28,12 +29,14 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """`modes` reached, `near_share` of samples on one, `mode_kl` in nats from uniform; a picture beside real points.
 
     Their tags name the mixture by the hash of its centres and sigma; no real data enter them. A warning says how many
-    modes were reached where it was not all.
+    modes were reached where it was not all, although most samples lie on one.
     """
     mixture = context.info.mixture
     base.require(mixture is not None, "modes", "data whose mixture is known, as of the source gaussians")
     assert mixture
     centres = np.array(mixture.centres)
+    base.require(cfg.min_share * len(centres) <= 0.5, "modes: min_share", f"at most half of 1 / {len(centres)}")
+    base.require(isinstance(context.model, Samples), "modes", "a model that samples")
     reach = {"within": cfg.within, "min_share": cfg.min_share}
     facts = {"n_fake": cfg.n, "mixture": digest([centres, mixture.sigma])[:12], **reach}
 
@@ -48,7 +51,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         scalars = mode_counts(made, centres, mixture.sigma, **reach)
         finite = {name: value for name, value in scalars.items() if math.isfinite(value)}
         report = base.Report({protocol.tag(name, **facts): value for name, value in finite.items()})
-        if scalars["modes"] < len(centres):
+        if scalars["modes"] < len(centres) and scalars["near_share"] > 0.5:
             report.warnings.append(f"mode collapse: samples reach {scalars['modes']:.0f} of {len(centres)} modes")
         report.images["modes"] = beside(real, made[: cfg.points])
         return report

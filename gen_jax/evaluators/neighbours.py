@@ -28,17 +28,19 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """`neighbour_distance`: the median over samples of the root mean square gap, in grey levels, to the nearest
     training image; `neighbour_copies`: the share nearer than 99 % of the images of `split` are.
 
-    Its floor is `neighbour_distance_floor`, the median of `split`, whose images are no copies; `of` names them. The
-    picture `neighbours` shows the samples that are nearest, above what they are near to.
+    Its floor is `neighbour_distance_floor`, the median of `n` images of `split`, which are no copies; `of` names them.
+    The picture `neighbours` shows the samples that are nearest, above what they are near to.
     """
-    base.require(cfg.split != "train", "neighbours: split", "another split than train")
+    base.require_apart("neighbours: split", cfg.split, "train")
     sample = base.sampler(context, "neighbours", lambda image, asked: image)
 
     @functools.cache
     def known() -> tuple[np.ndarray, np.ndarray, base.Real, base.Real]:
         """The training images, the distances of the floor's, and which both are."""
         train, label = base.images(context.batches("train"))
-        floor, floor_label = (x[: cfg.n] for x in base.images(context.batches(cfg.split)))
+        floor, floor_label = base.images(context.batches(cfg.split))
+        drawn = np.random.default_rng(0).permutation(len(floor))[: cfg.n]
+        floor, floor_label = floor[drawn], floor_label[drawn]
         which = base.real("train", [(train, label)]), base.real(cfg.split, [(floor, floor_label)])
         return train, _distances(floor, train)[0], *which
 

@@ -29,7 +29,7 @@ class Config(base.EvalConfig):
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """`stacked_modes` that at least one sample falls on, `stacked_kl` of their shares from uniform, in nats.
 
-    `_floor` is that of `n` images of the training split, drawn with replacement. A classifier trained on the first
+    `_floor` is that of the labels of `n` training images, drawn with replacement. A classifier trained on the first
     channel of the training images names the class of each channel; `stacked_channel_accuracy` is its share of right
     names of `split`'s first channels.
 
@@ -67,7 +67,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         weights = features.load()
         train, test = (base.real(split, base.rows(context.batches(split))) for split in ("train", cfg.split))
         drawn = np.random.default_rng(0).choice(train.label, cfg.n)
-        scalars = counted(drawn, "_floor", **train.facts(cfg.n), **features.facts(weights), of=train.name)
+        of_labels = dict(features="labels", resize="none", of=train.name)
+        scalars = counted(drawn, "_floor", **train.facts(cfg.n), **of_labels)
         tag = protocol.tag("stacked_channel_accuracy", **test.facts(0), **features.facts(weights))
         right = classifier.accuracy(features.apply, weights.variables, first_channel(cfg.split))
         return weights, train, scalars | {tag: right}

@@ -25,7 +25,9 @@ class Config(Settings):
     def _weights(self) -> "Config":
         if (self.name == "inception") != bool(self.weights):
             raise ValueError("weights: expected a file beside name='inception', and nothing beside 'classifier'")
-        if "://" in self.weights and not (self.weights.startswith("https://") and self.sha256):
+        if "://" in self.weights and not self.weights.startswith("https://"):
+            raise ValueError("weights: expected a file or an https address")
+        if "://" in self.weights and not self.sha256:
             raise ValueError("sha256: expected the file's, for weights from an https address")
         return self
 

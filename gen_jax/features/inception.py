@@ -5,6 +5,7 @@ where PyTorch is installed.
 """
 
 import hashlib
+import http.client
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,6 +102,7 @@ def features(weights: str, sha256: str = "") -> Features:
 
     if "://" not in weights and not Path(weights).is_file():
         raise ConfigError(f"evals: features.weights: there is no file {weights}")
+    sha256 = sha256.lower()
     content = _downloaded(weights, sha256) if "://" in weights else Path(weights).read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if sha256 and found != sha256:
@@ -118,12 +120,12 @@ def features(weights: str, sha256: str = "") -> Features:
 def _downloaded(address: str, sha256: str) -> bytes:
     """The file behind an address, kept in the cache under its hash."""
     path = folder() / f"inception_{sha256}.safetensors"
-    if path.is_file():
-        return path.read_bytes()
+    if path.is_file() and hashlib.sha256(content := path.read_bytes()).hexdigest() == sha256:
+        return content
     try:
         with urllib.request.urlopen(address, timeout=60) as answer:
             content = answer.read()
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise ConfigError(f"evals: features.weights: {address}: {error}") from None
     if hashlib.sha256(content).hexdigest() == sha256:
         store(path, lambda file: file.write(content))

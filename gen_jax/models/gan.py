@@ -170,7 +170,8 @@ class GAN:
 
         updates = state.step * n + jnp.arange(n)
         disc, critic_means = ops.scan(body, disc, (batches, jax.random.split(critic_rng, n), updates))
-        last = jax.tree.map(lambda x: x[-1], batches)  # its fakes are the critic's last: XLA makes them once
+        # its fakes are the critic's last, which XLA makes once for both where the updates are not a loop
+        last = jax.tree.map(lambda x: x[-1], batches)
         gen, gen_means = self.generator_step(gen, disc, last, gen_rng, state.step)
         means = jax.tree.map(lambda x: x.sum(0), critic_means) | gen_means
         seen = (state.step + 1.0) * means["critic_loss"].weight
@@ -263,7 +264,8 @@ class GAN:
 
         Each network is its average where its optimiser keeps one, else the live one. With an average of the generator
         alone, the live critic meets fakes that it was not trained on: `logit_gap` is then no estimate of a distance
-        between data and live generator.
+        between data and live generator. Batch norm's running statistics mix real and fake examples, on which each batch
+        was normalised apart in training: of such a critic these terms are a rough guide.
         """
         gen, disc = (state.nets[name].averaged for name in ("gen", "disc"))
         noise_rng, rng = ops.split(ops.row_keys(rng, batch["index"]), 2)

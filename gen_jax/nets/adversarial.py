@@ -36,7 +36,7 @@ class Moments(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm (Ioffe & Szegedy 2015), the same numbers as `nn.BatchNorm`. The label plays no part.
+    """Batch norm (Ioffe & Szegedy 2015), the same numbers as `nn.BatchNorm` in float32. The label plays no part.
 
     That one's root is of [1, ..., C], which XLA moves in one of two equal passes only; so it did not see that the
     critic's and the generator's update share their fakes.

@@ -1,4 +1,4 @@
-"""A convolution and its transpose, each of which is the other's gradient, to any order."""
+"""A convolution and its transpose, each of which is the other's gradient. No forward-mode derivatives."""
 
 import functools
 from typing import Any
