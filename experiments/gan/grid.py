@@ -1,7 +1,8 @@
 """Wasserstein GAN with gradient penalty on a 5x5 grid of Gaussians (2 apart, sigma 0.05), 5 critic updates a step.
 
 `gen-jax train --config=experiments/gan/grid.py --workdir=runs/gan_grid`
-At most 4.5 min on 2 cores: 25 of 25 modes, 93.8 % of samples within 3 sigma (seed 0; of true samples 98.9 %).
+At most 5 min on 2 cores: 25 of 25 modes, 93.8, 93.4, 93.6 % of samples within 3 sigma (seeds 0, 1, 2; of true samples
+98.9 %).
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,10 @@
-"""Stacked MNIST, three digits as channels, 1,000 modes: DCGAN, non-saturating loss, batch norm in both networks.
+"""Stacked MNIST, three digits as channels, 1,000 modes: Wasserstein GAN with gradient penalty.
 
 `gen-jax train --config=experiments/gan/stacked_mnist.py --workdir=runs/gan_stacked_mnist`
-At most 7 min on 2 cores: 921 of 1,000 modes among 26,000 samples (seed 0; labels of 26,000 images have 1,000), named by
-a classifier of one channel, 99.3 %. With R1 (0.5, every 4 updates) in place of the critic's batch norm: 26.
+At most 13 min on 2 cores: 1,000 of 1,000 modes among 26,000 samples, KL 0.089 nats from uniform (seed 0; labels of
+26,000 images: 1,000, 0.032), named by a classifier of one channel, 99.3 %. The same networks with the non-saturating
+loss, Adam of b1=0.5, 6,000 steps of batch 64: 921 modes with batch norm in the critic, 26 without it and with R1 (0.5,
+every 4 updates).
 """
 
 from ml_collections import ConfigDict
@@ -12,14 +14,17 @@ def get_config(arg=""):
     """`arg`: empty or `smoke`."""
     if arg not in ("", "smoke"):
         raise ValueError(f"expected smoke behind the colon, got {arg!r}")
-    c = ConfigDict(dict(seed=0, total_steps=6_000, batch_size=64, steps_per_call=1, parallel="jit"))
-    c.log_every, c.eval_every, c.save_every = 100, 2_000, 2_000
+    n_critic, critic_batch = 2, 64
+    c = ConfigDict(
+        dict(seed=0, total_steps=5_000, batch_size=n_critic * critic_batch, steps_per_call=1, parallel="jit")
+    )
+    c.log_every, c.eval_every, c.save_every = 100, 2_500, 2_500
     c.data = dict(source="stacked", of=dict(source="tfds", name="mnist", data_dir=""), order="permuted")
     c.model_name = "gan"
-    c.model = dict(image=(28, 28, 3), net="dcgan", widths=(64, 32), hidden=256, latent=64, loss="non_saturating")
-    c.model.critic_norm = "batch"
-    adam = dict(name="adam", lr=1e-3, b1=0.5, b2=0.999, schedule="cosine")
-    c.optim = dict(gen=dict(adam, ema=0.995), disc=dict(adam, lr=3e-4))
+    c.model = dict(image=(28, 28, 3), net="dcgan", widths=(64, 32), hidden=256, latent=64, loss="wasserstein")
+    c.model.n_critic, c.model.penalties = n_critic, dict(gradient=10.0)
+    adam = dict(name="adam", lr=1e-3, b1=0.0, b2=0.9, schedule="cosine")
+    c.optim = dict(gen=dict(adam, ema=0.995), disc=dict(adam, lr=5e-4, updates_per_step=n_critic))
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 128
     c.evals = dict(
@@ -32,7 +37,7 @@ def get_config(arg=""):
 
 def smoke(c):
     """Seconds on any machine."""
-    c.total_steps, c.batch_size, c.eval_batch_size = 4, 16, 64
+    c.total_steps, c.batch_size, c.eval_batch_size = 4, 24, 64
     c.log_every, c.eval_every, c.save_every = 2, 4, 4
     c.data = dict(source="stacked", of=dict(source="digits", size=28))
     c.model.widths, c.model.hidden, c.model.latent, c.evals.pictures.n = (8, 4), 8, 4, 10
