@@ -102,7 +102,7 @@ def test_a_train_step_is_its_parts_written_out():
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["mnist_dcgan", "mnist_conditional"])
+@pytest.mark.parametrize("name", ["mnist_dcgan", pytest.param("mnist_conditional", marks=pytest.mark.slow)])
 def test_both_updates_share_one_run_of_the_generator(name):
     """XLA finds that the critic's fakes are the generator's: each layer is run forward once."""
     program = Program(smoke(f"experiments/gan/{name}.py", "model.widths=(32, 16)"))

@@ -133,6 +133,7 @@ def base(tmp_path_factory):
     return path, train(quick(), path)
 
 
+@pytest.mark.slow
 def test_fine_tuned_the_base_is_that_of_the_other_run(base, tmp_path):
     path, before = base
     experiment = quick(*MATRICES, f"init_from.workdir={path}")
@@ -167,6 +168,7 @@ def test_cut_short_and_resumed_it_ends_alike(tmp_path):
     assert_same(resumed, train(quick(*flags), tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_one_device_equals_eight():
     rule = ("optim.net.name=sgd", "optim.net.lr=1.0", "optim.net.clip=0.0", "optim.net.warmup=0")
     after = []

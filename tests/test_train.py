@@ -48,7 +48,10 @@ def signal_at(monkeypatch, where, step, number=signal.SIGTERM):
     monkeypatch.setattr(Program, where, wrapper)
 
 
-@pytest.mark.parametrize(("where", "count"), [("step", 1), ("step", 5), ("step", 12), ("batches", 3), ("batches", 5)])
+LATE = [pytest.param(*case, marks=pytest.mark.slow) for case in (("step", 12), ("batches", 5))]
+
+
+@pytest.mark.parametrize(("where", "count"), [("step", 1), ("step", 5), ("batches", 3), *LATE])
 def test_preempted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, where, count):
     whole = train(digits(*LONG), tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -136,6 +139,7 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
     assert not list((tmp_path / "run/checkpoints").glob("*/"))
 
 
+@pytest.mark.slow
 def test_the_profiler_traces_up_to_the_last_step(tmp_path):
     train(digits("profile.start=5", "profile.steps=3"), tmp_path / "run")
     assert list((tmp_path / "run/tb").rglob("*.xplane.pb"))

@@ -201,7 +201,7 @@ def test_sizes_that_do_not_fit_are_refused(fields, message):
         validate(transformer.Config, SMALL | fields, "config.model")
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_heads_over_devices_equal_one_device(scan):
     """The rules beside the model, on 2 x 4 devices: every large kernel is cut, and losses stay."""
     path = "experiments/transformer/shakespeare_char_cpu.py"

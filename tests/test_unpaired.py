@@ -205,6 +205,7 @@ def fails(capsys, *argv):
     return error
 
 
+@pytest.mark.slow
 def test_it_trains_on_two_folders_and_translates_a_third(two, tmp_path, capsys):
     experiment = smoke(FOLDERS)
     section = data.parse(two)
