@@ -63,7 +63,7 @@ def test_a_killed_run_goes_on_with_its_spectral_vectors(tmp_path):
     kill_three_times(path, tmp_path)
     stats = final_state(path, tmp_path / "killed").nets["disc"].stats
     names = [path_name(place) for place, _ in jax.tree_util.tree_leaves_with_path(stats)]
-    assert sum(name.endswith("/u") for name in names) == 4  # of the layers; compared bit for bit, as all of the state
+    assert sum(name.endswith("/u") for name in names) == 5  # of the layers; compared bit for bit, as all of the state
 
 
 def test_sigterm_exits_with_75_and_wrong_input_with_2(tmp_path):
