@@ -27,7 +27,7 @@ def cached(name: str, build: Callable[[], Arrays]) -> Arrays:
     """
     path = folder() / f"{name}.npz"
     kept = _read(path)
-    if _everywhere(kept is not None):
+    if everywhere(kept is not None):
         assert kept is not None
         return kept
     arrays = build()
@@ -57,7 +57,7 @@ def _read(path: Path) -> Arrays | None:
         return None
 
 
-def _everywhere(found: bool) -> bool:
+def everywhere(found: bool) -> bool:
     """Whether every process found it: one answer in all of them."""
     if not jax.distributed.is_initialized():  # asks no backend, which data must not start
         return found

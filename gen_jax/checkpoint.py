@@ -74,8 +74,10 @@ class Checkpoints:
           CheckpointError: this save or the one before it failed.
         """
         self.wait()
-        if self._best.pop(step, 0) != 0 and is_primary():
-            step_dirs.delete(self._directory, step)
+        if self._best.pop(step, 0) != 0:
+            if is_primary():
+                step_dirs.delete(self._directory, step)
+            _agree(True)  # the others must not find it
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), loop=ocp.args.JsonSave(loop))
         try:
             self._saver.save(self._directory / str(step), args=items)

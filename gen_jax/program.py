@@ -15,11 +15,12 @@ import numpy as np
 from etils import epath
 
 from gen_jax import config, data, evaluators, flops, ops, optim, pmap, sharding
+from gen_jax.cache import everywhere
 from gen_jax.config import Experiment
 from gen_jax.data import Info
 from gen_jax.data.datasets import has_split
 from gen_jax.errors import ConfigError
-from gen_jax.evaluators.base import Context, Evaluator
+from gen_jax.evaluators.base import Context, Evaluator, read
 from gen_jax.gradients import Optimiser
 from gen_jax.models.base import Preprocesses, Translates, TranslatesImages
 from gen_jax.run_dir import is_primary, write_atomic
@@ -71,7 +72,7 @@ class Program:
     @functools.cached_property
     def resident(self) -> dict:
         """The training arrays that stay on the devices."""
-        resident = jax.device_put(self.feed.resident, sharding.replicated(self.mesh))
+        resident = sharding.place(self.feed.resident, sharding.replicated(self.mesh))
         return pmap.replicate(resident, self.mesh) if self.pmapped else resident
 
     def init(self) -> State:
@@ -112,15 +113,11 @@ class Program:
     def rows(self, step: int) -> dict:
         """What the steps from `step` on read, [K, B, ...], cut over the devices; each process makes its own part."""
         k, batch_size = self.experiment.steps_per_call, self.experiment.batch_size
-        local = batch_size // jax.process_count()
-        part = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+        part = sharding.local_rows(self.mesh, batch_size)
         rows = _stack([self.feed.rows(step + i, part) for i in range(k)])
         if self.pmapped:
             return pmap.split_rows(rows, self.mesh)
-        placed = sharding.rows(self.mesh, leading=1)
-        if jax.process_count() == 1:
-            return jax.device_put(rows, placed)
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(placed, x), rows)
+        return sharding.place(rows, sharding.rows(self.mesh, leading=1))
 
     @functools.cached_property
     def compiled_step(self) -> Callable:
@@ -134,7 +131,7 @@ class Program:
             return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, placed), batch)
 
         k_steps = functools.partial(_k_steps, self.model.train_step, self.feed.assemble, constrain, rng=self.train_key)
-        return jax.jit(k_steps, donate_argnums=0, out_shardings=(self.shardings, None))
+        return jax.jit(k_steps, donate_argnums=0, out_shardings=(self.shardings, sharding.replicated(self.mesh)))
 
     def flops_per_step(self) -> float:
         """Matrix products and convolutions of one update, over all devices."""
@@ -143,14 +140,15 @@ class Program:
     def batches(self, split: str) -> Iterator[dict]:
         """Every example of a split once, in order, as device batches cut over the data axis."""
         feed, resident, assemble = self._eval_feed(split)
+        placed, part = sharding.rows(self.mesh), sharding.local_rows(self.mesh, self.experiment.eval_batch_size)
         for i in range(feed.num_batches):
             self.poll()
-            yield assemble(resident, jax.device_put(feed.rows(i), sharding.rows(self.mesh)))
+            yield assemble(resident, sharding.place(feed.rows(i, part), placed))
 
     @functools.cache  # noqa: B019 - a program lives as long as its process
     def _eval_feed(self, split: str) -> tuple[Any, dict, Callable]:
         feed = self.dataset.eval_feed(split, self.experiment.eval_batch_size)
-        resident = jax.device_put(feed.resident, sharding.replicated(self.mesh))
+        resident = sharding.place(feed.resident, sharding.replicated(self.mesh))
         return feed, resident, jax.jit(feed.assemble, out_shardings=sharding.rows(self.mesh))
 
     @functools.cached_property
@@ -185,25 +183,27 @@ class Program:
         digest = _digest(config.to_dict(self.experiment)["data"], self.model.preprocess_inputs(state))
         path = cache / f"inputs_{digest[:16]}.npz"
         splits = [split for split, size in self.dataset.sizes.items() if size]
-        if not path.exists():
+        if everywhere(path.exists()):
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = dict(stored)
+        else:
             arrays = {f"{split}/{k}": v for split in splits for k, v in self._computed_inputs(state, split).items()}
-            file = io.BytesIO()
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - numpy's stub
             if is_primary():
+                file = io.BytesIO()
+                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - numpy's stub
                 cache.mkdir(parents=True, exist_ok=True)
                 write_atomic(path, file.getvalue())
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            extra = {split: {} for split in splits}
-            for key in stored.files:
-                split, name = key.split("/")
-                extra[split][name] = stored[key]
+        extra = {split: {} for split in splits}
+        for key, array in arrays.items():
+            split, name = key.split("/")
+            extra[split][name] = array
         return Program(self.experiment, self.dataset.with_arrays(extra), self.poll)
 
     def _computed_inputs(self, state: State, split: str) -> dict[str, np.ndarray]:
         compute = jax.jit(self.model.preprocess)
         rows = []
         for batch in self.batches(split):
-            inputs, valid = jax.device_get((compute(state, batch), batch["valid"]))
+            inputs, valid = read((compute(state, batch), batch["valid"]))
             rows.append({name: value[valid] for name, value in inputs.items()})
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
@@ -304,6 +304,6 @@ def _k_steps(train_step, assemble, constrain, state, resident, rows, rng):
 def _digest(section: dict, arrays: Any) -> str:
     """sha256 of a config section and of arrays."""
     digest = hashlib.sha256(repr(sorted(section.items())).encode())
-    for leaf in jax.tree.leaves(jax.device_get(arrays)):
+    for leaf in jax.tree.leaves(read(arrays)):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()

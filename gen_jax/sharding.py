@@ -32,14 +32,23 @@ class MeshConfig(Settings):
 
 
 def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh ("data", "model"). Raises ConfigError where the devices do not fit."""
-    devices = jax.devices() if devices is None else devices
+    """The mesh ("data", "model"), the devices of a process side by side.
+
+    Raises:
+      ConfigError: the devices do not fit, or a process would have none.
+    """
+    devices = sorted(jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id))
     data = len(devices) // cfg.model if cfg.data == -1 else cfg.data
     if data < 1 or data * cfg.model > len(devices) or (cfg.data == -1 and len(devices) % cfg.model):
         raise ConfigError(
             f"config.mesh: expected data x model to fit {len(devices)} devices, got {cfg.data} x {cfg.model}"
         )
     grid = np.asarray(devices[: data * cfg.model]).reshape(data, cfg.model)
+    if (found := len({d.process_index for d in grid.flat})) < jax.process_count():
+        raise ConfigError(
+            f"config.mesh: expected devices of all {jax.process_count()} processes, {cfg.data} x {cfg.model} has those "
+            f"of {found}"
+        )
     # Explicit axes, the default of jax.make_mesh, break the specs of shard_map
     return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
@@ -121,6 +130,20 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def rows(mesh: Mesh, leading: int = 0) -> NamedSharding:
     """Batch rows over the data axis, after `leading` axes that are not cut."""
     return NamedSharding(mesh, P(*(None,) * leading, "data"))
+
+
+def local_rows(mesh: Mesh, n: int) -> slice:
+    """Which of n batch rows the devices of this process hold: rows that follow one another, as its devices do."""
+    held = rows(mesh).addressable_devices_indices_map((n,)).values()
+    parts = [index[0].indices(n) for index in held if index]
+    return slice(min(start for start, _, _ in parts), max(stop for _, stop, _ in parts))
+
+
+def place(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """Arrays of the host on the devices of all processes; each gives what its own devices hold."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
 
 def with_shardings(shapes: PyTree, shardings: PyTree) -> PyTree:
