@@ -37,6 +37,12 @@ class Preempted(RunError):
     code = 75
 
 
+class Lost(RunError):
+    """A process hangs, or is gone. The same command goes on from the last checkpoint."""
+
+    code = 76
+
+
 class Interrupted(RunError):
     """Ctrl-C: the state is saved, the same command goes on from there."""
 

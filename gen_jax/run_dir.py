@@ -51,7 +51,7 @@ class RunDir:
     """The files of one run.
 
     Attributes: `path` itself, and in it `config_file`, `manifest_file`, `status_file`, `tokenizer_file`, `metrics`,
-    `perf`, `checkpoints`, `tb`, `samples`; all absolute.
+    `perf`, `checkpoints`, `tb`, `samples`, `logs`; all absolute.
     """
 
     def __init__(self, workdir: epath.PathLike):
@@ -65,6 +65,7 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.tb = self.path / "tb"
         self.samples = self.path / "samples"
+        self.logs = self.path / "logs"
 
     def config(self) -> dict[str, Any]:
         """The resolved config of the run.
@@ -91,7 +92,8 @@ class RunDir:
         if not self.path.is_dir():
             raise ConfigError(f"workdir: expected a directory, {self.path} is a file")
         if not self.config_file.exists():
-            if any(not child.name.endswith(".tmp") for child in self.path.iterdir()):
+            # a kill while config.json is written leaves a .tmp; the logs of other processes begin before it
+            if any(child != self.logs and not child.name.endswith(".tmp") for child in self.path.iterdir()):
                 raise ConfigError(
                     f"workdir: {self.path} is not empty and holds no run (no config.json); choose another"
                 )

@@ -1,6 +1,7 @@
 """Signals become exceptions at a safe place: a flag is set, and `poll` raises where the state is whole."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ _ERRORS = {signal.SIGTERM: Preempted, signal.SIGINT: Interrupted}
 def polled() -> Iterator[Callable[[], type[RunError] | None]]:
     """Within it, SIGTERM and SIGINT are only noted; the yielded function says which error they ask for.
 
-    A second SIGINT ends the process at once.
+    A second SIGINT ends the process at once. With several processes SIGTERM is left to jax, which tells the others of
+    it, and SIGINT becomes a SIGTERM too.
     """
     seen: list[int] = []
 
@@ -25,10 +27,12 @@ def polled() -> Iterator[Callable[[], type[RunError] | None]]:
         if number == signal.SIGINT and number in seen:
             raise KeyboardInterrupt
         seen.append(number)
+        if jax.distributed.is_initialized():
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    # only the main thread may set handlers; with several processes they are jax's own
-    mine = threading.current_thread() is threading.main_thread() and not jax.distributed.is_initialized()
-    before = {number: signal.signal(number, note) for number in _ERRORS if mine}
+    mine = [signal.SIGINT] if jax.distributed.is_initialized() else list(_ERRORS)
+    main = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    before = {number: signal.signal(number, note) for number in mine if main}
     try:
         yield lambda: _ERRORS[signal.Signals(seen[0])] if seen else None
     finally:
@@ -37,7 +41,7 @@ def polled() -> Iterator[Callable[[], type[RunError] | None]]:
 
 
 def agreed(asked: type[RunError] | None, call: int) -> type[RunError] | None:
-    """With several processes: Preempted where all of them reached the call to save at after a SIGTERM to any.
+    """With several processes: not None where all of them reached the call to save at after a signal to any.
 
     Args:
       asked: what the signals of this process ask for.
@@ -45,4 +49,4 @@ def agreed(asked: type[RunError] | None, call: int) -> type[RunError] | None:
     """
     if jax.process_count() == 1:
         return asked
-    return Preempted if multihost_utils.reached_preemption_sync_point(call) else None
+    return (asked or Preempted) if multihost_utils.reached_preemption_sync_point(call) else None

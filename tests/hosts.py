@@ -61,11 +61,16 @@ def restored(program: Program, folder: Path) -> list[np.ndarray]:
     return [read(leaf) for leaf in jax.tree.leaves(load(folder, program.abstract)[1])]
 
 
-def two_processes(script: Path, *arguments: str) -> None:
-    """`script ADDRESS RANK ARGUMENTS` twice, until both have ended well."""
+def free_address() -> str:
+    """HOST:PORT that nobody listens on."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def two_processes(script: Path, *arguments: str) -> None:
+    """`script ADDRESS RANK ARGUMENTS` twice, until both have ended well."""
+    address = free_address()
     env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": str(ROOT)}
     processes = [
         subprocess.Popen([sys.executable, str(script), address, str(rank), *arguments], env=env, cwd=ROOT)

@@ -1,12 +1,20 @@
 """Two processes train as one does; they start, are stopped, and die together."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import hosts
 import numpy as np
 import pytest
 from hosts import CASES
+from members import ROOT, SMALLEST
+
+from gen_jax import cli, distributed
+from gen_jax.run_dir import RunDir
 
 QUICK = ["vae"]
 
@@ -36,3 +44,87 @@ def test_two_processes_equal_one(tmp_path):
 @pytest.mark.slow
 def test_two_processes_equal_one_for_each_family_and_rule(tmp_path):
     equal([case for case in CASES if case not in QUICK], tmp_path)
+
+
+VAE = f"--config={SMALLEST['vae']}:smoke"
+# a signal or a loss comes while steps are made; compiling has its time before
+LONG = ("--config.total_steps=2000000", "--config.eval_every=0", "--config.save_every=0", "--config.log_every=200")
+
+
+def gen_jax(workdir, *flags):
+    """A local run of two processes of 2 devices, as a user starts it."""
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "gen_jax.cli", "train", VAE, f"--workdir={workdir}", "--num_processes=2"]
+    return subprocess.Popen([*command, *flags], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def is_training(process):
+    """Waits for a line of process 0's that says so."""
+    for line in process.stderr:
+        if line.startswith("train "):
+            return
+    pytest.fail("the run ended before it trained")
+
+
+def children(process):
+    """The processes of a run, by their number."""
+    found = {}
+    for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        found |= {int(v[-1:]): int(pid) for v in variables if v.startswith(b"JAX_PROCESS_ID=")}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_processes=0"], "--num_processes: expected at least 1, got 0"),
+        (["--process_id=1"], "--process_id: expected --coordinator beside it"),
+        (
+            ["--coordinator=here", "--num_processes=2", "--process_id=0"],
+            "--coordinator: expected HOST:PORT, got 'here'",
+        ),
+        (["--coordinator=a:1"], "--num_processes: expected the number of processes beside --coordinator"),
+        (["--coordinator=a:1", "--num_processes=2"], "--process_id: expected 0 to 1, got None"),
+        (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], "--process_id: expected 0 to 1, got 2"),
+        (["--num_processes=3"], "--num_processes: expected a divisor of the 4 devices in XLA_FLAGS"),
+        (["--num_processes=2", "--workdir=gs://a/b"], "--num_processes: expected a local workdir"),
+    ],
+)
+def test_wrong_input_is_one_line(flags, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", VAE, f"--workdir={tmp_path / 'run'}", *flags])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.count("\n") == 1 and message in error
+
+
+def test_a_number_in_the_environment_that_is_none_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    with pytest.raises(SystemExit):
+        cli.main(["train", VAE, f"--workdir={tmp_path / 'run'}"])
+    assert "JAX_NUM_PROCESSES: expected a number, got 'two'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("tasks", "found"), [("2", True), ("1", False)])
+def test_slurm_is_known(tasks, found, monkeypatch):
+    variables = {"JOB_ID": "7", "STEP_NODELIST": "node[1-2]", "NTASKS": tasks, "PROCID": "0", "LOCALID": "0"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert distributed._in_a_cluster() == found
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_saves_the_same_step_in_both(tmp_path):
+    workdir = tmp_path / "run"
+    process = gen_jax(workdir, *LONG)
+    is_training(process)
+    os.kill(children(process)[1], signal.SIGTERM)
+    rest = process.communicate(timeout=200)[1]
+    assert process.returncode == 75, rest
+    (said,) = (line for line in rest.splitlines() if line.startswith("gen-jax: "))
+    assert said in (workdir / "logs/process_1.log").read_text()  # with the number of the step
+    status = RunDir(workdir).status()
+    assert status["state"] == "preempted" and f"stopped at step {status['step']}" in said
+    assert (workdir / "checkpoints" / f"{status['step']}.sha256.json").exists()
+    assert RunDir(workdir).config() and not (workdir / "logs/process_0.log").exists()

@@ -1,11 +1,13 @@
-"""`gen-jax train --config=FILE.py[:arg] --workdir=DIR [--config.key=value ...]`."""
+"""`gen-jax train --config=FILE.py[:arg] --workdir=DIR [--config.key=value ...] [--num_processes=N ...]`."""
 
 import argparse
 import os
 import sys
+from pathlib import Path
 
-from gen_jax import config
-from gen_jax.run_dir import RunDir
+from gen_jax import config, distributed
+from gen_jax.errors import ConfigError
+from gen_jax.run_dir import RunDir, is_primary
 from gen_jax.train import train
 
 
@@ -13,12 +15,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg")
     parser.add_argument("--workdir", required=True, help="the run directory, local or gs://")
     parser.add_argument("--deterministic", action="store_true", help="bit-exact on GPU too, and slower")
+    distributed.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
     experiment = config.load(args.config, overrides)
-    train(experiment, args.workdir)
-    print(summary(RunDir(args.workdir), args.workdir))
+    distributed.check(args)
+    if distributed.is_local_trial(args):
+        sys.exit(_trial(args, overrides, experiment))
+    with distributed.joined(args):
+        train(experiment, args.workdir)
+        if is_primary():
+            print(summary(RunDir(args.workdir), args.workdir))
+
+
+def _trial(args: argparse.Namespace, overrides: list[str], experiment: config.Experiment) -> int:
+    """The same command in several processes of this machine; what needs no device is checked once, here."""
+    run_dir = RunDir(args.workdir)
+    if "://" in args.workdir:
+        raise ConfigError(f"--num_processes: expected a local workdir where it stands alone, got {args.workdir}")
+    run_dir.check(config.to_dict(experiment))
+    flags = ["--deterministic"] if args.deterministic else []
+    command = ["train", f"--config={args.config}", f"--workdir={args.workdir}", *overrides, *flags]
+    return distributed.start_here(command, args.num_processes, Path(run_dir.logs))
 
 
 def summary(run: RunDir, name: str) -> str:
