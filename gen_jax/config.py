@@ -64,7 +64,11 @@ class Profile(Settings):
 
 
 class Experiment(Settings):
-    """A whole config. Periods are in steps; 0 = never (the last step is always logged, evaluated and saved)."""
+    """A whole config. Periods are in steps; 0 = never (the last step is always logged, evaluated and saved).
+
+    hang_limit_s: seconds without progress after which a run ends with exit code 76 and all stacks on stderr; 0 = never.
+      Longer than compiling, and than the longest piece of an evaluation.
+    """
 
     seed: Seed = 0
     total_steps: Positive
@@ -79,6 +83,7 @@ class Experiment(Settings):
     histograms: bool = False
     keep: Positive = 2
     hash_limit_mb: NonNegative = 10_000.0
+    hang_limit_s: NonNegative = 0.0
     data: pydantic.SerializeAsAny[data.Source]
     model_name: str
     model: pydantic.SerializeAsAny[Settings]

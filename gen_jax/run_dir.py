@@ -22,8 +22,8 @@ from etils import epath
 
 from gen_jax.errors import ConfigError
 
-# What may differ when the same run is started again: its length and its periods.
-FREE_KEYS = ("total_steps", "log_every", "eval_every", "save_every")
+# What may differ when the same run is started again: its length, its periods, its patience.
+FREE_KEYS = ("total_steps", "log_every", "eval_every", "save_every", "hang_limit_s")
 PACKAGES = ("gen-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets")
 ABSENT = "absent"
 

@@ -22,6 +22,7 @@ from gen_jax import config as configs
 from gen_jax import gpt2, optim, pictures, protocol, sharding, signals
 from gen_jax.checkpoint import Checkpoints
 from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted, RunError
+from gen_jax.evaluators.base import read
 from gen_jax.init_from import load_into
 from gen_jax.log import Writer
 from gen_jax.perf import Timer, Tracer
@@ -29,6 +30,7 @@ from gen_jax.program import Program
 from gen_jax.progress import Progress
 from gen_jax.run_dir import RunDir
 from gen_jax.state import State, path_name
+from gen_jax.watch import watched
 
 TAGS = {"validation": "val", "train": "train_eval"}  # train/ is what the steps themselves saw
 Asked = Callable[[], type[RunError] | None]
@@ -78,9 +80,10 @@ def train(config: Any, workdir: str | os.PathLike) -> State:
         with (
             run_dir.locked(),
             _status(run_dir) as ended,
+            watched(experiment.hang_limit_s, lambda: run_dir.write_status("lost", ended["step"])) as moved,
             Checkpoints(run_dir.checkpoints, experiment.keep, experiment.hash_limit_mb) as checkpoints,
         ):
-            loop = _Loop(program, run_dir, checkpoints, asked, ended)
+            loop = _Loop(program, run_dir, checkpoints, asked, moved, ended)
             with loop.writer, loop.progress:
                 return loop.run()
 
@@ -104,9 +107,16 @@ class _Loop:
     """One run of `train`."""
 
     def __init__(
-        self, program: Program, run_dir: RunDir, checkpoints: Checkpoints, asked: Asked, reached: dict[str, int]
+        self,
+        program: Program,
+        run_dir: RunDir,
+        checkpoints: Checkpoints,
+        asked: Asked,
+        moved: Callable[[], None],
+        reached: dict[str, int],
     ):
-        self.experiment, self.run_dir, self.checkpoints, self.asked = program.experiment, run_dir, checkpoints, asked
+        self.experiment, self.run_dir, self.checkpoints = program.experiment, run_dir, checkpoints
+        self.asked, self.moved = asked, moved
         program.poll = self.poll
         state, self.journal = self._start(program)
         self.step = int(jax.device_get(state.step))
@@ -138,7 +148,8 @@ class _Loop:
         return state, Journal()
 
     def poll(self) -> None:
-        """Ends an evaluation early where a signal asks for it."""
+        """Between the batches of an evaluation: ends it early where a signal asks for it."""
+        self.moved()
         if jax.process_count() == 1 and (error := self.asked()):
             raise error("stopped in an evaluation; the same command goes on from there")
 
@@ -153,6 +164,7 @@ class _Loop:
         try:
             self.finish_boundary()  # a signal may have come between a step and its evaluation
             while self.step < self.experiment.total_steps and not self.stopped():
+                self.moved()
                 self.tracer.before(self.step, k)
                 self.state, metrics = self.program.step(self.state, self.step)
                 self.pending.append(metrics)
@@ -316,7 +328,7 @@ def write_report(writer: Writer, step: int, cfg: Any, report: Any, say: Callable
 
 def _histograms(state: State) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path({name: net.params for name, net in state.nets.items()})
-    return {f"params/{path_name(path)}": np.asarray(leaf) for path, leaf in leaves}
+    return {f"params/{path_name(path)}": read(leaf) for path, leaf in leaves}
 
 
 def _hparams(experiment: configs.Experiment) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """`python killed.py WHERE N ARG...`: `gen-jax ARG...`, killed with SIGKILL at the N-th call of WHERE, if not `never`.
 
 WHERE: `step` before a dispatch, `save` while a checkpoint's arrays are being written, `manifest` after they are
-committed and before the checkpoint counts.
+committed and before the checkpoint counts. At `sleep`, before a dispatch, it is not killed but sleeps for ever.
 """
 
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 from gen_jax import cli, step_dirs
@@ -15,9 +16,14 @@ from gen_jax.program import Program
 
 PLACES: dict[str, tuple[Any, str]] = {
     "step": (Program, "step"),
+    "sleep": (Program, "step"),
     "save": (Checkpoints, "save"),
     "manifest": (step_dirs, "fingerprint"),
 }
+
+
+def asleep() -> None:
+    time.sleep(10**6)
 
 
 def kill_at(where: str, number: int) -> None:
@@ -27,7 +33,9 @@ def kill_at(where: str, number: int) -> None:
     def wrapper(*args):
         calls.append(1)
         result = original(*args) if where == "save" or len(calls) < number else None
-        if len(calls) == number:
+        if len(calls) == number and where == "sleep":
+            asleep()
+        elif len(calls) == number:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import hosts
@@ -49,6 +50,7 @@ def test_two_processes_equal_one_for_each_family_and_rule(tmp_path):
 VAE = f"--config={SMALLEST['vae']}:smoke"
 # a signal or a loss comes while steps are made; compiling has its time before
 LONG = ("--config.total_steps=2000000", "--config.eval_every=0", "--config.save_every=0", "--config.log_every=200")
+LIMIT_S = 60  # longer than compiling takes on a busy machine
 
 
 def gen_jax(workdir, *flags):
@@ -89,6 +91,7 @@ def children(process):
         (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], "--process_id: expected 0 to 1, got 2"),
         (["--num_processes=3"], "--num_processes: expected a divisor of the 4 devices in XLA_FLAGS"),
         (["--num_processes=2", "--workdir=gs://a/b"], "--num_processes: expected a local workdir"),
+        (["--config.hang_limit_s=-1"], "config.hang_limit_s: expected"),
     ],
 )
 def test_wrong_input_is_one_line(flags, message, tmp_path, monkeypatch, capsys):
@@ -128,3 +131,43 @@ def test_sigterm_to_one_saves_the_same_step_in_both(tmp_path):
     assert status["state"] == "preempted" and f"stopped at step {status['step']}" in said
     assert (workdir / "checkpoints" / f"{status['step']}.sha256.json").exists()
     assert RunDir(workdir).config() and not (workdir / "logs/process_0.log").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [1, 0])
+def test_where_one_is_killed_the_run_ends_and_names_it(rank, tmp_path):
+    process = gen_jax(tmp_path / "run", *LONG)
+    is_training(process)
+    os.kill(children(process)[rank], signal.SIGKILL)
+    started = time.monotonic()
+    rest = process.communicate(timeout=200)[1]
+    print(f"{time.monotonic() - started:.1f} s to the end")
+    assert process.returncode == 76, rest
+    assert f"gen-jax: process {rank} was ended by SIGKILL" in rest
+    if rank == 1:
+        assert "gen-jax: process 1 is gone: no sign of life for" in rest
+        assert RunDir(tmp_path / "run").status()["state"] == "lost"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [1, 0])
+def test_where_one_sleeps_all_name_it_and_show_their_stacks(rank, tmp_path):
+    """It sleeps at its 50th dispatch; the processes are started one by one, as a cluster would."""
+    address, processes = hosts.free_address(), []
+    flags = [VAE, f"--workdir={tmp_path / 'run'}", *LONG, f"--config.hang_limit_s={LIMIT_S}"]
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": str(ROOT)}
+    for i in range(2):
+        where = ("sleep", "50") if i == rank else ("never", "0")
+        group = [f"--coordinator={address}", "--num_processes=2", f"--process_id={i}"]
+        command = [sys.executable, "tests/killed.py", *where, "train", *flags, *group]
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True))
+    try:
+        said = [process.communicate(timeout=400)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [76, 76], said
+    for text in said:
+        assert f"gen-jax: process {rank} made no progress for {LIMIT_S} s (config.hang_limit_s)" in text
+        assert "most recent call first" in text
+    assert "in asleep" in said[rank] and "in asleep" not in said[1 - rank]

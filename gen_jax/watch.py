@@ -1,0 +1,161 @@
+"""A thread that ends a process which would wait for ever: for itself, for a process that hangs or for one that is gone.
+
+Every process reports to process 0 through the store of `jax.distributed`, once a second, how often its main thread got
+on. Process 0 judges, and its verdict, which names the process, reaches all.
+"""
+
+import contextlib
+import dataclasses
+import faulthandler
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+from jax._src.distributed import global_state
+
+from gen_jax.errors import Lost, RunError
+
+BEAT_S = 1.0
+SILENT = 10  # beats of the judge without one of the judged, half of it after an error; a suspended judge counts none
+NEWS, REPORTS = "gen_jax/news/", "gen_jax/reports/"
+LEFT, HANGS = "left", "made no progress"
+
+
+@contextlib.contextmanager
+def watched(limit_s: float, last_act: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Within it, this process ends with exit code 76 and a line on stderr where it would wait for ever.
+
+    That is where a process of the run is gone, or where the yielded function, to be called whenever the main thread
+    gets on, was not called for `limit_s` seconds (0: however long) in one of them; then all stacks are on stderr too.
+
+    Args:
+      limit_s: longer than the longest work between two calls, compiling included.
+      last_act: called before that end, from a thread.
+    """
+    watch = _Watch(limit_s, last_act)
+    words = LEFT
+    try:
+        yield watch.moved
+    except RunError as error:
+        words = f"{LEFT}: {_line(error)}"
+        raise
+    except Exception as error:
+        if watch.client is not None:  # where the loss of another process is the cause, the thread ends this one
+            watch.silent = SILENT // 2
+            time.sleep((SILENT + 3) * BEAT_S)
+        words = f"{LEFT}: {_line(error)}"
+        raise
+    finally:
+        watch.leave(words)
+
+
+@dataclasses.dataclass
+class _Seen:
+    """What a process reported last, and the judge's beats at which that was new."""
+
+    report: str
+    moves: str
+    beat: int
+    moved: int
+
+
+class _Watch:
+    def __init__(self, limit_s: float, last_act: Callable[[], None]):
+        self.limit_s, self.last_act = limit_s, last_act
+        self.client, self.rank = global_state.client, global_state.process_id
+        self.moves, self.beat, self.silent, self.left = 0, 0, SILENT, threading.Event()
+        self.seen = {i: _Seen("", "", 0, 0) for i in range(global_state.num_processes)}
+        self.thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        if self.client is not None or limit_s:
+            self.thread.start()
+
+    def moved(self) -> None:
+        self.moves += 1
+
+    def leave(self, words: str) -> None:
+        """The last report of this process, after which it may be silent."""
+        self.left.set()
+        if self.thread.is_alive():
+            self.thread.join()
+        if self.client is not None:
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                self._report(words)
+
+    def _run(self) -> None:
+        while not self.left.wait(BEAT_S):
+            self.beat += 1
+            try:
+                self._report(f"{self.beat} {self.moves}")
+                verdict = self._judge() if self.rank == 0 else self._read_news()
+            except jax.errors.JaxRuntimeError:
+                verdict = "process 0, which keeps the others together, is gone"
+            if verdict and not self.left.is_set():
+                self._end(verdict)
+
+    def _report(self, report: str) -> None:
+        if self.client is None:
+            self._note(0, report)
+        else:
+            key = f"{REPORTS if self.rank else NEWS}{self.rank}"
+            self.client.key_value_set(key, report, allow_overwrite=True)
+            if self.rank == 0:
+                self._note(0, report)
+
+    def _note(self, rank: int, report: str) -> None:
+        seen, moves = self.seen[rank], report.partition(" ")[2]
+        if report != seen.report:
+            seen.report, seen.beat = report, self.beat
+        if moves != seen.moves:
+            seen.moves, seen.moved = moves, self.beat
+
+    def _read_news(self) -> str | None:
+        """The verdict of process 0; where it is gone, that."""
+        assert self.client is not None
+        news = {key.removeprefix(NEWS): value for key, value in self.client.key_value_dir_get(NEWS)}
+        self._note(0, news.get("0", ""))
+        return news.get("verdict") or self._gone({0: self.seen[0]})
+
+    def _judge(self) -> str | None:
+        if self.client is not None:
+            for key, report in self.client.key_value_dir_get(REPORTS):
+                self._note(int(key.removeprefix(REPORTS)), report)
+        verdict = self._gone(self.seen) or self._stuck()
+        if verdict and self.client is not None:
+            self.client.key_value_set(f"{NEWS}verdict", verdict)
+        return verdict
+
+    def _gone(self, judged: dict[int, _Seen]) -> str | None:
+        for rank, seen in judged.items():
+            if self.beat - seen.beat >= self.silent and seen.report != LEFT:
+                ended = seen.report.startswith(LEFT)
+                found = seen.report.removeprefix(LEFT) if ended else f": no sign of life for {self.silent * BEAT_S:g} s"
+                return f"process {rank} is gone{found}"
+        return None
+
+    def _stuck(self) -> str | None:
+        """Names those that moved least: the others wait for them."""
+        running = {rank: seen for rank, seen in self.seen.items() if not seen.report.startswith(LEFT)}
+        longest = max(((self.beat - seen.moved) * BEAT_S for seen in running.values()), default=0.0)
+        if not self.limit_s or longest < self.limit_s:
+            return None
+        least = min(int(seen.moves or 0) for seen in running.values())
+        behind = [str(rank) for rank, seen in running.items() if int(seen.moves or 0) == least]
+        return f"process {' and '.join(behind)} {HANGS} for {self.limit_s:g} s (config.hang_limit_s)"
+
+    def _end(self, verdict: str) -> None:
+        try:
+            if HANGS in verdict:
+                faulthandler.dump_traceback(2, all_threads=True)
+            print(f"gen-jax: {verdict}; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
+            self.last_act()
+            if self.rank == 0 and self.client is not None:
+                time.sleep(3 * BEAT_S)  # the others read the verdict here, and jax ends them when this process ends
+        finally:
+            os._exit(Lost.code)
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
