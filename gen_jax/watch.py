@@ -39,12 +39,9 @@ def watched(limit_s: float, last_act: Callable[[], None]) -> Iterator[Callable[[
     words = LEFT
     try:
         yield watch.moved
-    except RunError as error:
-        words = f"{LEFT}: {_line(error)}"
-        raise
-    except Exception as error:
-        if watch.client is not None:  # where the loss of another process is the cause, the thread ends this one
-            watch.silent = SILENT // 2
+    except BaseException as error:
+        if watch.client is not None and not isinstance(error, RunError):
+            watch.alarmed = True  # where the loss of another process is the cause, the thread ends this one
             time.sleep((SILENT + 3) * BEAT_S)
         words = f"{LEFT}: {_line(error)}"
         raise
@@ -66,7 +63,7 @@ class _Watch:
     def __init__(self, limit_s: float, last_act: Callable[[], None]):
         self.limit_s, self.last_act = limit_s, last_act
         self.client, self.rank = global_state.client, global_state.process_id
-        self.moves, self.beat, self.silent, self.left = 0, 0, SILENT, threading.Event()
+        self.moves, self.beat, self.alarmed, self.left = 0, 0, False, threading.Event()
         self.seen = {i: _Seen("", "", 0, 0) for i in range(global_state.num_processes)}
         self.thread = threading.Thread(target=self._run, name="watch", daemon=True)
         if self.client is not None or limit_s:
@@ -86,14 +83,18 @@ class _Watch:
 
     def _run(self) -> None:
         while not self.left.wait(BEAT_S):
-            self.beat += 1
             try:
-                self._report(f"{self.beat} {self.moves}")
-                verdict = self._judge() if self.rank == 0 else self._read_news()
+                verdict = self.tick()
             except jax.errors.JaxRuntimeError:
                 verdict = "process 0, which keeps the others together, is gone"
             if verdict and not self.left.is_set():
                 self._end(verdict)
+
+    def tick(self) -> str | None:
+        """One beat: reports, and returns what the run ends of, if it does."""
+        self.beat += 1
+        self._report(f"{self.beat} {self.moves}")
+        return self._judge() if self.rank == 0 else self._read_news()
 
     def _report(self, report: str) -> None:
         if self.client is None:
@@ -128,11 +129,14 @@ class _Watch:
         return verdict
 
     def _gone(self, judged: dict[int, _Seen]) -> str | None:
+        patience = SILENT // 2 if self.alarmed else SILENT
         for rank, seen in judged.items():
-            if self.beat - seen.beat >= self.silent and seen.report != LEFT:
-                ended = seen.report.startswith(LEFT)
-                found = seen.report.removeprefix(LEFT) if ended else f": no sign of life for {self.silent * BEAT_S:g} s"
-                return f"process {rank} is gone{found}"
+            if self.beat - seen.beat < patience or seen.report == LEFT:
+                continue
+            if not seen.report.startswith(LEFT):
+                return f"process {rank} is gone: no sign of life for {patience * BEAT_S:g} s"
+            if self.alarmed:  # else this one may be ending as that one did, and be writing still
+                return f"process {rank} is gone{seen.report.removeprefix(LEFT)}"
         return None
 
     def _stuck(self) -> str | None:
