@@ -167,7 +167,8 @@ def _environment(num_processes: int, address: str) -> dict[str, str]:
     flags = f"{re.sub(rf'{DEVICES}=[0-9]+', '', flags)} {DEVICES}={devices // num_processes}".strip()
     group = {"coordinator": address, "num_processes": str(num_processes)}
     own = {VARIABLES[name]: value for name, value in group.items()} | {"XLA_FLAGS": flags}
-    return {"JAX_PLATFORMS": "cpu", **os.environ, **own, "JAX_COORDINATOR_BIND_ADDRESS": address}
+    threads = {"NPROC": str(32 * devices)}  # as in `cli`: a collective that waits for another process holds one, too
+    return {"JAX_PLATFORMS": "cpu", **threads, **os.environ, **own, "JAX_COORDINATOR_BIND_ADDRESS": address}
 
 
 @contextlib.contextmanager
