@@ -166,8 +166,9 @@ class RunDir:
         return json.loads(self.status_file.read_text()) if self.status_file.exists() else {}
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, oldest first."""
-        return [json.loads(line) for line in self.metrics.read_text().splitlines()] if self.metrics.exists() else []
+        """The rows of metrics.jsonl, oldest first; a last one that is being written is left out."""
+        lines = self.metrics.read_text().splitlines(keepends=True) if self.metrics.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def truncate_after(self, step: int) -> None:
         """Cuts the rows of metrics.jsonl and perf.jsonl beyond `step`, and a last line that a kill tore.

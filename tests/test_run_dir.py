@@ -101,3 +101,8 @@ def test_truncation_cuts_later_rows_and_a_torn_last_line(run, text, kept):
     assert run.metrics.read_text() == run.perf.read_text() == kept
     run.truncate_after(-1)
     assert run.metrics.read_text() == ""
+
+
+def test_a_row_that_is_being_written_is_not_read(run):
+    run.metrics.write_text('{"step": 1, "a": 2}\n{"step": 2, "a')
+    assert run.rows() == [{"step": 1, "a": 2}]
