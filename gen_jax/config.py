@@ -6,6 +6,7 @@ has a value; `resolve` does the same for a ConfigDict in hand. Nothing here touc
 
 import json
 import runpy
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,19 +148,56 @@ def to_markdown(experiment: Experiment) -> str:
     return f"```\n{json.dumps(to_dict(experiment), indent=2)}\n```"
 
 
-def _from_file(spec: str) -> ml_collections.ConfigDict:
+def _run_file(spec: str) -> tuple[dict[str, Any], str]:
+    """The names that the file of `FILE.py[:arg]` defines, and the argument."""
     path, _, arg = spec.partition(":")
     file = Path(path)
     if not file.is_file():
         known = [str(p) for p in Path("experiments").glob("*/*.py")]
         raise ConfigError(f"--config: no file {path}{nearest(path, known) if known else ''}")
     try:
-        config = runpy.run_path(str(file))["get_config"](arg)
+        return runpy.run_path(str(file)), arg
+    except Exception as error:
+        raise ConfigError(f"--config: {spec}: {type(error).__name__}: {error}") from error
+
+
+def _from_file(spec: str) -> ml_collections.ConfigDict:
+    names, arg = _run_file(spec)
+    try:
+        config = names["get_config"](arg)
     except Exception as error:
         raise ConfigError(f"--config: {spec}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError(f"--config: {spec}: expected get_config to return a ConfigDict, got {config!r}")
     return config
+
+
+def sweep_of(spec: str) -> Callable[[Any], None]:
+    """The function `sweep(s)` that stands beside `get_config`; gen_jax.sweeps.space says what it may call.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    names, _ = _run_file(spec)
+    if not callable(names.get("sweep")):
+        raise ConfigError(f"--config: {spec}: expected a function sweep(s) beside get_config, found none")
+    return names["sweep"]
+
+
+def _section(config: Any, key: str) -> Any:
+    """The section of a config that `config.key.key` lies in.
+
+    Raises:
+      ConfigError: the key is unknown.
+    """
+    section: Any = {"config": config}
+    for i, name in enumerate(names := key.split(".")):
+        known = list(section) if isinstance(section, dict | ml_collections.ConfigDict) else []
+        if name not in known:
+            raise ConfigError(f"--{key}: unknown key{nearest(name, known)}")
+        if i + 1 < len(names):
+            section = section[name]
+    return section
 
 
 def load(spec: str, overrides: list[str]) -> Experiment:
@@ -170,16 +208,7 @@ def load(spec: str, overrides: list[str]) -> Experiment:
     """
     config = ml_collections.ConfigDict(resolve(_from_file(spec)).model_dump(), convert_dict=True)
     for override in overrides:
-        key = override.removeprefix("--").partition("=")[0]
-        section, missing = config, ""
-        for name in key.split(".")[1:]:
-            if not isinstance(section, ml_collections.ConfigDict) or name not in section:
-                missing = name
-                break
-            section = section[name]
-        if missing:
-            known = list(section) if isinstance(section, ml_collections.ConfigDict) else []
-            raise ConfigError(f"--{key}: unknown key{nearest(missing, known)}")
+        _section(config, override.removeprefix("--").partition("=")[0])
     argv = ["gen-jax", *overrides]
     flags = absl.flags.FlagValues()
     try:
@@ -188,3 +217,15 @@ def load(spec: str, overrides: list[str]) -> Experiment:
     except (absl.flags.Error, ValueError, TypeError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     return resolve(config)
+
+
+def replaced(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """A config with other values at its keys, as `{"model.latent": 8}`; what the same flags would make of it.
+
+    Raises:
+      ConfigError: as `load`.
+    """
+    raw = experiment.model_dump()
+    for key, value in values.items():
+        _section(raw, f"config.{key}")[key.rpartition(".")[2]] = value
+    return resolve(raw)

@@ -95,3 +95,12 @@ def test_a_missing_file_lists_the_nearest():
         ConfigError, match=r"no file experiments/vae/digit\.py; did you mean experiments/vae/digits\.py"
     ):
         config.load("experiments/vae/digit.py", [])
+
+
+def test_replaced_values_are_what_the_same_flags_make():
+    path, values = "experiments/vae/digits.py:smoke", {"model.widths": [8, 4], "optim.net.lr": 1e-2, "seed": 3}
+    flags = [f"--config.{key}={tuple(value) if key == 'model.widths' else value}" for key, value in values.items()]
+    assert config.replaced(config.load(path, []), values) == config.load(path, flags)
+    for key in ("model.widht", "seed.x", "modle.width"):
+        with pytest.raises(ConfigError, match=f"--config.{key}: unknown key"):
+            config.replaced(config.load(path, []), {key: 1})
