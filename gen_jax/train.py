@@ -158,6 +158,7 @@ class _Loop:
         self.run_dir.record_start(self.experiment.seed, mesh=sharding.describe(self.program.mesh))
         if self.step == 0:
             self.writer.write_texts(0, {"config": configs.to_markdown(self.experiment)})
+            self.writer.write_hparams(_hparams(self.experiment))  # a run that does not come to its end is listed too
         if self.journal.row:
             self.writer.write_scalars(self.step, self.journal.row)
         k = self.experiment.steps_per_call
@@ -334,7 +335,7 @@ def _histograms(state: State) -> dict[str, np.ndarray]:
 def _hparams(experiment: configs.Experiment) -> dict[str, Any]:
     """What a sweep would vary."""
     config = configs.to_dict(experiment)
-    return {key: config[key] for key in ("seed", "batch_size", "model", "optim")}
+    return {key: config[key] for key in ("seed", "total_steps", "batch_size", "data", "model", "optim")}
 
 
 if __name__ == "__main__":
