@@ -141,6 +141,49 @@ def bars(
     return _pixels(figure)
 
 
+def responses(
+    columns: dict[str, list[Any]], values: Float[np.ndarray, " N"], name: str, logs: set[str]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A metric against each of several parameters.
+
+    Args:
+      columns: N values a parameter: numbers, or anything else, which then stands in groups; None where a row has none.
+      name: of the metric.
+      logs: parameters with a logarithmic axis.
+    """
+    wide = min(3, max(1, len(columns)))
+    high = max(1, math.ceil(len(columns) / wide))
+    figure = _figure(0.6 + 3.4 * wide, 0.6 + 2.8 * high)
+    axes = figure.subplots(high, wide, sharey=True, squeeze=False).ravel()
+    for axis in axes[len(columns) :]:
+        axis.set_axis_off()
+    for axis, (key, column) in zip(axes, columns.items(), strict=False):
+        has = [i for i, value in enumerate(column) if value is not None]
+        found = [column[i] for i in has]
+        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in found):
+            found = [str(value) for value in found]
+        axis.scatter(found, values[has], s=16, linewidths=0, alpha=0.7)
+        axis.set_xscale("log" if key in logs else axis.get_xscale())
+        axis.set_xlabel(key)
+        axis.grid(alpha=0.3)
+    figure.supylabel(name)
+    return _pixels(figure)
+
+
+def best_so_far(
+    numbers: Int[np.ndarray, " N"], values: Float[np.ndarray, " N"], name: str, *, maximize: bool
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The metric of each trial as a dot, and the best up to it as a step line; `numbers` of the trials ascend."""
+    figure = _figure()
+    axis = figure.add_subplot(xlabel="trial", ylabel=name)
+    axis.scatter(numbers, values, s=16, linewidths=0, color="grey", label="trial")
+    best = (np.maximum if maximize else np.minimum).accumulate(values)
+    axis.step(numbers, best, where="post", label="best so far")
+    axis.legend(frameon=False)
+    axis.grid(alpha=0.3)
+    return _pixels(figure)
+
+
 def curves(rows: list[dict[str, Any]], tags: tuple[str, ...] = ("train/loss",)) -> UInt8[np.ndarray, "H W 3"]:
     """Values over steps from the rows of metrics.jsonl, `{"step": 100, "train/loss": 1.2}`; a row may lack a tag."""
     series = {}
