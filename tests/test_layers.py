@@ -20,6 +20,7 @@ ALLOWED = {
     "text": {"text", "errors", "settings"},
     "metrics": {"metrics"},
     "features": PURE | {"features", "nets", "progress"},
+    "sweeps": {"sweeps", "config", "errors", "pictures", "progress", "protocol", "run_dir", "settings", "signals"},
     "evaluators": PURE | {"evaluators", "features", "metrics", "pictures", "models.base"},
 }
 FILES = sorted(ROOT.rglob("*.py"))

@@ -1,0 +1,94 @@
+"""What a sweep is, read from its config and checked before any trial."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+
+from gen_jax import config as configs
+from gen_jax.errors import ConfigError
+from gen_jax.sweeps import space
+
+Search = Literal["grid", "random", "tpe", "asha"]
+PROBES = 20  # draws that are checked before the first trial
+ETA = 3  # asha: of the trials that came to a rung, one in so many goes on; the next rung is so many times as far
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a sweep is; two plans that differ are not gone on with.
+
+    spec, overrides: as `gen-jax train` takes them. define: the config's `sweep`. first: a point that it may give.
+    grid: the values of all trials, where they are known: in order for `grid`, shuffled for `random` and `asha` over a
+      space without ranges, so that none is tried twice.
+    rung: steps before asha first judges, a ninth of all; 0 = it never does.
+    """
+
+    spec: str
+    overrides: list[str]
+    search: Search
+    experiment: configs.Experiment
+    define: Callable[[space.Space], None]
+    first: space.Point
+    grid: list[dict[str, Any]]
+    rung: int = 0
+
+    def identity(self) -> dict[str, Any]:
+        """As JSON types."""
+        source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(self.define))))  # without comments
+        config = configs.to_dict(self.experiment)
+        return {"search": self.search, "sweep": source.splitlines(), "config": config}
+
+    def load(self, point: space.Point) -> configs.Experiment:
+        """The config of a trial. Raises ConfigError."""
+        return configs.replaced(self.experiment, point.overrides)
+
+
+def plan(spec: str, overrides: list[str], search: Search) -> Plan:
+    """Reads a config and its sweep; a grid is checked whole, another search at `PROBES` random points.
+
+    Raises:
+      ConfigError: one line, as `config.load` and `space.ask`.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    experiment, define = configs.load(spec, overrides), configs.sweep_of(spec)
+    points, values = _points(define, search, experiment.seed)
+    made = Plan(spec, overrides, search, experiment, define, points[0], values)
+    given = {override.partition("=")[0].removeprefix("--config.") for override in overrides}
+    for point in points:
+        if (point.metric, point.mode) != (points[0].metric, points[0].mode):
+            raise ConfigError(f"sweep: expected one goal, found {points[0].metric} and {point.metric}")
+        if both := sorted(given & point.overrides.keys()):
+            raise ConfigError(f"--config.{both[0]}: expected no value beside the one of sweep(s)")
+        trial = made.load(point)
+        if search == "asha":
+            key = "log_every" if point.metric.startswith("train/") else "eval_every"
+            every = getattr(trial, key)
+            if not 0 < every < trial.total_steps:
+                raise ConfigError(
+                    f"config.{key}: expected a period below total_steps for asha to judge by, got {every}"
+                )
+            made = dataclasses.replace(made, rung=max(made.rung, every, trial.total_steps // ETA**2))
+    return made
+
+
+def _points(
+    define: Callable[[space.Space], None], search: Search, seed: int
+) -> tuple[list[space.Point], list[dict[str, Any]]]:
+    """All points and their values in the order of the trials; or some points and no values, where they are drawn."""
+    try:
+        walked = [] if search == "tpe" else list(space.grid(define))
+    except space.NotAGrid:
+        if search == "grid":
+            raise
+        walked = []
+    if walked:
+        order = range(len(walked)) if search == "grid" else np.random.default_rng(seed).permutation(len(walked))
+        return [walked[i][0] for i in order], [walked[i][1] for i in order]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return [space.ask(define, study.ask()) for _ in range(PROBES)], []

@@ -1,0 +1,78 @@
+"""What a sweep leaves to read: results.csv, a table, pictures."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+from optuna.trial import FrozenTrial, TrialState
+
+from gen_jax import pictures
+from gen_jax.run_dir import write_atomic
+from gen_jax.sweeps.plan import Plan
+
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+def rows(plan: Plan, trials: list[FrozenTrial]) -> list[dict[str, Any]]:
+    """A row a trial: trial, state, step, the metric, the parameters, reason. A pruned one has the metric so far."""
+    keys = dict.fromkeys(key for trial in trials for key in trial.user_attrs.get("params", {}))
+    tag = next((trial.user_attrs["tag"] for trial in trials if "tag" in trial.user_attrs), plan.first.metric)
+    return [
+        {
+            "trial": trial.number,
+            "state": STATES.get(trial.state, "running"),
+            "step": trial.user_attrs.get("step", ""),
+            tag: "" if trial.value is None else trial.value,
+            **{key: trial.user_attrs.get("params", {}).get(key, "") for key in keys},
+            "reason": trial.user_attrs.get("reason", ""),
+        }
+        for trial in trials
+    ]
+
+
+def write_csv(plan: Plan, trials: list[FrozenTrial], path: Path) -> None:
+    """results.csv, in the order of the trials."""
+    text, table = io.StringIO(), rows(plan, trials)
+    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    write_atomic(epath.Path(path), text.getvalue())
+
+
+def table(plan: Plan, trials: list[FrozenTrial]) -> str:
+    """The trials in columns: the complete ones first, the best of them on top."""
+    sign = -1 if plan.first.mode == "max" else 1
+    order = list(STATES)
+
+    def place(trial: FrozenTrial) -> tuple:
+        state = order.index(trial.state) if trial.state in order else len(order)
+        return state, float("inf") if trial.value is None else sign * trial.value
+
+    found = rows(plan, sorted(trials, key=place))
+    cells = [[_short(name) for name in found[0]], *([_short(value) for value in row.values()] for row in found)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+
+
+def draw(plan: Plan, trials: list[FrozenTrial], folder: Path) -> list[Path]:
+    """parameters.png: the metric against each parameter; best.png: the best so far. Returns their paths."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    values = np.array([trial.value for trial in complete], np.float64)
+    keys = dict.fromkeys(key for trial in complete for key in trial.user_attrs["params"])
+    logs = {key for trial in complete for key, kind in trial.distributions.items() if getattr(kind, "log", False)}
+    columns = {key: [trial.user_attrs["params"].get(key) for trial in complete] for key in keys}
+    numbers = np.array([trial.number for trial in complete])
+    made = {
+        "parameters": pictures.responses(columns, values, plan.first.metric, logs),
+        "best": pictures.best_so_far(numbers, values, plan.first.metric, maximize=plan.first.mode == "max"),
+    }
+    for name, picture in made.items():
+        write_atomic(epath.Path(folder / f"{name}.png"), pictures.png(picture))
+    return [folder / f"{name}.png" for name in made]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,249 @@
+"""`Sweep(...).run()`: trials side by side until there are enough of them, or until it is stopped; then it goes on.
+
+One process draws, watches and judges; Optuna's journal is written by it alone, so that a worker that dies holds no
+lock and loses no trial. A trial is a process that trains in `trials/NNN`; where it dies it is started again there.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+from etils import epath
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from gen_jax import protocol, signals
+from gen_jax.errors import ConfigError, DataError, RunError
+from gen_jax.progress import Progress
+from gen_jax.run_dir import RunDir, flatten, write_atomic
+from gen_jax.settings import nearest
+from gen_jax.sweeps import space
+from gen_jax.sweeps.plan import ETA, Plan
+from gen_jax.sweeps.trainer import COMMAND, Trainer, check_folder, lock, open_log
+
+TRIALS = 16  # where neither the flag nor a grid says how many
+DEATHS = 3  # without a new row in between, and a trial counts as failed
+
+
+class Sweep:
+    """A sweep in its folder: `sweep.json, journal.jsonl, trials/NNN/, logs/NNN.log`.
+
+    Args:
+      plan: what to do.
+      workdir: local; made, or gone on with where it holds the same plan.
+      trials: how many in all, those of an earlier start included; 0 = the whole grid, or `TRIALS`.
+      workers: trials at once.
+      on_end: called with all trials whenever one has ended.
+      command: trains; gets `--config`, the flags and `--workdir`.
+      poll: seconds between two looks at the workers.
+
+    Raises:
+      ConfigError: another sweep, or something else, is in workdir.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        workdir: str | os.PathLike,
+        *,
+        trials: int = 0,
+        workers: int = 1,
+        on_end: Callable[[list[optuna.trial.FrozenTrial]], None] = lambda trials: None,
+        command: Sequence[str] = COMMAND,
+        poll: float = 0.5,
+    ):
+        self.plan, self.workers, self.command, self.poll, self.on_end = plan, workers, command, poll, on_end
+        if "://" in os.fspath(workdir):
+            raise ConfigError(f"workdir: expected a local directory for a sweep, got {workdir}")
+        self.path = Path(os.path.abspath(os.path.expanduser(workdir)))
+        wanted = trials or (len(plan.grid) if plan.search == "grid" else TRIALS)
+        self.total = min(wanted, len(plan.grid)) if plan.grid else wanted
+        self.running: dict[Trainer, optuna.Trial] = {}
+        if check_folder(self.path):
+            self._compare()
+
+    def _compare(self) -> None:
+        """Refuses the folder of another plan."""
+        old, new = (flatten(one) for one in (json.loads((self.path / "sweep.json").read_text()), self.plan.identity()))
+        changed = [key for key in old | new if old.get(key) != new.get(key)]
+        if changed:
+            pairs = (f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in changed if key != "sweep")
+            what = "; ".join([*["sweep(s) is another"] * ("sweep" in changed), *pairs])
+            raise ConfigError(f"workdir: {self.path} holds another sweep: {what}")
+
+    def run(self) -> list[optuna.trial.FrozenTrial]:
+        """Trains until `trials` have ended; returns them.
+
+        Raises:
+          Preempted, Interrupted: a signal came; the trials that ran have saved.
+          RunError: a trial said that the user's input or the data is wrong, or none came to an end.
+        """
+        with self._opened(), signals.polled() as asked, Progress("sweep", self.total, self._ended()) as self.progress:
+            left_behind = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+            try:
+                while left_behind or self.running or self._started() < self.total:
+                    if error := asked():
+                        ended = f"{self._ended()} of {self.total} trials have ended"
+                        raise error(f"stopped, {ended}; the same command goes on from there")
+                    while len(self.running) < self.workers and (left_behind or self._started() < self.total):
+                        self._start(left_behind.pop(0) if left_behind else None)
+                    for trainer in list(self.running):
+                        self._follow(trainer)
+                    time.sleep(self.poll * bool(self.running))
+            finally:
+                for trainer in self.running:
+                    trainer.process.terminate()
+                for trainer in self.running:
+                    trainer.process.wait()
+                    trainer.log.close()
+        if not any(trial.state == TrialState.COMPLETE for trial in self.trials()):
+            raise RunError(f"sweep: no trial was completed; see {self.path / 'logs'}")
+        return self.trials()
+
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        """All that were begun, in order."""
+        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+
+    def _started(self) -> int:
+        return len(self.trials())
+
+    def _ended(self) -> int:
+        return sum(trial.state.is_finished() for trial in self.trials())
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[None]:
+        """The folder is this process's own; the journal is whole, and its lock is taken from whoever died with it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as file:
+            if not lock(file):
+                raise ConfigError(f"workdir: another sweep is running in {self.path}")
+            if not check_folder(self.path):
+                write_atomic(epath.Path(self.path) / "sweep.json", json.dumps(self.plan.identity(), indent=2) + "\n")
+            for folder in ("trials", "logs"):
+                (self.path / folder).mkdir(exist_ok=True)
+            for stale in self.path.glob("journal.jsonl.lock*"):
+                stale.unlink()
+            journal = self.path / "journal.jsonl"
+            if journal.exists():
+                os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
+            self.study = self._study(journal)
+            yield
+
+    def _study(self, journal: Path) -> optuna.Study:
+        rung = self.plan.rung
+        asha = optuna.pruners.SuccessiveHalvingPruner(min_resource=rung, reduction_factor=ETA) if rung else None
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(os.fspath(journal))),
+            study_name="sweep",
+            direction="maximize" if self.plan.first.mode == "max" else "minimize",
+            pruner=asha or optuna.pruners.NopPruner(),
+            load_if_exists=True,
+        )
+        for values in self.plan.grid[len(study.get_trials(deepcopy=False)) :]:
+            study.enqueue_trial(values)
+        return study
+
+    def _start(self, left_behind: optuna.trial.FrozenTrial | None) -> None:
+        """Starts a new trial, or one that an earlier start of the sweep has left."""
+        number = left_behind.number if left_behind else self._started()
+        # a generator for each trial: its draws are the same whatever ran beside it and however often the sweep stopped
+        seed = int(np.random.SeedSequence([self.plan.experiment.seed, number]).generate_state(1)[0])
+        tpe = self.plan.search == "tpe"
+        self.study.sampler = (optuna.samplers.TPESampler if tpe else optuna.samplers.RandomSampler)(seed=seed)
+        trial = optuna.Trial(self.study, left_behind._trial_id) if left_behind else self.study.ask()
+        point = space.ask(self.plan.define, trial)
+        trial.set_user_attr("params", point.params)
+        try:
+            self.plan.load(point)
+        except ConfigError as error:
+            return self._fail(trial, str(error))
+        log = open_log(self.path / "logs" / f"{trial.number:03}.log", trial.user_attrs.get("pid"))
+        command = [*self.command, f"--config={self.plan.spec}", *self.plan.overrides, *point.flags()]
+        slot = min(set(range(self.workers)) - {trainer.slot for trainer in self.running})
+        trainer = Trainer(command, RunDir(self.path / "trials" / f"{trial.number:03}"), log, slot)
+        trial.set_user_attr("pid", trainer.process.pid)
+        self.running[trainer] = trial
+
+    def _follow(self, trainer: Trainer) -> None:
+        """Judges a trial by what it has written, and by how its process has ended if it has."""
+        trial, code = self.running[trainer], trainer.process.poll()
+        open_ = self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING
+        if code is None:
+            if open_ and self.plan.rung and self._falls_behind(trainer, trial):
+                self._tell(trial, trainer, TrialState.PRUNED)
+                trainer.process.terminate()
+            return
+        died = code < 0 or code in (75, 76)  # by a signal, preempted, hung
+        if open_ and died and trainer.deaths() < DEATHS:
+            self.progress.say(f"trial {trial.number}: ended with {code}, goes on")
+            trainer.start()
+            return trial.set_user_attr("pid", trainer.process.pid)
+        reason = f"ended with {code}, {DEATHS} times without a new row" if died else trainer.last_line()
+        if open_ and code in (ConfigError.code, DataError.code):
+            error = ConfigError if code == ConfigError.code else DataError
+            raise error(f"trial {trial.number}: {reason}")
+        if open_ and code == 0:
+            self._complete(trial, trainer)
+        elif open_:
+            self._fail(trial, reason, trainer)
+        trainer.log.close()
+        del self.running[trainer]
+
+    def _falls_behind(self, trainer: Trainer, trial: optuna.Trial) -> bool:
+        """Reports the new rows that have the metric, until asha stops the trial. Never by its last row."""
+        seen = self.study.get_trials(deepcopy=False)[trial.number].last_step or 0
+        for row in trainer.run_dir.rows():
+            tags = protocol.find(self.plan.first.metric, list(row))
+            if seen < row["step"] < trainer.run_dir.config()["total_steps"] and len(tags) == 1:
+                value = row[tags[0]]
+                trial.report(float("nan") if value is None else value, row["step"])
+                if trial.should_prune():
+                    return True
+        return False
+
+    def _complete(self, trial: optuna.Trial, trainer: Trainer) -> None:
+        tag, value = _last(trainer.run_dir, self.plan.first.metric, trial.number)
+        for other in self.trials():
+            if unlike := protocol.difference(other.user_attrs.get("tag", tag), tag):
+                raise ConfigError(f"sweep: {tag} is not alike in trials {other.number} and {trial.number}: {unlike}")
+        trial.set_user_attr("tag", tag)
+        if value is None:
+            self._fail(trial, "not finite", trainer)
+        else:
+            self._tell(trial, trainer, TrialState.COMPLETE, value)
+
+    def _fail(self, trial: optuna.Trial, reason: str, trainer: Trainer | None = None) -> None:
+        trial.set_user_attr("reason", reason)
+        self._tell(trial, trainer, TrialState.FAIL)
+
+    def _tell(self, trial: optuna.Trial, trainer: Trainer | None, state: TrialState, value: float | None = None):
+        rows = trainer.run_dir.rows() if trainer else []
+        trial.set_user_attr("step", rows[-1]["step"] if rows else 0)
+        told = self.study.tell(trial, value, state=state)
+        params = " ".join(f"{key}={value}" for key, value in told.user_attrs["params"].items())
+        found = told.user_attrs.get("reason") or f"{told.value:.6g}"
+        self.progress.say(f"trial {trial.number}: {state.name.lower()} {found}  {params}")
+        self.on_end(self.trials())
+        with contextlib.suppress(ValueError):  # none is complete
+            best = self.study.best_trial
+            self.progress.update(self._ended(), f"best {best.value:.6g} (trial {best.number})")
+
+
+def _last(run_dir: RunDir, metric: str, number: int) -> tuple[str, float | None]:
+    """The whole tag of a metric and its last value, which is None where that is not finite."""
+    rows = run_dir.rows()
+    for row in reversed(rows):
+        tags = protocol.find(metric, list(row))
+        if len(tags) > 1:
+            raise ConfigError(f"sweep: the goal: expected one of {', '.join(tags)}, got {metric!r}")
+        if tags:
+            return tags[0], row[tags[0]]
+    known = dict.fromkeys(map(protocol.name_of, itertools.chain(*rows)))
+    raise ConfigError(f"sweep: trial {number} has no metric {metric!r}{nearest(metric, [*known])}")

@@ -1,0 +1,103 @@
+"""The process that trains one trial: an ordinary `gen-jax train` in an ordinary run directory.
+
+Its output goes to a log that is locked while it lives, whether or not the sweep that started it still does: the lock
+belongs to the open file, which the process holds as its stdout.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from gen_jax.errors import ConfigError
+from gen_jax.run_dir import RunDir
+
+COMMAND = (sys.executable, "-m", "gen_jax.cli", "train")
+
+
+class Trainer:
+    """Starts at once.
+
+    Args:
+      command: without the workdir.
+      run_dir: made, or gone on with.
+      log: as `open_log` gives it; closed when the process has ended.
+      slot: which of the workers it is, counted from 0; workers share the GPUs of this machine among them.
+    """
+
+    def __init__(self, command: Sequence[str], run_dir: RunDir, log: IO[bytes], slot: int):
+        self.run_dir, self.log, self.slot = run_dir, log, slot
+        self._command = [*command, f"--workdir={os.fspath(run_dir.path)}"]
+        self._deaths, self._reached = 0, -1
+        self.start()
+
+    def start(self) -> None:
+        """Also again, after an end that asked for it."""
+        environment = {**os.environ, **gpu_of(self.slot)}
+        self.process = subprocess.Popen(
+            self._command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, env=environment
+        )
+
+    def deaths(self) -> int:
+        """How often it has died since it last came further; counts one more."""
+        rows = self.run_dir.rows()
+        step = rows[-1]["step"] if rows else 0
+        self._deaths = self._deaths + 1 if step <= self._reached else 1
+        self._reached = max(step, self._reached)
+        return self._deaths
+
+    def last_line(self) -> str:
+        """What the process said last, as the reason of its end."""
+        lines = Path(self.log.name).read_text(errors="replace").split("\n")
+        return next((line.removeprefix("gen-jax: ") for line in reversed(lines) if line.strip()), "no output")
+
+    def stop(self) -> None:
+        """Asks it to save and end, and waits for that."""
+        self.process.terminate()
+        self.process.wait()
+
+
+def gpu_of(slot: int) -> dict[str, str]:
+    """The environment that gives a worker one GPU of its own, as long as there are enough; {} without GPUs."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards = [str(i) for i in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))]
+    names = cards if visible is None else [name for name in visible.split(",") if name]
+    return {"CUDA_VISIBLE_DEVICES": names[slot % len(names)]} if names else {}
+
+
+def open_log(path: Path, pid: int | None) -> IO[bytes]:
+    """Opens a trial's log to append; a process `pid` that a sweep has left behind with it is ended first."""
+    file = open(path, "ab")  # noqa: SIM115 (the trainer closes it)
+    if not lock(file) and pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def lock(file: IO) -> bool:
+    """Locks an open file until it is closed here and in every process that inherits it; False: another has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def check_folder(path: Path) -> bool:
+    """Whether a sweep was begun in a folder.
+
+    Raises:
+      ConfigError: something else is there.
+    """
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"workdir: expected a directory, {path} is a file")
+    begun = (path / "sweep.json").exists()
+    if path.exists() and not begun and any(not child.name.startswith(".") for child in path.iterdir()):
+        raise ConfigError(f"workdir: {path} is not empty and holds no sweep (no sweep.json); choose another")
+    return begun
