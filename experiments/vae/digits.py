@@ -28,6 +28,16 @@ def get_config(arg=""):
     return smoke(c) if arg == "smoke" else c
 
 
+def sweep(s):
+    """`gen-jax sweep --config=experiments/vae/digits.py --workdir=sweeps/vae_digits --workers=2`"""
+    s.set("evals.elbo.split", "validation")
+    s.maximize("val/elbo")
+    s.log_uniform("optim.net.lr", 1e-4, 1e-2)
+    s.choice("model.widths", ((64, 64), (256, 256)))
+    if s.choice("optim.net.schedule", ("constant", "cosine")) == "cosine":
+        s.integer("optim.net.warmup", 0, 1_000, step=100)
+
+
 def smoke(c):
     """Seconds on any machine."""
     c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 16, 2, 64
