@@ -163,7 +163,8 @@ def responses(
         if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in found):
             found = [str(value) for value in found]
         axis.scatter(found, values[has], s=16, linewidths=0, alpha=0.7)
-        axis.set_xscale("log" if key in logs else axis.get_xscale())
+        if key in logs:
+            axis.set_xscale("log")
         axis.set_xlabel(key)
         axis.grid(alpha=0.3)
     figure.supylabel(name)
