@@ -14,7 +14,7 @@ import sys
 import time
 import types
 import wave
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -132,15 +132,13 @@ class Writer:
             pairs = np.array([[file, b""] for file in wavs], object)  # [N, 2]: sound, label
             self._tensor(step, tag, pairs, meta, summary_pb2.DATA_CLASS_BLOB_SEQUENCE)
 
-    def write_hparams(self, hparams: Mapping[str, Any], metrics: Iterable[str] = ()) -> None:
-        """The config, nested or flat: one line of TensorBoard's HPARAMS tab, with the scalars `metrics` beside it."""
-        if self._events:
-            flat = flatten(hparams)
-            plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in flat.items()}
-            if columns := [hparams_summary.Metric(tag) for tag in metrics]:
-                names = [hparams_summary.HParam(name) for name in plain]
-                self._summary(0, hparams_summary.hparams_config_pb(names, columns))
-            self._summary(0, hparams_summary.hparams_pb(plain))
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
+        """The config, nested or flat: one line of TensorBoard's HPARAMS tab, with the last value of each scalar.
+
+        A description of the columns is left out: TensorBoard makes it itself then, and puts what differs first.
+        """
+        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in flatten(hparams).items()}
+        self._summary(0, hparams_summary.hparams_pb(plain))
 
     def __enter__(self) -> "Writer":
         return self

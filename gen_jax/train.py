@@ -158,7 +158,7 @@ class _Loop:
         self.run_dir.record_start(self.experiment.seed, mesh=sharding.describe(self.program.mesh))
         if self.step == 0:
             self.writer.write_texts(0, {"config": configs.to_markdown(self.experiment)})
-            self.writer.write_hparams(_hparams(self.experiment))  # a run that does not come to its end is listed too
+            self.writer.write_hparams(_hparams(self.experiment))
         if self.journal.row:
             self.writer.write_scalars(self.step, self.journal.row)
         k = self.experiment.steps_per_call
@@ -251,7 +251,6 @@ class _Loop:
         improved = self._judge(scalars)
         if self.step == self.experiment.total_steps or self.stopped():
             scalars |= self._evaluate(state, "end")
-            self.writer.write_hparams(_hparams(self.experiment), scalars)
         if self.experiment.histograms:
             self.writer.write_histograms(self.step, _histograms(state))
         self.journal.evaluated = self.step
