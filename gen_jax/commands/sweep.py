@@ -25,13 +25,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     from gen_jax.sweeps.sweep import Sweep
 
     made, folder = plan(args.config, overrides, args.search), Path(os.path.abspath(os.path.expanduser(args.workdir)))
-    trials = Sweep(
-        made,
-        folder,
-        trials=args.trials,
-        workers=args.workers,
-        on_end=lambda trials: report.write_csv(made, trials, folder / "results.csv"),
-    ).run()
+
+    def write(trials: list) -> None:
+        report.write_csv(made, trials, folder / "results.csv")
+
+    trials = Sweep(made, folder, trials=args.trials, workers=args.workers, on_end=write).run()
+    write(trials)
     print(report.table(made, trials))
     names = [os.path.relpath(path) for path in (folder / "results.csv", *report.draw(made, trials, folder))]
     print("\n".join(["written:", *(f"  {name}" for name in names)]))
