@@ -14,7 +14,7 @@ import sys
 import time
 import types
 import wave
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -135,7 +135,7 @@ class Writer:
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         """The config, nested or flat: one line of TensorBoard's HPARAMS tab, with the last value of each scalar.
 
-        A description of the columns is left out: TensorBoard makes it itself then, and puts what differs first.
+        Its columns are those of `write_hparams_columns`; without any, TensorBoard shows what differs first.
         """
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in flatten(hparams).items()}
         self._summary(0, hparams_summary.hparams_pb(plain))
@@ -222,3 +222,15 @@ def wav(audio: np.ndarray, sample_rate: int) -> bytes:
         out.setframerate(sample_rate)
         out.writeframes(np.round(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes())
     return file.getvalue()
+
+
+def write_hparams_columns(folder: epath.Path, hparams: Iterable[str], metrics: Iterable[str]) -> None:
+    """The columns of TensorBoard's HPARAMS tab, for all runs beside or under `folder`; replaces those it holds."""
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    columns = hparams_summary.hparams_config_pb(
+        map(hparams_summary.HParam, hparams), map(hparams_summary.Metric, metrics)
+    )
+    events = EventFileWriter(os.fspath(folder))
+    events.add_event(event_pb2.Event(wall_time=time.time(), summary=columns))
+    events.close()

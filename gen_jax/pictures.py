@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
 GAP = 96  # grey level between the images of a grid: neither paper nor ink
+MAGNITUDES = 50  # between the smallest and the largest number that a linear axis can tell apart
 
 
 def grid(
@@ -141,15 +142,12 @@ def bars(
     return _pixels(figure)
 
 
-def responses(
-    columns: dict[str, list[Any]], values: Float[np.ndarray, " N"], name: str, logs: set[str]
-) -> UInt8[np.ndarray, "H W 3"]:
-    """A metric against each of several parameters.
+def responses(columns: dict[str, list[Any]], values: Float[np.ndarray, " N"], name: str) -> UInt8[np.ndarray, "H W 3"]:
+    """A metric against each of several parameters; numbers of several magnitudes are on a logarithmic axis.
 
     Args:
       columns: N values a parameter: numbers, or anything else, which then stands in groups; None where a row has none.
       name: of the metric.
-      logs: parameters with a logarithmic axis.
     """
     wide = min(3, max(1, len(columns)))
     high = max(1, math.ceil(len(columns) / wide))
@@ -162,9 +160,9 @@ def responses(
         found = [column[i] for i in has]
         if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in found):
             found = [str(value) for value in found]
-        axis.scatter(found, values[has], s=16, linewidths=0, alpha=0.7)
-        if key in logs:
+        elif found and min(found) > 0 and max(found) / min(found) >= MAGNITUDES:
             axis.set_xscale("log")
+        axis.scatter(found, values[has], s=16, linewidths=0, alpha=0.7)
         axis.set_xlabel(key)
         axis.grid(alpha=0.3)
     figure.supylabel(name)
@@ -177,6 +175,7 @@ def best_so_far(
     """The metric of each trial as a dot, and the best up to it as a step line; `numbers` of the trials ascend."""
     figure = _figure()
     axis = figure.add_subplot(xlabel="trial", ylabel=name)
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.scatter(numbers, values, s=16, linewidths=0, color="grey", label="trial")
     best = (np.maximum if maximize else np.minimum).accumulate(values)
     axis.step(numbers, best, where="post", label="best so far")

@@ -291,14 +291,18 @@ def test_the_command_of_a_finished_sweep_writes_and_prints_it_again(sweep, capsy
         assert name in out and (done.path / name).exists()
     assert f"tensorboard --logdir={done.path}" in out
     assert starts(done) == [1] * 3
+    hparams = EventAccumulator(os.fspath(done.path / "tb")).Reload().PluginTagToContent("hparams")
+    columns = metadata.parse_experiment_plugin_data(hparams[metadata.EXPERIMENT_TAG])
+    assert [info.name for info in columns.hparam_infos] == ["model.latent"]
+    assert [info.name.tag for info in columns.metric_infos] == ["val/elbo@batch=8"]
 
 
 def test_pictures_of_numbers_groups_and_gaps():
     columns = {"lr": [1e-4, 1e-3, None], "net": ["mlp", (1, 2), None], "bf16": [True, False, True], "n": [1, 2, 3]}
     values = np.array([1.0, 2.0, 0.5])
-    picture = pictures.responses(columns, values, "val/elbo", {"lr"})
+    picture = pictures.responses(columns, values, "val/elbo")
     assert picture.std() > 1
-    one, two = (pictures.responses({"net": names}, values[:2], "", set()) for names in (["mlp", "conv"], ["a", "b"]))
+    one, two = (pictures.responses({"net": names}, values[:2], "") for names in (["mlp", "conv"], ["a", "b"]))
     assert one.shape == two.shape and (one != two).any(), "groups without their names"
     up, down = (pictures.best_so_far(np.arange(3), values, "val/elbo", maximize=up) for up in (True, False))
     assert up.shape == down.shape and (up != down).any()

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from etils import epath
+
 from gen_jax.errors import ConfigError
 
 
@@ -20,6 +22,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     for name, low in (("workers", 1), ("trials", 0)):
         if getattr(args, name) < low:
             raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
+    from gen_jax.log import write_hparams_columns
     from gen_jax.sweeps import report  # Optuna takes seconds to import: not before a mistake can be told
     from gen_jax.sweeps.plan import plan
     from gen_jax.sweeps.sweep import Sweep
@@ -31,6 +34,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
     trials = Sweep(made, folder, trials=args.trials, workers=args.workers, on_end=write).run()
     write(trials)
+    parameters, goal = report.columns(made, trials)
+    write_hparams_columns(epath.Path(folder / "tb"), parameters, [goal])
     print(report.table(made, trials))
     names = [os.path.relpath(path) for path in (folder / "results.csv", *report.draw(made, trials, folder))]
     print("\n".join(["written:", *(f"  {name}" for name in names)]))

@@ -16,10 +16,15 @@ from gen_jax.sweeps.plan import Plan
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
+def columns(plan: Plan, trials: list[FrozenTrial]) -> tuple[list[str], str]:
+    """The parameters that any trial drew, and the whole tag of the goal."""
+    keys = dict.fromkeys(key for trial in trials for key in trial.user_attrs.get("params", {}))
+    return [*keys], next((trial.user_attrs["tag"] for trial in trials if "tag" in trial.user_attrs), plan.first.metric)
+
+
 def rows(plan: Plan, trials: list[FrozenTrial]) -> list[dict[str, Any]]:
     """A row a trial: trial, state, step, the metric, the parameters, reason. A pruned one has the metric so far."""
-    keys = dict.fromkeys(key for trial in trials for key in trial.user_attrs.get("params", {}))
-    tag = next((trial.user_attrs["tag"] for trial in trials if "tag" in trial.user_attrs), plan.first.metric)
+    keys, tag = columns(plan, trials)
     return [
         {
             "trial": trial.number,
@@ -62,11 +67,10 @@ def draw(plan: Plan, trials: list[FrozenTrial], folder: Path) -> list[Path]:
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     values = np.array([trial.value for trial in complete], np.float64)
     keys = dict.fromkeys(key for trial in complete for key in trial.user_attrs["params"])
-    logs = {key for trial in complete for key, kind in trial.distributions.items() if getattr(kind, "log", False)}
-    columns = {key: [trial.user_attrs["params"].get(key) for trial in complete] for key in keys}
+    drawn = {key: [trial.user_attrs["params"].get(key) for trial in complete] for key in keys}
     numbers = np.array([trial.number for trial in complete])
     made = {
-        "parameters": pictures.responses(columns, values, plan.first.metric, logs),
+        "parameters": pictures.responses(drawn, values, plan.first.metric),
         "best": pictures.best_so_far(numbers, values, plan.first.metric, maximize=plan.first.mode == "max"),
     }
     for name, picture in made.items():
