@@ -31,7 +31,6 @@ class Config(Settings):
 
     lr: the peak. warmup: steps of linear rise from 0. end: last learning rate as a share of `lr` (cosine, linear).
     drop_at, drop: shares of the run at which `step` multiplies the rate by `drop`.
-    updates_per_step: of this network in one training step (n_critic for a critic): the schedule counts updates.
     weight_decay: decoupled (AdamW, Lion, Muon), added to the gradient otherwise; on leaves of rank 2 and more.
     clip: global norm; 0 = off. ema: decay of the averaged weights; 0 = off.
     freeze: regexes on parameter paths that stay as they are.
@@ -46,7 +45,6 @@ class Config(Settings):
     end: Fraction = 0.0
     drop_at: tuple[Fraction, ...] = (0.5, 0.75)
     drop: Fraction = 0.1
-    updates_per_step: Positive = 1
     b1: Decay = 0.9
     b2: Decay = 0.999
     eps: PositiveFloat = 1e-8
@@ -59,9 +57,9 @@ class Config(Settings):
     micro_batches: Positive = 1
 
 
-def schedule(cfg: Config, total_steps: int) -> optax.Schedule:
-    """Learning rate by update number: warm-up, then `cfg.schedule` over what is left."""
-    steps = max(1, total_steps * cfg.updates_per_step - cfg.warmup)
+def schedule(cfg: Config, updates: int) -> optax.Schedule:
+    """Learning rate by update number: warm-up, then `cfg.schedule` over what is left of so many."""
+    steps = max(1, updates - cfg.warmup)
     after = {
         "constant": lambda: optax.constant_schedule(cfg.lr),
         "cosine": lambda: optax.cosine_decay_schedule(cfg.lr, steps, cfg.end),
@@ -78,9 +76,9 @@ def decays(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
-def transform(cfg: Config, total_steps: int) -> optax.GradientTransformation:
+def transform(cfg: Config, updates: int) -> optax.GradientTransformation:
     """Clipping, the rule, weight decay and schedule as one Optax chain."""
-    lr = schedule(cfg, total_steps)
+    lr = schedule(cfg, updates)
     adamw = functools.partial(optax.adamw, weight_decay=cfg.weight_decay, mask=decays)
     lion = functools.partial(optax.lion, weight_decay=cfg.weight_decay, mask=decays)
     rule = {
@@ -99,10 +97,10 @@ def transform(cfg: Config, total_steps: int) -> optax.GradientTransformation:
     return optax.chain(*chain, rule) if chain else rule
 
 
-def build(cfg: Config, total_steps: int, axis_name: str | None = None, seed: int = 0) -> Optimiser:
-    """The optimiser of one network; `axis_name` is pmap's, `seed` that of the low-rank updates."""
+def build(cfg: Config, updates: int, axis_name: str | None = None, seed: int = 0) -> Optimiser:
+    """The optimiser of a network of so many updates; `axis_name` is pmap's, `seed` that of the low-rank updates."""
     return Optimiser(
-        tx=transform(cfg, total_steps),
+        tx=transform(cfg, updates),
         frozen=cfg.freeze,
         ema_decay=cfg.ema,
         gradients=Gradients(cfg.micro_batches, axis_name),

@@ -289,8 +289,10 @@ def _check_reset(rules: tuple[str, ...], shapes: State) -> None:
 
 
 def _model(experiment: Experiment, axis_name: str | None) -> tuple[Any, dict[str, Optimiser]]:
-    steps, seed = experiment.total_steps, experiment.seed
-    txs = {name: optim.build(cfg, steps, axis_name, seed) for name, cfg in experiment.optim.items()}
+    txs = {}
+    for name, cfg in experiment.optim.items():
+        updates = experiment.total_steps * experiment.updates_per_step(name)
+        txs[name] = optim.build(cfg, updates, axis_name, experiment.seed)
     return config.model_module(experiment.model_name).from_config(experiment.model, txs), txs
 
 

@@ -216,8 +216,9 @@ class _Loop:
         scalars = {f"train/{name}": t / w for name, (t, w) in self.journal.window.items() if w}
         for name, cfg in self.experiment.optim.items():
             if cfg.schedule != "constant" or cfg.warmup:
-                schedule = optim.schedule(cfg, self.experiment.total_steps)
-                scalars[f"train/{name}_lr"] = np.asarray(schedule(self.step * cfg.updates_per_step)).item()
+                updates = self.experiment.updates_per_step(name)
+                schedule = optim.schedule(cfg, self.experiment.total_steps * updates)
+                scalars[f"train/{name}_lr"] = np.asarray(schedule(self.step * updates)).item()
         for name, share in scalars.items():
             if name.startswith("train/alarm_") and share > 0:
                 self.progress.say(f"warning: step {self.step}: {name} in {share:.0%} of the steps since the last row")

@@ -34,7 +34,7 @@ def squares(params, stats, batch, rng):
 
 def build(**fields):
     section = dict(rank=2, alpha=3.0, targets=("a/kernel",)) | fields.pop("lora", {})
-    return optim.build(optim.Config(lora=optim.LoraConfig(**section), **fields), total_steps=10)
+    return optim.build(optim.Config(lora=optim.LoraConfig(**section), **fields), updates=10)
 
 
 def test_merge_is_the_sum_written_out_and_starts_at_the_base():

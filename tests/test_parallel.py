@@ -31,7 +31,7 @@ def losses(program, steps=10):
 # fields that 8 devices can cut, and one critic update, so that the second does not amplify the rounding of the first
 FIELDS = {
     "vqvae": ("model.widths=(8,)", "model.code_width=8"),
-    "gan": ("model.n_critic=1", "optim.disc.updates_per_step=1"),
+    "gan": ("model.n_critic=1",),
     "linear_ar": ("model.order=8",),
 }
 
@@ -153,7 +153,7 @@ def test_the_step_of_a_data_parallel_model_only_reduces_gradients():
 @pytest.mark.parametrize(
     ("path", "flags"),
     [
-        (SMALLEST["gan"], ("model.n_critic=2", "optim.disc.updates_per_step=2", "batch_size=32")),
+        (SMALLEST["gan"], ("model.n_critic=2", "batch_size=32")),
         ("experiments/gan/digits_dcgan.py", ()),  # batch statistics have the shape of a bias
     ],
 )

@@ -21,7 +21,7 @@ def get_config(arg=""):
     c.model = dict(image=(32, 32, 3), net="resnet", widths=(256, 256, 256), latent=128, loss="hinge", n_critic=n_critic)
     c.model.critic_widths, c.model.critic_norm = (128, 128, 128, 128), "spectral"
     adam = dict(name="adam", lr=2e-4, b1=0.0, b2=0.9, schedule="linear")
-    c.optim = dict(gen=dict(adam, ema=0.9999), disc=dict(adam, updates_per_step=n_critic))
+    c.optim = dict(gen=dict(adam, ema=0.9999), disc=adam)
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 128
     c.evals = dict(
@@ -37,5 +37,5 @@ def smoke(c):
     c.log_every, c.eval_every, c.save_every = 2, 4, 4
     c.data, c.model.image = dict(source="digits"), (8, 8, 1)
     c.model.widths, c.model.critic_widths, c.model.latent = (4,), (4,), 4
-    c.model.n_critic, c.optim.disc.updates_per_step, c.evals.pictures.n = 2, 2, 10
+    c.model.n_critic, c.evals.pictures.n = 2, 10
     return c

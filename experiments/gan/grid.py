@@ -20,7 +20,7 @@ def get_config(arg=""):
     c.model = dict(data_dim=2, widths=(256, 256, 256), latent=16, loss="wasserstein", n_critic=n_critic)
     c.model.critic_widths, c.model.penalties = (128, 128, 128), dict(gradient=1.0)
     adam = dict(name="adam", lr=1e-3, b1=0.0, b2=0.9, schedule="cosine")
-    c.optim = dict(gen=dict(adam, ema=0.995), disc=dict(adam, updates_per_step=n_critic))
+    c.optim = dict(gen=dict(adam, ema=0.995), disc=adam)
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 1_000
     c.evals = dict(modes=dict(type="modes", split="validation", n=2_500), critic=dict(type="mean", split="test"))

@@ -22,7 +22,7 @@ def get_config(arg=""):
     c.model = dict(image=(28, 28, 1), net="dcgan", widths=(64, 32), hidden=256, latent=64, loss="wasserstein")
     c.model.n_critic, c.model.penalties = n_critic, dict(gradient=10.0)
     adam = dict(name="adam", lr=1e-3, b1=0.0, b2=0.9, schedule="cosine")
-    c.optim = dict(gen=dict(adam, ema=0.995), disc=dict(adam, lr=5e-4, updates_per_step=n_critic))
+    c.optim = dict(gen=dict(adam, ema=0.995), disc=dict(adam, lr=5e-4))
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 128
     c.evals = dict(

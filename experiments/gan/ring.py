@@ -23,7 +23,7 @@ def get_config(arg=""):
     c.model = dict(data_dim=2, widths=(128, 128, 128), latent=16, loss="wasserstein", n_critic=n_critic)
     c.model.penalties = dict(gradient=1.0)
     adam = dict(name="adam", lr=1e-3, b1=0.0, b2=0.9, schedule="cosine")
-    c.optim = dict(gen=dict(adam, ema=0.995), disc=dict(adam, updates_per_step=n_critic))
+    c.optim = dict(gen=dict(adam, ema=0.995), disc=adam)
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 1_000
     c.evals = dict(

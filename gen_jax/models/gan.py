@@ -64,7 +64,7 @@ class Config(Settings):
     label_smoothing: one-sided, of the logistic losses.
     noise, noise_steps: standard deviation of instance noise (Sonderby et al. 2017), which falls to 0 in so many steps.
     augment: DiffAugment's policies, in order; empty = none.
-    n_critic: critic updates for each generator update; `optim.disc.updates_per_step` is the same.
+    n_critic: critic updates for each generator update.
     """
 
     image: tuple[Positive, ...] = ()
