@@ -9,7 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.shard_alike import shard_alike
 from jax.extend import core
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Int16, Key, UInt8
+
+ROWS = ("data", "fsdp")  # the axes of a mesh that cut the rows of a batch
 
 
 def to_unit(image: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -92,6 +95,23 @@ def cut_as(x: Float[Array, "B *D"], rows: Float[Array, "B *E"]) -> Float[Array, 
     """`x`, cut over the devices as `rows` are: what is made of noise alone would be made whole on each of them."""
     column = rows.reshape(len(rows), *(1 for _ in x.shape[1:]), -1)[..., 0]
     return shard_alike(x, jnp.broadcast_to(column, x.shape))[0]
+
+
+def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
+    """`x`, cut over the mesh as `axes` says of its leading axes: ROWS, "model" or None for whole, as those behind are.
+
+    An axis that the mesh does not divide is left to the compiler. Without a mesh (under pmap, in evaluation), or on one
+    device, this is `x`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1 or mesh.manual_axes:
+        return x
+
+    def fitting(n, axis):
+        pieces = math.prod(mesh.shape[name] for name in (axis if isinstance(axis, tuple) else (axis,)) if name)
+        return P.UNCONSTRAINED if n % pieces else axis
+
+    return jax.lax.with_sharding_constraint(x, P(*map(fitting, x.shape, axes)))
 
 
 def row_keys(rng: Key[Array, ""], index: jax.Array) -> Key[Array, " B"]:

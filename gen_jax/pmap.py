@@ -24,7 +24,7 @@ def check(shapes: State, rules: sharding.Rules, mesh: jax.sharding.Mesh) -> None
         raise ConfigError("config.parallel: pmap does not fit a model whose state mixes rows; expected jit")
     if jax.process_count() > 1:
         raise ConfigError("config.parallel: pmap runs in one process; expected jit")
-    if any(rule != "replicate" for _, rule in rules) or mesh.shape["model"] > 1:
+    if any(rule != "replicate" for _, rule in rules) or mesh.shape["fsdp"] * mesh.shape["model"] > 1:
         raise ConfigError("config.parallel: pmap does not shard parameters; expected jit or the rule replicate")
 
 

@@ -122,23 +122,22 @@ class Program:
     @functools.cached_property
     def compiled_step(self) -> Callable:
         """(state, resident, rows [K, B]) -> (state, metrics [K]), one dispatch."""
+        k_steps = functools.partial(_k_steps, self.model.train_step, self.feed.assemble)
         if self.pmapped:
-            k_steps = functools.partial(_k_steps, self.model.train_step, self.feed.assemble, lambda batch: batch)
             return pmap.compile_step(k_steps, self.train_key, self.mesh)
-        placed = sharding.rows(self.mesh)
 
-        def constrain(batch):
-            return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, placed), batch)
+        def on_mesh(state, resident, rows):
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):  # what `ops.constrain` reads
+                return k_steps(state, resident, rows, self.train_key)
 
-        k_steps = functools.partial(_k_steps, self.model.train_step, self.feed.assemble, constrain, rng=self.train_key)
-        return jax.jit(k_steps, donate_argnums=0, out_shardings=(self.shardings, sharding.replicated(self.mesh)))
+        return jax.jit(on_mesh, donate_argnums=0, out_shardings=(self.shardings, sharding.replicated(self.mesh)))
 
     def flops_per_step(self) -> float:
         """Matrix products and convolutions of one update, over all devices."""
         return flops.count(self.model_without_axis.train_step, self.shapes, self._first_batch_shapes, self.train_key)
 
     def batches(self, split: str) -> Iterator[dict]:
-        """Every example of a split once, in order, as device batches cut over the data axis."""
+        """Every example of a split once, in order, as device batches cut over the devices."""
         feed, resident, assemble = self._eval_feed(split)
         placed, part = sharding.rows(self.mesh), sharding.local_rows(self.mesh, self.experiment.eval_batch_size)
         for i in range(feed.num_batches):
@@ -229,10 +228,10 @@ def _mesh(experiment: Experiment) -> jax.sharding.Mesh:
     if experiment.platform not in ("any", backend):
         raise ConfigError(f"config.platform: expected {experiment.platform}, found only {backend}")
     mesh = sharding.make_mesh(experiment.mesh)
-    size = mesh.shape["data"]
+    size = mesh.shape["data"] * mesh.shape["fsdp"]
     for key in ("batch_size", "eval_batch_size"):
         if getattr(experiment, key) % size:
-            raise ConfigError(f"config.{key}: expected a multiple of {size}, the data axis of the mesh")
+            raise ConfigError(f"config.{key}: expected a multiple of {size}, the mesh's data x fsdp")
     return mesh
 
 
@@ -296,9 +295,10 @@ def _model(experiment: Experiment, axis_name: str | None) -> tuple[Any, dict[str
     return config.model_module(experiment.model_name).from_config(experiment.model, txs), txs
 
 
-def _k_steps(train_step, assemble, constrain, state, resident, rows, rng):
+def _k_steps(train_step, assemble, state, resident, rows, rng):
     def body(state, row):
-        return train_step(state, constrain(assemble(resident, row)), rng)
+        batch = jax.tree.map(lambda x: ops.constrain(x, ops.ROWS), assemble(resident, row))
+        return train_step(state, batch, rng)
 
     return ops.scan(body, state, rows)
 

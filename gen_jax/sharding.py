@@ -1,10 +1,15 @@
 """Meshes and sharding rules. A rule is data: (regex on a parameter's path, what to do with it).
 
-What to do is a partition spec (a tuple of axis names and None), "fsdp" (cut over the data axis) or "replicate". A spec
-is that of one layer: the leading axis of scanned layers, which are stacked under `layers`, is never cut.
-The first rule that matches decides; a parameter that none matches is an error.
+A mesh has three axes. Batch rows are cut over `data` and `fsdp` together. Rules cut parameters over `fsdp`, where a
+device stores a part and computes with the whole, and over `model`, where it computes with a part as well.
+
+What to do is a partition spec (a tuple of axis names and None), "fsdp" (cut the largest axis over `fsdp`) or
+"replicate". A spec is that of one layer: the leading axis of scanned layers, which are stacked under `layers`, is never
+cut. What `fsdp` does not divide is stored whole; for `model` that is an error, as is a parameter that no rule matches.
+The first rule that matches decides.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +19,12 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from pydantic import model_validator
 
+from gen_jax import ops
 from gen_jax.errors import ConfigError
 from gen_jax.gradients import Optimiser
-from gen_jax.settings import Positive, Settings
+from gen_jax.settings import Settings, nearest
 from gen_jax.state import Net, PyTree, State, partition, path_name
 
 Rules = Sequence[tuple[str, str | tuple]]
@@ -25,32 +32,43 @@ SCANNED = "layers/"  # in the path of parameters [L, ...]
 
 
 class MeshConfig(Settings):
-    """Devices on each axis; data = -1 takes what `model` leaves."""
+    """Devices on each axis; one of them may be -1, which takes what the others leave."""
 
     data: int = -1
-    model: Positive = 1
+    fsdp: int = 1
+    model: int = 1
+
+    @model_validator(mode="after")
+    def _sizes(self) -> "MeshConfig":
+        sizes = self.model_dump()
+        for name, size in sizes.items():
+            if size < 1 and size != -1:
+                raise ValueError(f"{name}: expected a number of devices, or -1, got {size}")
+        if len(rest := [name for name, size in sizes.items() if size == -1]) > 1:
+            raise ValueError(f"{rest[1]}: expected one axis of -1, got {' and '.join(rest)}")
+        return self
 
 
 def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh ("data", "model"), the devices of a process side by side.
+    """The mesh ("data", "fsdp", "model"), the devices of a process side by side.
 
     Raises:
       ConfigError: the devices do not fit, or a process would have none.
     """
     devices = sorted(jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id))
-    data = len(devices) // cfg.model if cfg.data == -1 else cfg.data
-    if data < 1 or data * cfg.model > len(devices) or (cfg.data == -1 and len(devices) % cfg.model):
-        raise ConfigError(
-            f"config.mesh: expected data x model to fit {len(devices)} devices, got {cfg.data} x {cfg.model}"
-        )
-    grid = np.asarray(devices[: data * cfg.model]).reshape(data, cfg.model)
+    sizes = cfg.model_dump()
+    got = " x ".join(map(str, sizes.values()))
+    left, over = divmod(len(devices), math.prod(size for size in sizes.values() if size != -1))
+    if left < 1 or (over and -1 in sizes.values()):
+        raise ConfigError(f"config.mesh: expected {' x '.join(sizes)} to fit {len(devices)} devices, got {got}")
+    shape = [left if size == -1 else size for size in sizes.values()]
+    grid = np.asarray(devices[: math.prod(shape)]).reshape(shape)
     if (found := len({d.process_index for d in grid.flat})) < jax.process_count():
         raise ConfigError(
-            f"config.mesh: expected devices of all {jax.process_count()} processes, {cfg.data} x {cfg.model} has those "
-            f"of {found}"
+            f"config.mesh: expected devices of all {jax.process_count()} processes, {got} has those of {found}"
         )
     # Explicit axes, the default of jax.make_mesh, break the specs of shard_map
-    return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+    return Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def param_spec(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> P:
@@ -67,23 +85,28 @@ def param_spec(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> P
     if SCANNED in path:
         rule = (None, *rule)
     if unknown := [axis for axis in rule if axis is not None and axis not in mesh.shape]:
-        raise ConfigError(f"config.sharding: the rule for {path} names the axis {unknown[0]!r}; known: data, model")
-    if len(rule) > len(shape) or any(shape[i] % mesh.shape[axis] for i, axis in enumerate(rule) if axis):
+        raise ConfigError(
+            f"config.sharding: the rule for {path} names the axis {unknown[0]!r}{nearest(unknown[0], mesh.shape)}"
+        )
+    spec = [None if a == "fsdp" and n % mesh.shape[a] else a for n, a in zip(shape, rule, strict=False)]
+    named = [axis for axis in rule if axis]
+    divides = all(n % mesh.shape[a] == 0 for n, a in zip(shape, spec, strict=False) if a)
+    if len(rule) > len(shape) or len(set(named)) < len(named) or not divides:
         raise ConfigError(
             f"config.sharding: the rule {rule} does not fit {path} {shape} on the mesh {dict(mesh.shape)}"
         )
-    return P(*rule)
+    return P(*spec)
 
 
 def _fsdp(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    """Cuts the largest axis that the data axis divides; never the layer axis of scanned layers."""
-    size = mesh.shape["data"]
+    """Cuts the largest axis that `fsdp` divides; never the layer axis of scanned layers."""
+    size = mesh.shape["fsdp"]
     first = 1 if SCANNED in path else 0
     axes = [i for i in range(first, len(shape)) if shape[i] % size == 0 and shape[i] >= size]
     if size == 1 or not axes:
         return P()
     axis = max(axes, key=lambda i: shape[i])
-    return P(*(None,) * axis, "data")
+    return P(*(None,) * axis, "fsdp")
 
 
 def param_specs(params: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
@@ -119,7 +142,7 @@ def state_shardings(state: State, rules: Rules, mesh: Mesh, optimisers: dict[str
     A network without an optimiser of its name (a frozen first stage) has its parameters sharded all the same.
     """
     nets = {name: _net_specs(net, rules, mesh, optimisers.get(name)) for name, net in state.nets.items()}
-    specs = State(P(), nets, jax.tree.map(lambda _: P("data"), state.carry))
+    specs = State(P(), nets, jax.tree.map(lambda _: P(ops.ROWS), state.carry))
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda leaf: isinstance(leaf, P))
 
 
@@ -128,8 +151,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def rows(mesh: Mesh, leading: int = 0) -> NamedSharding:
-    """Batch rows over the data axis, after `leading` axes that are not cut."""
-    return NamedSharding(mesh, P(*(None,) * leading, "data"))
+    """Batch rows over `data` and `fsdp`, after `leading` axes that are not cut."""
+    return NamedSharding(mesh, P(*(None,) * leading, ops.ROWS))
 
 
 def local_rows(mesh: Mesh, n: int) -> slice:

@@ -23,21 +23,22 @@ from gen_jax.state import State
 
 STEPS = 20
 MIXED = (("(.*MLP_0/)?Dense_0/kernel", (None, "model")), ("(.*MLP_0/)?Dense_0/bias", ("model",)), *FSDP)
-# model, rules, data x model devices
+# model, rules, data x fsdp x model devices
 CASES = {
-    "vae": ("vae", MIXED, (2, 2)),
-    "vae_fsdp": ("vae", FSDP, (4, 1)),
-    "gan": ("gan", MIXED, (2, 2)),
-    "gan_fsdp": ("gan", FSDP, (4, 1)),
-    "transformer": ("transformer", TENSOR_PARALLEL, (2, 2)),
-    "transformer_fsdp": ("transformer", FSDP, (4, 1)),
-    "transformer_rows_on_all": ("transformer", TENSOR_PARALLEL, (1, 4)),  # the axis "model" spans the processes
+    "vae": ("vae", MIXED, (1, 2, 2)),
+    "vae_fsdp": ("vae", FSDP, (2, 2, 1)),
+    "gan": ("gan", MIXED, (2, 1, 2)),
+    "gan_fsdp": ("gan", FSDP, (1, 4, 1)),
+    "transformer": ("transformer", TENSOR_PARALLEL, (2, 1, 2)),
+    "transformer_fsdp": ("transformer", FSDP, (1, 4, 1)),
+    "transformer_both": ("transformer", TENSOR_PARALLEL, (1, 2, 2)),
+    "transformer_rows_on_all": ("transformer", TENSOR_PARALLEL, (1, 1, 4)),  # the axis "model" spans the processes
 }
 
 
 def program(case: str) -> Program:
-    model, rules, (data, width) = CASES[case]
-    flags = ("steps_per_call=1", f"total_steps={STEPS}", f"mesh.model={width}")
+    model, rules, (data, fsdp, width) = CASES[case]
+    flags = ("steps_per_call=1", f"total_steps={STEPS}", f"mesh.fsdp={fsdp}", f"mesh.model={width}")
     experiment = smoke(SMALLEST[model], *flags, devices=data)
     return Program(experiment.model_copy(update={"sharding": rules}))
 

@@ -173,7 +173,7 @@ def test_one_device_equals_eight():
     rule = ("optim.net.name=sgd", "optim.net.lr=1.0", "optim.net.clip=0.0", "optim.net.warmup=0")
     after = []
     for devices in (1, 8):
-        experiment = smoke(TEXT, *MATRICES, *rule, "optim.net.schedule=constant", devices=devices)
+        experiment = smoke(TEXT, *MATRICES, *rule, "optim.net.schedule=constant", f"mesh.fsdp={devices}")
         program = Program(experiment.model_copy(update={"sharding": ((".*", "fsdp"),)}))
         state, _ = program.step(program.init(), 0)
         after.append(jax.device_get(lora.split(state.nets["net"].params)[1]))

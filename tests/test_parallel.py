@@ -10,13 +10,16 @@ from members import SMALLEST, smoke
 from gen_jax.checkpoint import Checkpoints
 from gen_jax.errors import ConfigError
 from gen_jax.gradients import Terms
+from gen_jax.models.transformer import FSDP
 from gen_jax.program import Program
 from gen_jax.state import Mean
 
+WHOLE = ((".*", "replicate"),)
 
-def program(path, *flags, devices=1, fsdp=False):
-    experiment = smoke(path, "steps_per_call=1", *flags, devices=devices)
-    rules = ((".*", "fsdp"),) if fsdp else ((".*", "replicate"),)
+
+def program(path, *flags, devices=1, fsdp=1, model=1, rules=FSDP):
+    """On a mesh of devices x fsdp x model."""
+    experiment = smoke(path, "steps_per_call=1", f"mesh.fsdp={fsdp}", f"mesh.model={model}", *flags, devices=devices)
     return Program(experiment.model_copy(update={"sharding": rules}))
 
 
@@ -55,8 +58,8 @@ def some_slow(names):
 @pytest.mark.parametrize("name", some_slow(SMALLEST))
 def test_one_device_equals_eight_with_fsdp(name):
     path, flags = SMALLEST[name], FIELDS.get(name, ())
-    one, eight = sgd(path, *flags), sgd(path, *flags, devices=8, fsdp=True)
-    assert any("data" in str(s.spec) for s in jax.tree.leaves(eight.shardings.nets))
+    one, eight = sgd(path, *flags), sgd(path, *flags, fsdp=8)
+    assert any("fsdp" in str(s.spec) for s in jax.tree.leaves(eight.shardings.nets))
     start = one.init()
     first = jax.tree.map(np.asarray, start.nets)
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(eight.init().nets), strict=True):
@@ -70,7 +73,7 @@ def test_one_device_equals_eight_with_fsdp(name):
         scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(moved[0])) or 1.0
         for a, b in zip(*map(jax.tree.leaves, moved), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5 * scale)
-    few, many = (losses(program(path, *flags, devices=n, fsdp=True))[0] for n in (1, 8))
+    few, many = (losses(program(path, *flags, fsdp=n))[0] for n in (1, 8))
     for a, b in zip(few, many, strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
 
@@ -90,14 +93,14 @@ QUIET = {
 @pytest.mark.parametrize("name", some_slow(QUIET))
 def test_pmap_equals_jit_where_there_is_no_noise(name):
     jit, _ = losses(program(SMALLEST[name], *QUIET[name], devices=8), steps=5)
-    pmap, _ = losses(program(SMALLEST[name], *QUIET[name], "parallel=pmap", devices=8), steps=5)
+    pmap, _ = losses(program(SMALLEST[name], *QUIET[name], "parallel=pmap", devices=8, rules=WHOLE), steps=5)
     for a, b in zip(jit, pmap, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
 
 
 def test_pmap_with_noise_equals_the_shards_written_out():
     """Each shard's key is the step's with its number folded in; totals and weights are added before the division."""
-    pmapped = program(SMALLEST["vae"], "parallel=pmap", devices=8)
+    pmapped = program(SMALLEST["vae"], "parallel=pmap", devices=8, rules=WHOLE)
     seen, _ = losses(pmapped, 1)
     plain = program(SMALLEST["vae"], devices=1)
     state = plain.init()
@@ -118,19 +121,21 @@ def test_pmap_with_noise_equals_the_shards_written_out():
 )
 def test_pmap_is_refused_where_state_mixes_rows(path):
     with pytest.raises(ConfigError, match=r"config\.parallel: pmap does not fit a model whose state mixes rows"):
-        program(path, "parallel=pmap", devices=8)
+        program(path, "parallel=pmap", devices=8, rules=WHOLE)
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused():
     with pytest.raises(ConfigError, match=r"config\.batch_size: expected a multiple of 8"):
         program(SMALLEST["vae"], "batch_size=12", devices=8)
-    with pytest.raises(ConfigError, match=r"config\.mesh: expected data x model to fit 8 devices"):
+    with pytest.raises(
+        ConfigError, match=r"config\.mesh: expected data x fsdp x model to fit 8 devices, got 16 x 1 x 1"
+    ):
         program(SMALLEST["vae"], devices=16)
 
 
 @pytest.mark.parametrize("devices", [4, 1])
 def test_saved_on_eight_restored_on_fewer(tmp_path, devices):
-    eight, fewer = (program(SMALLEST["vae"], devices=n, fsdp=True) for n in (8, devices))
+    eight, fewer = (program(SMALLEST["vae"], fsdp=n) for n in (8, devices))
     _, state = losses(eight, 2)
     with Checkpoints(tmp_path / "checkpoints", keep=1, hash_limit_mb=100) as checkpoints:
         checkpoints.save(2, state, {})
@@ -178,6 +183,6 @@ def test_batch_statistics_on_eight_devices_equal_those_on_one():
 
 
 def test_no_parameter_is_born_whole_on_one_device():
-    eight = program(SMALLEST["vae"], devices=8, fsdp=True)
+    eight = program(SMALLEST["vae"], fsdp=8)
     kernel = eight.init().nets["net"].params["encoder"]["MLP_0"]["Dense_0"]["kernel"]
     assert {s.data.size for s in kernel.addressable_shards} == {kernel.size // 8}

@@ -20,7 +20,9 @@ def experiment_of(run: RunDir) -> Experiment:
     """
     experiment = config.resolve(run.config())
     devices = math.gcd(len(jax.devices()), experiment.batch_size, experiment.eval_batch_size)
-    return experiment.model_copy(update={"mesh": MeshConfig(data=devices), "parallel": "jit", "platform": "any"})
+    return experiment.model_copy(
+        update={"mesh": MeshConfig(data=1, fsdp=devices), "parallel": "jit", "platform": "any"}
+    )
 
 
 def restore(program: Program, run: RunDir, step: str) -> tuple[int, State]:
