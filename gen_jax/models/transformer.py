@@ -18,13 +18,13 @@ from gen_jax.sampling import SampleOptions, rows
 from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import PyTree, State
 
-# what `config.sharding` takes: heads, the MLP and the vocabulary over the axis "model"; the rest over "data"
+# what `config.sharding` takes: heads, the MLP and the vocabulary over the axis "model", and what is left over "fsdp"
 TENSOR_PARALLEL = (
-    (".*/(qkv|up|gate)/kernel", (None, "model")),
+    (".*/(qkv|up|gate)/kernel", ("fsdp", "model")),
     (".*/(qkv|up|gate)/bias", ("model",)),
-    (".*/(out|down)/kernel", ("model", None)),
-    ("token/embedding", ("model", None)),
-    ("logits/kernel", (None, "model")),
+    (".*/(out|down)/kernel", ("model", "fsdp")),
+    ("token/embedding", ("model", "fsdp")),
+    ("logits/kernel", ("fsdp", "model")),
     (".*", "fsdp"),
 )
 FSDP = ((".*", "fsdp"),)

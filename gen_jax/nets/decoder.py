@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gen_jax.nets import transformer as nets
 from gen_jax.nets.dense import Dense, dot
+from gen_jax.ops import ROWS, constrain
 
 NORMS = {"layer": functools.partial(nn.LayerNorm, 1e-5), "rms": functools.partial(nn.RMSNorm, 1e-6)}
 MLPS = {"gelu": nets.MLP, "gelu_tanh": functools.partial(nets.MLP, activation=nn.gelu), "swiglu": nets.SwiGLU}
@@ -60,18 +61,18 @@ class Decoder(nn.Module):
         mask = self._mask(tokens.shape[1], index, starts, cache)
         places = index + jnp.arange(tokens.shape[1])[None]  # [1, T]
         places = places if starts is None else places - starts
-        x = self.token(tokens)
+        table = constrain(self.token.embedding, "model")  # whole vectors: a piece of each would be looked up everywhere
+        x = jnp.take(table, tokens, axis=0)
         if self.learned:
             x += self.position(places)
-        x = self.drop(x.astype(self.dtype), deterministic=not train)
+        x = constrain(self.drop(x.astype(self.dtype), deterministic=not train), ROWS)
         x, kept = self.blocks(x, None if cache is None else cache["layers"], places, mask, index, train)
         x = self.last_norm(x)
-        table = self.token.embedding.astype(self.dtype).T
-        logits = dot(x, table) if self.tied else self.logits(x)
+        logits = dot(x, table.astype(self.dtype).T) if self.tied else self.logits(x)
         if cache is not None:
             cache = {"index": index + tokens.shape[1], "layers": kept}
             cache |= {} if starts is None else {"start": starts[:, -1]}
-        return logits.astype(jnp.float32), cache
+        return constrain(logits.astype(jnp.float32), ROWS, None, "model"), cache
 
     def _starts(self, tokens, index, before) -> Int[Array, "B T"]:
         """Where the document of each token began; `before` [B] is where that of the token before them did."""

@@ -17,6 +17,7 @@ from flax.linen import initializers
 from jaxtyping import Array, Bool, Float, Int
 
 from gen_jax.nets.dense import Dense
+from gen_jax.ops import ROWS, constrain
 
 Factory = Callable[..., nn.Module]
 Cache = dict[str, Any]  # of one layer: k, v [B, K, S, H], the layout that attention reads
@@ -106,6 +107,7 @@ class Attention(nn.Module):
         kv, group, h = self.kv_heads, self.heads // self.kv_heads, d // self.heads
         dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
         qkv = dense(kv * (group + 2) * h, kernel_init=self.kernel_init, name="qkv")(x).reshape(b, t, kv, group + 2, h)
+        qkv = constrain(qkv, ROWS, None, "model")
         q = qkv[..., :group, :].reshape(b, t, self.heads, h)
         k, v = qkv[..., group, :], qkv[..., group + 1, :]  # [B, T, K, H]
         if self.normalise:
@@ -121,8 +123,8 @@ class Attention(nn.Module):
         if self.is_mutable_collection("intermediates"):
             keys = jnp.repeat(k, group, axis=1)
             self.sow("intermediates", "weights", attention_weights(q, keys, mask, causal=causal))
-        y = attend(q, k, v, mask, causal=causal).reshape(b, t, d)
-        return dense(d, kernel_init=self.out_init, name="out")(y), cache
+        y = constrain(attend(q, k, v, mask, causal=causal), ROWS, None, "model")
+        return dense(d, kernel_init=self.out_init, name="out")(y.reshape(b, t, d)), cache
 
 
 class MLP(nn.Module):
@@ -136,9 +138,10 @@ class MLP(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
         h = self.activation(dense(self.width, kernel_init=self.kernel_init, name="up")(x))
+        h = constrain(h, ROWS, None, "model")
         return dense(x.shape[-1], kernel_init=self.out_init, name="down")(h)
 
 
@@ -152,10 +155,11 @@ class SwiGLU(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
         gate, up = (dense(self.width, kernel_init=self.kernel_init, name=name)(x) for name in ("gate", "up"))
-        return dense(x.shape[-1], kernel_init=self.out_init, name="down")(nn.silu(gate) * up)
+        h = constrain(nn.silu(gate) * up, ROWS, None, "model")
+        return dense(x.shape[-1], kernel_init=self.out_init, name="down")(h)
 
 
 class Block(nn.Module):
@@ -179,9 +183,9 @@ class Block(nn.Module):
         drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
         h = self.norm(name="attention_norm")(x)
         h, cache = self.attention(name="attention")(h, positions, mask, cache, index)
-        x = x + drop()(h)
+        x = constrain(x + drop()(h), ROWS)
         h = self.mlp(name="mlp")(self.norm(name="mlp_norm")(x))
-        return x + drop()(h), cache
+        return constrain(x + drop()(h), ROWS), cache
 
 
 class Stack(nn.Module):
