@@ -22,8 +22,9 @@ from etils import epath
 
 from gen_jax.errors import ConfigError
 
-# What may differ when the same run is started again: its length, its periods, its patience.
+# What may differ when the same run is started again: its length, its periods, its patience, how devices share it.
 FREE_KEYS = ("total_steps", "log_every", "eval_every", "save_every", "hang_limit_s")
+FREE_KEYS += ("mesh.data", "mesh.fsdp", "mesh.model", "sharding")
 PACKAGES = ("gen-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets")
 ABSENT = "absent"
 

@@ -10,7 +10,7 @@ from members import SMALLEST, smoke
 from gen_jax.checkpoint import Checkpoints
 from gen_jax.errors import ConfigError
 from gen_jax.gradients import Terms
-from gen_jax.models.transformer import FSDP
+from gen_jax.models.transformer import FSDP, TENSOR_PARALLEL
 from gen_jax.program import Program
 from gen_jax.state import Mean
 
@@ -31,7 +31,7 @@ def losses(program, steps=10):
     return seen, program.leave(state)
 
 
-# fields that 8 devices can cut, and one critic update, so that the second does not amplify the rounding of the first
+# fields that the devices can cut, and one critic update, so that the second does not amplify the rounding of the first
 FIELDS = {
     "vqvae": ("model.widths=(8,)", "model.code_width=8"),
     "gan": ("model.n_critic=1",),
@@ -55,10 +55,15 @@ def some_slow(names):
     return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in sorted(names)]
 
 
+# the others' are cut over `fsdp` alone
+RULES = {"transformer": TENSOR_PARALLEL, "encoder_decoder": TENSOR_PARALLEL}
+CUBE = dict(devices=2, fsdp=2, model=2)
+
+
 @pytest.mark.parametrize("name", some_slow(SMALLEST))
-def test_one_device_equals_eight_with_fsdp(name):
-    path, flags = SMALLEST[name], FIELDS.get(name, ())
-    one, eight = sgd(path, *flags), sgd(path, *flags, fsdp=8)
+def test_one_device_equals_eight(name):
+    path, flags, cube = SMALLEST[name], FIELDS.get(name, ()), CUBE | {"rules": RULES.get(name, FSDP)}
+    one, eight = sgd(path, *flags), sgd(path, *flags, **cube)
     assert any("fsdp" in str(s.spec) for s in jax.tree.leaves(eight.shardings.nets))
     start = one.init()
     first = jax.tree.map(np.asarray, start.nets)
@@ -73,7 +78,7 @@ def test_one_device_equals_eight_with_fsdp(name):
         scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(moved[0])) or 1.0
         for a, b in zip(*map(jax.tree.leaves, moved), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5 * scale)
-    few, many = (losses(program(path, *flags, fsdp=n))[0] for n in (1, 8))
+    few, many = (losses(program(path, *flags, **mesh))[0] for mesh in ({}, cube))
     for a, b in zip(few, many, strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
 

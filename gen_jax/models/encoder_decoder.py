@@ -16,7 +16,7 @@ from flax.linen import initializers
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import model_validator
 
-from gen_jax import beam, losses
+from gen_jax import beam, losses, ops
 from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets import transformer as nets
@@ -107,7 +107,7 @@ class Network(nn.Module):
         self.drop = nn.Dropout(self.dropout)
 
     def _embed(self, tokens, positions, train):
-        x = self.token(tokens) * self.width**0.5 + sinusoids(positions, self.width)
+        x = nets.look_up(self.token.embedding, tokens) * self.width**0.5 + sinusoids(positions, self.width)
         return self.drop(x.astype(self.dtype), deterministic=not train)
 
     def read(
@@ -139,7 +139,7 @@ class Network(nn.Module):
             x, one = layer(x, before, keys[i], positions, mask, cross_mask, index, train)
             after.append(one)
         logits = dot(self.writer_norm(x), self.token.embedding.astype(self.dtype).T)
-        return logits.astype(jnp.float32), tuple(after)
+        return ops.constrain(logits.astype(jnp.float32), ops.ROWS, None, "model"), tuple(after)
 
     def __call__(
         self,

@@ -18,15 +18,17 @@ from gen_jax.sampling import SampleOptions, rows
 from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import PyTree, State
 
-# what `config.sharding` takes: heads, the MLP and the vocabulary over the axis "model", and what is left over "fsdp"
+# What `config.sharding` takes. For any Transformer, also over grids and from texts to texts: heads, the MLP and the
+# vocabulary over "model", their other axis over "fsdp".
 TENSOR_PARALLEL = (
-    (".*/(qkv|up|gate)/kernel", ("fsdp", "model")),
-    (".*/(qkv|up|gate)/bias", ("model",)),
+    (".*/(qkv|q|kv|up|gate)/kernel", ("fsdp", "model")),
+    (".*/(qkv|q|kv|up|gate)/bias", ("model",)),
     (".*/(out|down)/kernel", ("model", "fsdp")),
     ("token/embedding", ("model", "fsdp")),
     ("logits/kernel", ("fsdp", "model")),
     (".*", "fsdp"),
 )
+# For every family; enough for those whose kernels are small beside their activations: all but Transformers.
 FSDP = ((".*", "fsdp"),)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gen_jax.nets.dense import Dense
 from gen_jax.nets.transformer import Cache, Factory, attend, attention_weights
+from gen_jax.ops import ROWS, constrain
 
 
 class CrossAttention(nn.Module):
@@ -31,14 +32,16 @@ class CrossAttention(nn.Module):
     def keys(self, memory: Float[Array, "B S D"]) -> Cache:
         """Keys and values, [B, N, S, H] each."""
         kv = self.kv(memory).reshape(*memory.shape[:2], self.heads, 2, -1).swapaxes(1, 2)  # [B, N, S, 2, H]
+        kv = constrain(kv, ROWS, "model")
         return {"k": kv[..., 0, :], "v": kv[..., 1, :]}
 
     def __call__(self, x: Float[Array, "B T D"], keys: Cache, mask: Bool[Array, "B 1 #T S"]) -> Float[Array, "B T D"]:
-        q = self.q(x).reshape(*x.shape[:2], self.heads, -1)
+        q = constrain(self.q(x).reshape(*x.shape[:2], self.heads, -1), ROWS, None, "model")
         if self.is_mutable_collection("intermediates"):
             self.sow("intermediates", "weights", attention_weights(q, keys["k"], mask, causal=False))
         mask = jnp.broadcast_to(mask, (*mask.shape[:2], x.shape[1], mask.shape[3]))
-        return self.out(attend(q, keys["k"], keys["v"], mask, causal=False).reshape(x.shape))
+        y = constrain(attend(q, keys["k"], keys["v"], mask, causal=False), ROWS, None, "model")
+        return self.out(y.reshape(x.shape))
 
 
 class DecoderBlock(nn.Module):
@@ -72,6 +75,7 @@ class DecoderBlock(nn.Module):
         """`cache` and `index` as in `Attention`, of what this block has seen of its own sequence."""
         first, second, third = self.norms
         h, cache = self.attend(first(x), positions, mask, cache, index)
-        x = x + self.drop(h, deterministic=not train)
-        x = x + self.drop(self.cross(second(x), keys, cross_mask), deterministic=not train)
-        return x + self.drop(self.feed(third(x)), deterministic=not train), cache
+        x = constrain(x + self.drop(h, deterministic=not train), ROWS)
+        h = self.cross(second(x), keys, cross_mask)
+        x = constrain(x + self.drop(h, deterministic=not train), ROWS)
+        return constrain(x + self.drop(self.feed(third(x)), deterministic=not train), ROWS), cache

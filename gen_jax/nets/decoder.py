@@ -61,14 +61,14 @@ class Decoder(nn.Module):
         mask = self._mask(tokens.shape[1], index, starts, cache)
         places = index + jnp.arange(tokens.shape[1])[None]  # [1, T]
         places = places if starts is None else places - starts
-        table = constrain(self.token.embedding, "model")  # whole vectors: a piece of each would be looked up everywhere
-        x = jnp.take(table, tokens, axis=0)
+        x = nets.look_up(self.token.embedding, tokens)
         if self.learned:
             x += self.position(places)
         x = constrain(self.drop(x.astype(self.dtype), deterministic=not train), ROWS)
         x, kept = self.blocks(x, None if cache is None else cache["layers"], places, mask, index, train)
         x = self.last_norm(x)
-        logits = dot(x, table.astype(self.dtype).T) if self.tied else self.logits(x)
+        table = self.token.embedding.astype(self.dtype).T
+        logits = dot(x, table) if self.tied else self.logits(x)
         if cache is not None:
             cache = {"index": index + tokens.shape[1], "layers": kept}
             cache |= {} if starts is None else {"start": starts[:, -1]}
