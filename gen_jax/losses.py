@@ -5,11 +5,13 @@ reconstruction and a divergence of the same example add up to a bound on its log
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gen_jax import ops
 from gen_jax.state import Mean
 
 LOG_2PI = math.log(2 * math.pi)
@@ -100,3 +102,28 @@ def next_token(
     nats = (cross_entropy(logits, targets) * counts).sum(axis=1)
     right = ((logits.argmax(axis=-1) == targets) * counts).sum(axis=1)
     return {"loss": Mean(nats, weight), "accuracy": Mean(right, weight)}
+
+
+def next_token_in_parts(
+    logits_of: Callable[[jax.Array], jax.Array],
+    x: Float[Array, "B T D"],
+    targets: Int[Array, "B T"],
+    mask: Float[Array, "B T"] | None,
+    parts: int,
+) -> dict[str, Mean]:
+    """`next_token` of `logits_of(x)`, one of `parts` of the positions after the other.
+
+    More than one have their logits [B, T / parts, V] computed again for the gradient, so that those of all positions,
+    which a large vocabulary makes larger than all else, are never there together. `parts` divides T.
+    """
+
+    def cut(x):
+        return x.reshape(len(x), parts, -1, *x.shape[2:]).swapaxes(0, 1)
+
+    def part(_, xs):
+        x, targets, mask = xs
+        return None, next_token(logits_of(x), targets, mask)
+
+    counts = jnp.ones(targets.shape) if mask is None else mask
+    _, means = ops.scan(jax.checkpoint(part) if parts > 1 else part, None, jax.tree.map(cut, (x, targets, counts)))
+    return jax.tree.map(lambda x: x.sum(axis=0), means)

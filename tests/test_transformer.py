@@ -251,3 +251,37 @@ def test_a_document_starts_with_its_token_when_it_is_sampled():
 def test_packed_documents_need_a_model_that_knows_their_border():
     with pytest.raises(ConfigError, match=r"config\.model\.end: expected 256, as in the data, got None"):
         Program(smoke("experiments/transformer/shakespeare_char_cpu.py", "data.documents=packed", "model.vocab=257"))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "modern"])
+def test_a_loss_in_parts_is_that_of_the_whole(name):
+    """Its gradients too, and what stands behind the mask counts for nothing."""
+    batch = batch_of(tokens_of()) | {"mask": jnp.asarray(np.random.default_rng(1).integers(0, 2, (B, T)), jnp.float32)}
+    params = state_of(**VARIANTS[name]).nets["net"].params
+
+    def value(params, parts):
+        model = build(**VARIANTS[name], loss_parts=parts)
+        means = model.terms({"params": params}, batch, ROOT, step=jnp.int32(0), train=True).means
+        return means["loss"].sum().total, means
+
+    (one, whole), (four, cut) = (jax.jit(jax.grad(value, has_aux=True), static_argnums=1)(params, n) for n in (1, 4))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, cut)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, four)
+
+
+def test_a_loss_in_parts_holds_the_logits_of_one_part():
+    """The compiled gradient's temporaries, of a vocabulary that is larger than all else."""
+    batch = {"tokens": jnp.zeros((2, 129), jnp.int32)}
+
+    def temporaries(parts):
+        model = build(context=128, vocab=4096, loss_parts=parts)
+        variables = model.network.init(ROOT, jnp.zeros((1, 1), jnp.int32))
+        grad = jax.grad(lambda v: model.terms(v, batch, ROOT, step=jnp.int32(0), train=True).means["loss"].sum().total)
+        return jax.jit(grad).lower(variables).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(8) < temporaries(1) / 2
+
+
+def test_parts_of_a_loss_divide_the_window():
+    with pytest.raises(ConfigError, match=r"config\.model\.loss_parts: expected a divisor of 16, the tokens of a window"):
+        Program(smoke("experiments/transformer/shakespeare_char_cpu.py", "model.loss_parts=3")).check()

@@ -1,6 +1,7 @@
 """A decoder-only Transformer over tokens: GPT-2 (Radford et al. 2019) by default, its parts exchangeable."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from pydantic import model_validator
 
 from gen_jax import beam, losses
+from gen_jax.errors import ConfigError
 from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets.decoder import decoder
@@ -42,6 +44,7 @@ class Config(Settings):
     tied: the output layer is the token table. dropout: of the embeddings and of what a layer adds.
     scan_layers, remat: compile one block for all layers; what blocks keep for the gradient.
     dtype: of the computation; parameters are float32.
+    loss_parts: the positions of a window are so many parts in the loss, whose logits are never there together.
     start: the token that an empty prompt of `sample` stands for.
     end: id of the token between packed documents, which attention and positions do not cross; None = text without.
     """
@@ -63,6 +66,7 @@ class Config(Settings):
     scan_layers: bool = False
     remat: Literal["none", "dots", "full"] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    loss_parts: Positive = 1
     start: Count = 0
     end: Count | None = None
 
@@ -85,15 +89,23 @@ class TransformerModel(LossModel):
     """Next-token prediction."""
 
     start: int = 0
+    loss_parts: int = 1
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         return self.network.init(rng, jnp.zeros((1, 1), jnp.int32))
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
         """The next tokens' negative log-likelihood in nats a token, and how often the likeliest is right."""
+        inputs, targets, network = batch["tokens"][:, :-1], batch["tokens"][:, 1:], self.network
+        if targets.shape[1] % self.loss_parts:
+            raise ConfigError(
+                f"config.model.loss_parts: expected a divisor of {targets.shape[1]}, the tokens of a window, "
+                f"got {self.loss_parts}"
+            )
         rngs = {"dropout": rng} if train else {}
-        logits, _ = self.network.apply(variables, batch["tokens"][:, :-1], train=train, rngs=rngs)
-        return Terms(losses.next_token(logits, batch["tokens"][:, 1:], batch.get("mask")))
+        x, _ = network.apply(variables, inputs, train=train, rngs=rngs, method="hidden")
+        logits_of = functools.partial(network.apply, variables, method="logits_of")
+        return Terms(losses.next_token_in_parts(logits_of, x, targets, batch.get("mask"), self.loss_parts))
 
     @property
     def capacity(self) -> int:
@@ -126,5 +138,7 @@ class TransformerModel(LossModel):
 
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> TransformerModel:
-    fields = cfg.model_dump(exclude={"start"})
-    return TransformerModel(decoder(**fields), txs["net"], start=cfg.start if cfg.end is None else cfg.end)
+    start = cfg.start if cfg.end is None else cfg.end
+    return TransformerModel(
+        decoder(**cfg.model_dump(exclude={"start", "loss_parts"})), txs["net"], start, cfg.loss_parts
+    )

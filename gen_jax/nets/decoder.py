@@ -53,6 +53,13 @@ class Decoder(nn.Module):
         self, tokens: Int[Array, "B T"], cache: Any = None, *, train: bool = False
     ) -> tuple[Float[Array, "B T V"], Any]:
         """float32 logits of the token after each, and the cache with `tokens` behind what it had."""
+        x, cache = self.hidden(tokens, cache, train=train)
+        return self.logits_of(x), cache
+
+    def hidden(
+        self, tokens: Int[Array, "B T"], cache: Any = None, *, train: bool = False
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """What `logits_of` takes, and the cache."""
         index = 0 if cache is None else cache["index"]
         starts = None
         if self.end is not None:
@@ -66,13 +73,16 @@ class Decoder(nn.Module):
             x += self.position(places)
         x = constrain(self.drop(x.astype(self.dtype), deterministic=not train), ROWS)
         x, kept = self.blocks(x, None if cache is None else cache["layers"], places, mask, index, train)
-        x = self.last_norm(x)
-        table = self.token.embedding.astype(self.dtype).T
-        logits = dot(x, table) if self.tied else self.logits(x)
         if cache is not None:
             cache = {"index": index + tokens.shape[1], "layers": kept}
             cache |= {} if starts is None else {"start": starts[:, -1]}
-        return constrain(logits.astype(jnp.float32), ROWS, None, "model"), cache
+        return self.last_norm(x), cache
+
+    def logits_of(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """float32."""
+        table = self.token.embedding.astype(self.dtype).T
+        logits = dot(x, table) if self.tied else self.logits(x)
+        return constrain(logits.astype(jnp.float32), ROWS, None, "model")
 
     def _starts(self, tokens, index, before) -> Int[Array, "B T"]:
         """Where the document of each token began; `before` [B] is where that of the token before them did."""
