@@ -122,13 +122,16 @@ class Program:
     @functools.cached_property
     def compiled_step(self) -> Callable:
         """(state, resident, rows [K, B]) -> (state, metrics [K]), one dispatch."""
-        k_steps = functools.partial(_k_steps, self.model.train_step, self.feed.assemble)
+        train_step, assemble = self.model.train_step, self.feed.assemble
         if self.pmapped:
-            return pmap.compile_step(k_steps, self.train_key, self.mesh)
+            return pmap.compile_step(functools.partial(_k_steps, train_step, assemble), self.train_key, self.mesh)
+
+        def gathered_step(state, batch, rng):
+            return train_step(sharding.gathered(state, self.shardings), batch, rng)
 
         def on_mesh(state, resident, rows):
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):  # what `ops.constrain` reads
-                return k_steps(state, resident, rows, self.train_key)
+                return _k_steps(gathered_step, assemble, state, resident, rows, self.train_key)
 
         return jax.jit(on_mesh, donate_argnums=0, out_shardings=(self.shardings, sharding.replicated(self.mesh)))
 

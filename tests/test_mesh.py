@@ -134,8 +134,7 @@ def collectives(built):
 def pieces(built):
     """The shapes of parameters, one layer each, cut over `model` alone: what a step may gather."""
     found = set()
-    params = built.abstract.nets["net"].params
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(built.abstract.nets["net"].params):
         spec = (*leaf.sharding.spec, *(None,) * leaf.ndim)[: leaf.ndim]
         cut = [n // (2 if axis == "model" else 1) for n, axis in zip(leaf.shape, spec, strict=True)]
         found.add(tuple(sorted(cut[1:] if "layers" in str(path) else cut, reverse=True)))
@@ -143,31 +142,31 @@ def pieces(built):
 
 
 # no two of rows, tokens, width, heads, MLP and vocabulary are alike
-SIZES = ("batch_size=8", "model.heads=4", "model.width=32", "model.mlp_width=72", "model.scan_layers=True")
+SIZES = ("batch_size=16", "model.heads=4", "model.width=32", "model.mlp_width=72", "model.scan_layers=True")
 SIZES += ("model.remat=full", "model.context=20", "data.context=20")
 
 
 def surplus(built):
-    """Whether a step gathers only what parameters were cut into over `fsdp`, and the likeliest tokens' scores."""
-    kinds, gathered = collectives(built)
-    rows, tokens = 2, 20
-    return kinds - {"all-gather", "all-reduce", "reduce-scatter"}, gathered - pieces(built) - {(tokens, rows, 2)}
-
-
-@pytest.mark.parametrize("rules", [TENSOR_PARALLEL, pytest.param(FSDP, marks=pytest.mark.slow)], ids=["both", "fsdp"])
-def test_a_step_gathers_no_activation_and_no_kernel_over_the_heads(rules):
-    """Nor does the partitioner copy, permute or exchange what it cannot cut from one spec to the other."""
-    cube = program("transformer", *CUBE, *SIZES, devices=2, rules=rules)
-    assert surplus(cube) == (set(), set())
+    """Collectives of other kinds, and what is gathered but no parameter and no score of the likeliest tokens."""
+    kinds, found = collectives(built)
+    tokens, rows = 20, 16 // (built.mesh.shape["data"] * built.mesh.shape["fsdp"])
+    return kinds - {"all-gather", "all-reduce", "reduce-scatter"}, found - pieces(built) - {(tokens, rows, 2)}
 
 
 @pytest.mark.parametrize(
-    "rule",
-    [(".*/down/kernel", ("fsdp", "model")), pytest.param(("token/embedding", "replicate"), marks=pytest.mark.slow)],
+    ("mesh", "rules"),
+    [(CUBE, TENSOR_PARALLEL), pytest.param(("mesh.fsdp=4",), FSDP, marks=pytest.mark.slow)],
+    ids=["both", "fsdp"],
 )
-def test_a_rule_that_forces_a_gather_is_seen(rule):
-    cube = program("transformer", *CUBE, *SIZES, devices=2, rules=(rule, *TENSOR_PARALLEL))
-    assert any(map(len, surplus(cube)))
+def test_a_step_gathers_no_activation_and_no_kernel_over_the_heads(mesh, rules):
+    """Nor does the partitioner copy, permute or exchange what it cannot cut from one spec to the other."""
+    assert surplus(program("transformer", *mesh, *SIZES, devices=2, rules=rules)) == (set(), set())
+
+
+@pytest.mark.slow
+def test_a_rule_that_forces_a_gather_is_seen():
+    rules = ((".*/down/kernel", ("fsdp", "model")), *TENSOR_PARALLEL)
+    assert any(map(len, surplus(program("transformer", *CUBE, *SIZES, devices=2, rules=rules))))
 
 
 @pytest.mark.parametrize("model", ["vae", "lstm"])

@@ -36,6 +36,7 @@ FIELDS = {
     "vqvae": ("model.widths=(8,)", "model.code_width=8"),
     "gan": ("model.n_critic=1",),
     "linear_ar": ("model.order=8",),
+    "encoder_decoder": ("model.vocab=302", "model.end=300"),
 }
 
 

@@ -283,5 +283,7 @@ def test_a_loss_in_parts_holds_the_logits_of_one_part():
 
 
 def test_parts_of_a_loss_divide_the_window():
-    with pytest.raises(ConfigError, match=r"config\.model\.loss_parts: expected a divisor of 16, the tokens of a window"):
+    with pytest.raises(
+        ConfigError, match=r"config\.model\.loss_parts: expected a divisor of 16, the tokens of a window"
+    ):
         Program(smoke("experiments/transformer/shakespeare_char_cpu.py", "model.loss_parts=3")).check()
