@@ -1,8 +1,10 @@
 """Small pure functions on arrays that models and nets share."""
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,6 +15,22 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Int16, Key, UInt8
 
 ROWS = ("data", "fsdp")  # the axes of a mesh that cut the rows of a batch
+_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
+
+
+def platform() -> str:
+    """What is compiled for: cpu, gpu or tpu. Not always what is here: `compiling_for`."""
+    return _platform.get() or jax.default_backend()
+
+
+@contextlib.contextmanager
+def compiling_for(name: str) -> Iterator[None]:
+    """What is traced inside is for devices of the platform `name`."""
+    token = _platform.set(name)
+    try:
+        yield
+    finally:
+        _platform.reset(token)
 
 
 def to_unit(image: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -142,7 +160,7 @@ def scan(body: Callable, init: Any, xs: Any) -> tuple[Any, Any]:
     if len(jax.tree.leaves(xs)[0]) == 1:  # which `unroll` leaves a loop
         carry, y = body(init, first)
         return carry, jax.tree.map(lambda y: y[None], y)
-    unroll = jax.default_backend() == "cpu" and _convolves(jax.make_jaxpr(body)(init, first).jaxpr)
+    unroll = platform() == "cpu" and _convolves(jax.make_jaxpr(body)(init, first).jaxpr)
     return jax.lax.scan(body, init, xs, unroll=unroll)
 
 
@@ -152,6 +170,6 @@ def where_due(due: Bool[Array, ""], compute: Callable[[], jax.Array]) -> jax.Arr
     Those are as slow in a branch as they are in a loop.
     """
     jaxpr, shape = jax.make_jaxpr(compute, return_shape=True)()
-    if jax.default_backend() == "cpu" and _convolves(jaxpr.jaxpr):
+    if platform() == "cpu" and _convolves(jaxpr.jaxpr):
         return jnp.where(due, compute(), 0)
     return jax.lax.cond(due, compute, lambda: jnp.zeros(shape.shape, shape.dtype))

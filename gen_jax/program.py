@@ -7,7 +7,7 @@ import functools
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -39,6 +39,7 @@ class Program:
       dataset: instead of `experiment.data`'s, for a second stage whose inputs are computed.
       poll: called between the batches of an evaluation; may raise to end it early.
       tokenizer_file: the tokeniser that the run began with, instead of the one that `experiment.data` means.
+      devices: instead of those that are here; a program for the devices of a topology can only be compiled.
 
     Raises:
       ConfigError: the devices, the batch or the rules do not fit; before anything is compiled.
@@ -51,10 +52,11 @@ class Program:
         dataset: Any = None,
         poll: Callable[[], None] = lambda: None,
         tokenizer_file: str = "",
+        devices: Sequence[Any] | None = None,
     ):
         self.experiment, self.poll = experiment, poll
         self.dataset = dataset or _load(experiment, tokenizer_file)
-        self.mesh = _mesh(experiment)
+        self.mesh = _mesh(experiment, devices)
         init_key, self.train_key, self.eval_key = jax.random.split(jax.random.key(experiment.seed), 3)
         self.feed = self.dataset.train_feed(experiment.batch_size)
         self.pmapped = experiment.parallel == "pmap"
@@ -222,15 +224,15 @@ def _load(experiment: Experiment, tokenizer_file: str) -> Any:
     return dataset
 
 
-def _mesh(experiment: Experiment) -> jax.sharding.Mesh:
+def _mesh(experiment: Experiment, devices: Sequence[Any] | None) -> jax.sharding.Mesh:
     try:
-        backend = jax.default_backend()
+        backend = ops.platform()
     except (RuntimeError, AssertionError) as error:
         line = str(error).strip().partition("\n")[0]
         raise ConfigError(f"JAX_PLATFORMS: expected a platform that is here: {line}") from None
     if experiment.platform not in ("any", backend):
         raise ConfigError(f"config.platform: expected {experiment.platform}, found only {backend}")
-    mesh = sharding.make_mesh(experiment.mesh)
+    mesh = sharding.make_mesh(experiment.mesh, devices)
     size = mesh.shape["data"] * mesh.shape["fsdp"]
     for key in ("batch_size", "eval_batch_size"):
         if getattr(experiment, key) % size:

@@ -68,3 +68,17 @@ def test_what_is_not_due_is_left_out_unless_it_convolves(function, branches):
     assert ("cond" in names) == branches
     np.testing.assert_allclose(when(jnp.bool_(True)), function(x), rtol=1e-6)
     np.testing.assert_array_equal(when(jnp.bool_(False)), 0 * x)
+
+
+def test_what_is_traced_for_another_platform_takes_its_paths():
+    def body(x, _):
+        return jax.lax.conv(x, jnp.ones((1, 1, 1, 1)), (1, 1), "SAME"), x
+
+    def loops() -> bool:
+        jaxpr = jax.make_jaxpr(lambda x: ops.scan(body, x, jnp.zeros(4)))(jnp.ones((1, 1, 2, 2)))
+        return any("unroll=1" in str(eqn) for eqn in jaxpr.eqns)
+
+    assert ops.platform() == "cpu" and not loops()
+    with ops.compiling_for("tpu"):
+        assert ops.platform() == "tpu" and loops()
+    assert ops.platform() == "cpu"

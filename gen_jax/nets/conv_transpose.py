@@ -10,6 +10,8 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jaxtyping import Array, Float
 
+from gen_jax import ops
+
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -27,7 +29,7 @@ def conv_transpose(
     kernel gradient of conv at (dy, x); what autodiff makes of the dilated convolution is 14 times slower on CPU.
     """
     few = kernel.shape[2] < 16  # output channels, for which the copies below cost more than they save
-    if jax.default_backend() == "cpu" and kernel.shape[:2] == (4, 4) and stride == 2 and not few:
+    if ops.platform() == "cpu" and kernel.shape[:2] == (4, 4) and stride == 2 and not few:
         return _by_phases(x, kernel)
     return lax.conv_transpose(x, kernel, (stride, stride), "SAME", dimension_numbers=DIMENSIONS, transpose_kernel=True)
 

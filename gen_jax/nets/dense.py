@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Float
 
+from gen_jax import ops
+
 
 @jax.custom_vjp
 def _barred(x, kernel):
@@ -31,7 +33,7 @@ _barred.defvjp(_forward, _backward)
 
 def dot(x: Float[Array, "*rows D"], kernel: Float[Array, "D F"]) -> Float[Array, "*rows F"]:
     """x @ kernel."""
-    return _barred(x, kernel) if jax.default_backend() == "cpu" else x @ kernel
+    return _barred(x, kernel) if ops.platform() == "cpu" else x @ kernel
 
 
 class Dense(nn.Module):

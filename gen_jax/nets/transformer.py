@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Bool, Float, Int
 
+from gen_jax import ops
 from gen_jax.nets.dense import Dense
 from gen_jax.ops import ROWS, constrain
 
@@ -56,7 +57,7 @@ def attend(
     causal: bool,
 ) -> Float[Array, "B T N H"]:
     """Each query's mean of the values, N // K queries to a key; flash attention on a GPU where there is no mask."""
-    if jax.default_backend() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and mask is None:
+    if ops.platform() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and mask is None:
         k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
         return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")
     k, v = (jnp.repeat(x, q.shape[2] // x.shape[1], axis=1) for x in (k, v))
