@@ -3,7 +3,7 @@
 # Usage: bash launch/test.sh [pytest arguments]; `-m slow` runs the long ones.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. launch/env.sh test
+. launch/env.sh test plan
 .venv/bin/ruff format --check --quiet .
 .venv/bin/ruff check --quiet .
 .venv/bin/pyright

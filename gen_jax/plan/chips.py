@@ -1,0 +1,105 @@
+"""TPU chips and how they are wired, from Google's tables (cloud.google.com/tpu/docs: v4, v5e, v5p, v6e; 2026)."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+
+from gen_jax import flops
+from gen_jax.errors import ConfigError
+from gen_jax.settings import nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One kind of TPU.
+
+    Attributes:
+      kind: what jax calls the device.
+      hbm: bytes of memory. bandwidth: of it, bytes/s.
+      link: bytes/s that one port of the interconnect sends; it receives as much at the same time. Google publishes the
+        sum over all ports and both directions: 2400 Gbit/s (v4, one direction), 400, 1200, 800 GB/s (v5e, v5p, v6e).
+      dimensions: of the torus; two ports each.
+      ring: chips along a dimension from which on it closes to a ring, in multiples of itself; a line otherwise.
+    """
+
+    kind: str
+    hbm: int
+    bandwidth: float
+    link: float
+    dimensions: int
+    ring: int
+
+    @property
+    def peak(self) -> float:
+        """Dense bf16 FLOP/s."""
+        return flops.PEAK[self.kind]
+
+
+CHIPS = {
+    "v4": Chip("TPU v4", 32 * 2**30, 1200e9, 50e9, 3, 4),
+    "v5e": Chip("TPU v5 lite", 16 * 2**30, 819e9, 50e9, 2, 16),
+    "v5p": Chip("TPU v5p", 95 * 2**30, 2765e9, 100e9, 3, 4),
+    "v6e": Chip("TPU v6 lite", 32 * 2**30, 1638e9, 100e9, 2, 16),
+}
+LATENCY = 1e-6  # seconds a hop
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """Chips that are wired together: `v5e:16x16`."""
+
+    name: str
+    chip: Chip
+    sides: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.sides)
+
+    def ways(self, side: int) -> int:
+        """Directions in which data flow along a dimension of `side` chips: 2 around a ring, 1 along a line."""
+        return 2 if side % self.chip.ring == 0 else 1
+
+
+def parse(name: str) -> Slice:
+    """A topology by its name.
+
+    Raises:
+      ConfigError: the chip is unknown, or the shape is none of its own.
+    """
+    kind, _, shape = name.partition(":")
+    if kind not in CHIPS:
+        raise ConfigError(f"--topology: unknown chip {kind!r}{nearest(kind, [*CHIPS])}")
+    chip = CHIPS[kind]
+    example = "x".join("4" * chip.dimensions)
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape) or shape.count("x") + 1 != chip.dimensions:
+        raise ConfigError(f"--topology: expected {chip.dimensions} sides, as {kind}:{example}, got {name!r}")
+    return Slice(name, chip, tuple(map(int, shape.split("x"))))
+
+
+def seconds(kind: str, payload: int, spans: Sequence[tuple[int, int]], where: Slice) -> float:
+    """How long a collective takes.
+
+    Args:
+      kind: all-gather, reduce-scatter, all-reduce, all-to-all or collective-permute.
+      payload: bytes, as `collectives.Collective` has them.
+      spans: of a group, along each dimension of the torus: how many places it takes, and how far they are apart.
+
+    A group's dimensions work at the same time, each in both directions where it is a whole ring; groups that lie
+    between each other's chips share the links. An all-gather of S bytes over n chips sends S (n - 1) / n through each;
+    an all-reduce is a reduce-scatter and an all-gather; in an all-to-all of S bytes a chip, each byte travels a quarter
+    of a ring, half of a line. A hop takes 1 us.
+    """
+    used = [(count, apart, where.ways(count * apart)) for count, apart in spans if count > 1]
+    if not used:
+        return 0.0
+    n = math.prod(count for count, _, _ in used)
+    hops = sum(count * apart / ways for count, apart, ways in used) * LATENCY
+    rate = where.chip.link * sum(ways / apart for _, apart, ways in used)
+    if kind == "collective-permute":
+        return payload / where.chip.link + LATENCY
+    if kind == "all-to-all":
+        return payload * max(count for count, _, _ in used) / (2 * rate) + hops
+    times = 2 if kind == "all-reduce" else 1
+    return times * (payload * (n - 1) / n / rate + hops)
