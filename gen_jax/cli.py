@@ -1,4 +1,4 @@
-"""`gen-jax COMMAND`: train, eval, sample, check, data, compare, bench, sweep."""
+"""`gen-jax COMMAND`: train, eval, sample, check, data, compare, bench, plan, sweep."""
 
 import time
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "data": "list data sets, show one, prepare one",
     "compare": "one metric of several runs; refused where it was not measured alike",
     "bench": "time a config's training step",
+    "plan": "compile a config's training step for TPUs that are not here: memory, collectives, time",
     "sweep": "train a config with many values of the keys that its sweep(s) names",
 }
 

@@ -126,6 +126,25 @@ def lines(
     return _pixels(figure)
 
 
+def scaling(
+    sizes: list[int], panels: dict[str, dict[str, list[float]]], *, axis: str = "", units: tuple[str, ...] = ()
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Values over sizes that grow by factors: a panel a title, with curves by name from 0 up; `units`, one a panel."""
+    figure = _figure(5.0 * len(panels), 3.6)
+    for plot, (title, curves_), unit in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), units, strict=True
+    ):
+        for (name, values), colour in zip(curves_.items(), _colours(len(curves_)), strict=True):
+            plot.plot(sizes, values, label=name, color=colour, marker="o")
+        plot.set(title=title, xlabel=axis, ylabel=unit)
+        plot.set_xscale("log", base=2)
+        plot.set_xticks(sizes, [f"{size}" for size in sizes])
+        plot.set_ylim(bottom=0)
+        plot.legend(frameon=False)
+        plot.grid(alpha=0.3)
+    return _pixels(figure)
+
+
 def bars(
     heights: dict[str, Float[np.ndarray, " K"]], names: tuple[str, ...], *, title: str = "", axis: str = ""
 ) -> UInt8[np.ndarray, "H W 3"]:

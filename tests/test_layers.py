@@ -20,6 +20,7 @@ ALLOWED = {
     "text": {"text", "errors", "settings"},
     "metrics": {"metrics"},
     "features": PURE | {"features", "nets", "progress"},
+    "plan": PURE | LOOP - {"train", "cli", "commands"} | {"plan", "data.base", "data.datasets"},
     "sweeps": {"sweeps", "config", "errors", "pictures", "progress", "protocol", "run_dir", "settings", "signals"},
     "evaluators": PURE | {"evaluators", "features", "metrics", "pictures", "models.base"},
 }

@@ -1,0 +1,257 @@
+"""A config's real training step, compiled for TPUs that are not here, and what the compiled program says.
+
+`topologies` of jax describe the chips; libtpu holds their compiler. No array is made: the step is lowered from shapes.
+"""
+
+import dataclasses
+import importlib.metadata
+import math
+import re
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from gen_jax import config as configs
+from gen_jax import ops, sharding
+from gen_jax.config import Experiment
+from gen_jax.data.base import Info
+from gen_jax.data.datasets import TokenSet
+from gen_jax.errors import ConfigError, DataError
+from gen_jax.plan import gathers, hlo, roofline, topology
+from gen_jax.plan.chips import Slice
+from gen_jax.program import Program
+from gen_jax.state import PyTree
+
+SPARE = 0.1  # of the memory, which a plan should leave
+EXPOSED = 0.3  # of the time of the rest, which collectives that nothing hides should stay below
+
+
+class DoesNotFit(ConfigError):
+    """The compiler ran out of the chip's memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """The collectives of one kind over one set of mesh axes, of one step.
+
+    payload: bytes that each chip has when they end (reduce-scatter: when they begin). sent: bytes that leave a chip on
+      a ring, (n - 1) / n of them, twice that for an all-reduce. seconds: on their own.
+    """
+
+    kind: str
+    axes: str
+    count: float
+    payload: float
+    sent: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One training step on one slice; everything is of one chip and one step unless it says otherwise.
+
+    Attributes:
+      config: its name. topology: `v5e:16x16`. chips: in all. mesh: axis -> devices.
+      placement: axis -> where it lies on the torus. batch_size: of all chips.
+      parameters: how many, of all networks.
+      memory: bytes by use, and `total`. hbm: bytes that the chip has.
+      flops: of the compiled program. model_flops: of forward and backward pass, all chips, nothing computed again.
+      repeated: the compiled program's work on all chips over that of the traced step: 1 unless chips do the same.
+      bytes: to and from the memory. compute, exposed: seconds; their sum is the step. mfu: of the peak.
+      collectives: by kind and axes. warnings: what should be changed. notes: what to know.
+      compile_seconds: tracing, lowering and compiling, on the machine that made the plan; cpu_seconds: of its cores.
+      versions: of jax and of libtpu, whose compiler it is.
+    """
+
+    config: str
+    topology: str
+    chips: int
+    mesh: dict[str, int]
+    placement: dict[str, str]
+    batch_size: int
+    parameters: int
+    memory: dict[str, int]
+    hbm: int
+    flops: float
+    model_flops: float
+    repeated: float
+    bytes: float
+    compute: float
+    exposed: float
+    mfu: float
+    collectives: list[Traffic]
+    warnings: list[str]
+    notes: list[str]
+    compile_seconds: float
+    cpu_seconds: float
+    versions: dict[str, str]
+    assumptions: str = roofline.ASSUMPTIONS
+
+    @property
+    def step(self) -> float:
+        """Seconds."""
+        return self.compute + self.exposed
+
+    @property
+    def fits(self) -> bool:
+        """With a tenth of the memory to spare."""
+        return self.memory["total"] <= (1 - SPARE) * self.hbm
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"step": self.step, "fits": self.fits}
+
+
+def make(name: str, experiment: Experiment, where: Slice) -> Plan:
+    """Compiles the training step of a config for a slice and reads the plan off the program.
+
+    Raises:
+      ConfigError, DataError: as `Program`. DoesNotFit: the compiler ran out of memory.
+    """
+    if experiment.parallel != "jit":
+        raise ConfigError(f"config.parallel: expected jit for a plan, got {experiment.parallel}")
+    if experiment.platform not in ("any", "tpu"):
+        raise ConfigError(f"config.platform: expected any or tpu for a plan, got {experiment.platform}")
+    with ops.compiling_for("tpu"):
+        program, notes = _program(experiment, topology.devices(where))
+        started, cpu = time.perf_counter(), time.process_time()
+        inputs, step = abstract_inputs(program), program.compiled_step
+        try:
+            compiled, text = topology.compiled(step.lower(*inputs))
+        except jax.errors.JaxRuntimeError as error:
+            raise does_not_fit(error, where) from None
+        took, cpu = time.perf_counter() - started, time.process_time() - cpu
+        model_flops = _plain(experiment, program).flops_per_step()
+        traced = program.flops_per_step()
+    module = hlo.parse(text)
+    totals = topology.machine(where, program.mesh).run(module)
+    k, chip, n = experiment.steps_per_call, where.chip, program.mesh.devices.size
+    mesh = dict(program.mesh.shape)
+    plan = Plan(
+        config=name,
+        topology=where.name,
+        chips=n,
+        mesh=mesh,
+        placement=topology.placement(program.mesh),
+        batch_size=experiment.batch_size,
+        parameters=sum(leaf.size for net in program.shapes.nets.values() for leaf in jax.tree.leaves(net.params)),
+        memory=memory(program, inputs, compiled.memory_analysis()),
+        hbm=chip.hbm,
+        flops=totals.flops / k,
+        model_flops=model_flops,
+        repeated=totals.flops / k * n / traced if traced else 1.0,
+        bytes=totals.bytes / k,
+        compute=totals.compute / k,
+        exposed=totals.exposed / k,
+        mfu=model_flops * k / (totals.seconds * chip.peak * n),
+        collectives=traffic(totals, mesh, k),
+        warnings=gathers.warnings(totals, program, mesh),
+        notes=notes,
+        compile_seconds=took,
+        cpu_seconds=cpu,
+        versions={name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
+    )
+    plan.warnings.extend(_warnings(plan, totals))
+    return plan
+
+
+def _warnings(plan: Plan, totals: roofline.Totals) -> list[str]:
+    found = []
+    if not plan.fits:
+        found.append(f"memory: {plan.memory['total'] / plan.hbm:.0%} of it are used; expected {1 - SPARE:.0%} at most")
+    if plan.exposed > EXPOSED * plan.compute:
+        share = plan.exposed / plan.compute
+        found.append(f"collectives: {share:.2f} of the compute time is exposed; expected {EXPOSED} at most")
+    if plan.repeated > 1.1:
+        found.append(f"work: the chips do {plan.repeated:.2f} times what the step needs; they compute the same things")
+    if totals.unknown_loops:
+        found.append(f"{totals.unknown_loops} loops of unknown length are counted once")
+    return found
+
+
+def _program(experiment: Experiment, found: list[Any]) -> tuple[Program, list[str]]:
+    """The program on devices that are not here; where its text is missing, on one of the same shape."""
+    try:
+        return Program(experiment, devices=found), []
+    except DataError as error:
+        dataset = stand_in(experiment)
+        if dataset is None:
+            raise
+        return Program(experiment, dataset, devices=found), [f"{error}; planned with rows of its shape"]
+
+
+def stand_in(experiment: Experiment) -> TokenSet | None:
+    """Zeros in the shape of a config's text; None where the config does not tell that shape."""
+    source: Any = experiment.data
+    vocab = getattr(experiment.model, "vocab", 0)
+    if not vocab or not hasattr(source, "context"):
+        return None
+    tokens = np.broadcast_to(np.uint16(0), (experiment.batch_size + 1) * (source.context + 1))
+    info = Info("tokens", (source.context + 1,), vocab_size=vocab, end=getattr(experiment.model, "end", None))
+    return TokenSet(info, {"train": tokens}, experiment.seed, source.order, resident=False)
+
+
+def _plain(experiment: Experiment, program: Program) -> Program:
+    """The same, keeping everything for the gradient: what it computes is the model's own work."""
+    plain = {"remat": "none", "loss_parts": 1}
+    values = {f"model.{key}": plain[key] for key in plain if getattr(experiment.model, key, plain[key]) != plain[key]}
+    if not values:
+        return program
+    return Program(configs.replaced(experiment, values), program.dataset, devices=[*program.mesh.devices.flat])
+
+
+def abstract_inputs(program: Program) -> tuple[PyTree, PyTree, PyTree]:
+    """Shapes and shardings of the state, of the resident data and of the rows of one call."""
+    k = program.experiment.steps_per_call
+
+    def placed(tree, sharding_, leading=()):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=sharding_), tree)
+
+    resident = placed(program.feed.resident, sharding.replicated(program.mesh))
+    rows = placed(program.feed.rows(0), sharding.rows(program.mesh, leading=1), (k,))
+    return program.abstract, resident, rows
+
+
+def device_bytes(tree: PyTree) -> int:
+    """Of shapes with shardings, on one device."""
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def memory(program: Program, inputs: tuple[PyTree, PyTree, PyTree], found: Any) -> dict[str, int]:
+    """Bytes on each chip by use; the compiler's own count gives the total."""
+    nets = inputs[0].nets.values()
+    parts = {
+        "parameters": sum(device_bytes(net.params) for net in nets),
+        "optimiser": sum(device_bytes(net.opt) for net in nets),
+        "ema": sum(device_bytes(net.ema) for net in nets),
+        "batch": device_bytes(inputs[1:]),
+    }
+    parts["other state and padding"] = found.argument_size_in_bytes - sum(parts.values())
+    parts["outputs"] = found.output_size_in_bytes - found.alias_size_in_bytes
+    parts["activations and temporaries"] = found.temp_size_in_bytes
+    parts["program"] = found.generated_code_size_in_bytes
+    return parts | {"total": sum(parts.values())}
+
+
+def traffic(totals: roofline.Totals, mesh: dict[str, int], steps: int = 1) -> list[Traffic]:
+    """Sums of one step, the longest first."""
+    sums: dict[tuple[str, str], np.ndarray] = {}
+    for one, seconds, count in totals.collectives:
+        row = count / steps * np.asarray([1.0, one.payload, one.sent, seconds])
+        key = one.kind, one.axes(mesh)
+        sums[key] = sums.get(key, 0.0) + row
+    rows = [Traffic(*key, *map(float, row)) for key, row in sums.items()]
+    return sorted(rows, key=lambda row: -row.seconds)
+
+
+def does_not_fit(error: Exception, where: Slice) -> Exception:
+    """The compiler's error as one line, where it is one of memory; else the error."""
+    text = " ".join(str(error).split())
+    if "RESOURCE_EXHAUSTED" not in text:
+        return error
+    needs = re.search(r"\(([\d.]+[KMGT])\) exceeds|Used ([\d.]+[KMGT]) of", text)
+    size = f"{next(filter(None, needs.groups()))}iB" if needs else "more memory"
+    has = where.chip.hbm / 2**30
+    return DoesNotFit(f"config: the step does not fit {where.name}: it needs {size} a chip, which has {has:.0f} GiB")

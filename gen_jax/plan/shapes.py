@@ -1,0 +1,103 @@
+"""Several plans of one config: other meshes and batches on one slice, or the same on slices of other sizes."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+
+from gen_jax import config as configs
+from gen_jax.config import Experiment
+from gen_jax.errors import ConfigError
+from gen_jax.plan import planner, report
+from gen_jax.plan.chips import Slice
+from gen_jax.plan.planner import Plan
+from gen_jax.progress import Progress
+
+MODEL = 8  # devices on the axis `model`, at most: its collectives stand between every two matrix products
+BATCHES = (1, 2)  # times the config's batch
+
+
+def scale(name: str, experiment: Experiment, slices: list[Slice]) -> list[Plan]:
+    """A plan for each slice; the config's batch is that of the largest, and each chip has as much on all of them.
+
+    Raises:
+      ConfigError: the batch cannot be cut so; and as `planner.make`.
+    """
+    most, plans = max(one.size for one in slices), []
+    with Progress("plan", len(slices)) as progress:
+        for i, where in enumerate(slices):
+            progress.update(i, where.name)
+            batch, over = divmod(experiment.batch_size * where.size, most)
+            if over or not batch:
+                raise ConfigError(
+                    f"config.batch_size: expected a multiple of {most // where.size}, so that {where.name} has its "
+                    f"share, got {experiment.batch_size}"
+                )
+            sized = experiment if where.size == most else _sized(experiment, {}, batch)
+            plans.append(planner.make(name, sized, where))
+            if len(slices) > 1:
+                progress.say(line(plans[-1]))
+    return plans
+
+
+def sweep(name: str, experiment: Experiment, where: Slice, on_plan: Callable[[list[Plan]], object]) -> list[Plan]:
+    """Plans of other meshes and batches, the ones that fit first, those with more tokens or examples a second on top.
+
+    Args:
+      on_plan: called with the plans so far after each.
+
+    Raises:
+      ConfigError: nothing fits.
+    """
+    tried = [*candidates(experiment, where)]
+    plans: list[Plan] = []
+    with Progress("plan", len(tried)) as progress:
+        for i, (mesh, batch) in enumerate(tried):
+            what = f"{' x '.join(f'{axis} {size}' for axis, size in mesh.items())}, batch {batch}"
+            progress.update(i, what)
+            started = time.perf_counter()
+            try:
+                plans.append(planner.make(name, _sized(experiment, mesh, batch), where))
+            except ConfigError as error:
+                progress.say(f"{what}: {error} ({time.perf_counter() - started:.0f} s)")
+                continue
+            progress.say(line(plans[-1]))
+            plans.sort(key=lambda plan: (not plan.fits, plan.step / plan.batch_size))
+            on_plan(plans)
+        progress.update(len(tried))
+    if not plans:
+        raise ConfigError(f"--sweep: expected a mesh and a batch that fit {where.name}, found none of {len(tried)}")
+    return plans
+
+
+def line(plan: Plan) -> str:
+    """A plan in one line, while others are made."""
+    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    used = plan.memory["total"] / plan.hbm
+    return (
+        f"{plan.topology} {mesh}, batch {plan.batch_size}: step {report.quantity(plan.step, 's')}, MFU {plan.mfu:.1%}, "
+        f"exposed/compute {plan.exposed / plan.compute:.2f}, memory {used:.0%} ({plan.compile_seconds:.0f} s)"
+    )
+
+
+def candidates(experiment: Experiment, where: Slice) -> Iterator[tuple[dict[str, int], int]]:
+    """Meshes whose axes are powers of 4 or what is left, `model` small, with batches that they divide."""
+    axes = [*type(experiment.mesh).model_fields]
+    choices = []
+    for axis in axes[1:]:
+        most = MODEL if axis == "model" else where.size
+        divisors = [n for n in range(1, min(most, where.size) + 1) if where.size % n == 0]
+        choices.append([n for n in divisors if axis == "model" or n in {4**i for i in range(16)}])
+    for times in BATCHES:
+        for sizes in itertools.product(*choices):
+            mesh = dict(zip(axes[1:], sizes, strict=True))
+            used = math.prod(mesh.values())
+            rows = where.size // mesh.get("model", 1)
+            if where.size % used == 0 and experiment.batch_size * times % rows == 0:
+                yield {axes[0]: where.size // used} | mesh, experiment.batch_size * times
+
+
+def _sized(experiment: Experiment, mesh: dict[str, int], batch: int) -> Experiment:
+    """The config with another mesh and batch; evaluation, which is not planned, has the same batch."""
+    values = {f"mesh.{axis}": size for axis, size in mesh.items()}
+    return configs.replaced(experiment, values | {"batch_size": batch, "eval_batch_size": batch})

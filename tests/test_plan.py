@@ -1,0 +1,255 @@
+"""Plans of small configs: memory, work and collectives against what the config says; rules that gather; the command."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from members import SMALLEST, smoke
+
+from gen_jax import cli, config, sharding
+from gen_jax.errors import ConfigError
+from gen_jax.models.transformer import FSDP, TENSOR_PARALLEL
+from gen_jax.plan import chips, collectives, gathers, hlo, planner, report, roofline, shapes
+from gen_jax.program import Program
+
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install 'gen_jax[plan]'")
+GPT = "experiments/transformer/gpt2_124m.py:smoke"
+LAYERS, WIDTH, CONTEXT, VOCAB, BATCH = 3, 64, 32, 128, 16
+
+
+def experiment(rules=((".*", "replicate"),), **mesh):
+    """A small GPT whose text is missing."""
+    model = dict(vocab=VOCAB, context=CONTEXT, layers=LAYERS, heads=4, width=WIDTH, scan_layers=True)
+    return config.resolve(
+        dict(
+            total_steps=8,
+            batch_size=BATCH,
+            eval_batch_size=BATCH,
+            steps_per_call=2,
+            data=dict(source="token_file", path="nowhere", context=CONTEXT),
+            model_name="transformer",
+            model=model | dict(bias=False),
+            optim=dict(net=dict(name="adamw", weight_decay=0.1, clip=1.0, ema=0.99)),
+            mesh=mesh,
+            sharding=rules,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return planner.make("gpt", experiment(), chips.parse("v5e:2x2"))
+
+
+@needs_libtpu
+def test_work_is_6_n_d_and_attention(plan):
+    """Kaplan et al. 2020: 6 FLOPs a parameter and token; with 12 L T W for the attention, 12 L T W / 6 N more here."""
+    tokens = BATCH * CONTEXT
+    matrices = plan.parameters - CONTEXT * WIDTH - (2 * LAYERS + 1) * WIDTH  # without positions and norms
+    attention = 12 * LAYERS * CONTEXT * WIDTH * tokens
+    assert plan.flops * plan.chips == pytest.approx(6 * matrices * tokens + attention, rel=0.01)
+    assert plan.flops * plan.chips == pytest.approx(6 * plan.parameters * tokens, rel=0.1)
+    assert plan.model_flops == pytest.approx(plan.flops * plan.chips) and plan.repeated == pytest.approx(1)
+
+
+@needs_libtpu
+def test_memory_is_that_of_the_state_and_what_the_compiler_adds(plan):
+    assert plan.memory["parameters"] == plan.memory["ema"] == 4 * plan.parameters
+    assert plan.memory["optimiser"] == 8 * plan.parameters + 2 * 4  # two moments, two counts
+    assert plan.memory["batch"] == 2 * BATCH // plan.chips * (4 * (CONTEXT + 1) + 4 + 1)  # tokens, index, valid
+    total = plan.memory["total"]
+    assert total == sum(size for use, size in plan.memory.items() if use != "total") and plan.fits
+    assert 0 <= plan.memory["other state and padding"] < total and plan.hbm == 16 * 2**30
+
+
+@needs_libtpu
+def test_gradients_are_reduced_once_a_step_and_the_time_adds_up(plan):
+    (reduced,) = (one for one in plan.collectives if one.kind == "all-reduce")
+    assert reduced.axes == "data" and 4 * plan.parameters <= reduced.payload <= 4 * plan.parameters + 64
+    assert reduced.sent == pytest.approx(2 * 3 / 4 * reduced.payload)
+    assert plan.mfu == pytest.approx(plan.model_flops / (plan.step * 4 * 197e12))
+    assert plan.compute >= max(plan.flops / 197e12, plan.bytes / 819e9)
+    assert plan.placement == {"data": "2 on x, 2 on y", "fsdp": "1", "model": "1"}
+
+
+@needs_libtpu
+def test_missing_text_is_one_note_and_no_obstacle(plan):
+    (note,) = plan.notes
+    assert "config.data.path" in note and note.endswith("planned with rows of its shape") and "\n" not in note
+    assert not any("gather" in line for line in plan.warnings)
+    assert json.loads(json.dumps(plan.as_json()))["step"] == plan.step
+    assert all(f"  {use}" in report.text(plan) for use in plan.memory)
+
+
+WRONG = ((".*/(qkv|up)/kernel", ("model", None)), (".*/(out|down)/kernel", (None, "model")), (".*", "replicate"))
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("rules", "mesh", "seen"),
+    [
+        (TENSOR_PARALLEL, dict(data=1, fsdp=2, model=2), False),
+        (WRONG, dict(data=2, model=2), True),
+        pytest.param(FSDP, dict(data=1, fsdp=4), False, marks=pytest.mark.slow),
+    ],
+    ids=["both", "wrong", "fsdp"],
+)
+def test_a_rule_that_puts_activations_together_is_named(rules, mesh, seen):
+    """The kernels of a pair are cut the wrong way round: what the first makes whole, the second needs in pieces."""
+    made = planner.make("gpt", experiment(rules, **mesh), chips.parse("v5e:2x2"))
+    found = [line for line in made.warnings if "activations are put together" in line]
+    assert bool(found) == seen
+    if seen:
+        assert re.match(r"all-gather of \w+\[[\d,]+\] over model: larger than any parameter", found[0])
+
+
+def totals(kind, dims, groups):
+    one = collectives.Collective(kind, (hlo.Array("bf16", dims),), np.asarray(groups), "1", "somewhere")
+    return roofline.Totals(collectives=[(one, 0.0, 3)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "dims", "line"),
+    [
+        ("all-gather", (LAYERS, WIDTH, 4 * WIDTH), "all layers of net/blocks/layers/mlp/up/kernel"),
+        ("all-gather", (1, WIDTH, 4 * WIDTH), ""),  # one layer
+        ("all-reduce", (LAYERS, WIDTH, 4 * WIDTH), ""),  # its gradients
+        ("all-gather", (BATCH, CONTEXT, WIDTH), "larger than any parameter"),
+    ],
+)
+def test_what_is_put_together_whole(kind, dims, line):
+    program = Program(experiment(), planner.stand_in(experiment()))
+    mesh = dict(program.mesh.shape)
+    found = gathers.warnings(totals(kind, dims, [range(8)]), program, mesh)
+    assert len(found) == bool(line) and all(line in one and "over data" in one for one in found)
+
+
+def test_bytes_a_chip_do_not_grow_with_the_devices():
+    """Pure data parallelism on 1 to 8 devices: the gradients once, on a ring 2 (n - 1) / n of their bytes."""
+    payloads = []
+    for n in (1, 2, 4, 8):
+        e = smoke(SMALLEST["vae"], f"batch_size={4 * n}", "eval_batch_size=40", "steps_per_call=1", devices=n)
+        program = Program(e, devices=jax.devices()[:n])
+        text = program.compiled_step.lower(*planner.abstract_inputs(program)).compile().as_text()
+        machine = roofline.Roofline(1.0, 1.0, lambda one: 0.0, n)
+        found = planner.traffic(machine.run(hlo.parse(text)), dict(program.mesh.shape))
+        payloads.append(sum(one.payload for one in found))
+        assert sum(one.sent for one in found) == pytest.approx(2 * (n - 1) / n * payloads[-1])
+        parameters = sum(4 * leaf.size for leaf in jax.tree.leaves(program.shapes.nets["net"].params))
+    assert payloads[0] == 0 and payloads[1] == payloads[2] == payloads[3]
+    assert parameters <= payloads[-1] <= 1.01 * parameters
+
+
+def test_a_sweep_ranks_what_fits(monkeypatch):
+    where = chips.parse("v5e:2x4")
+    tried = [*shapes.candidates(experiment(), where)]
+    assert all(np.prod([*mesh.values()]) == 8 and batch % (8 // mesh["model"]) == 0 for mesh, batch in tried)
+    assert {(mesh["fsdp"], mesh["model"]) for mesh, _ in tried} >= {(1, 1), (4, 2), (1, 8)}
+
+    def make(name, sized, where):
+        if sized.mesh.model == 8:
+            raise planner.DoesNotFit("config: too large")
+        used = 10**9 * (20 if sized.mesh.fsdp == 1 else 1)
+        return dataclasses.replace(
+            PLAN, mesh=sized.mesh.model_dump(), batch_size=sized.batch_size, memory={"total": used}
+        )
+
+    monkeypatch.setattr(planner, "make", make)
+    seen = []
+    plans = shapes.sweep("gpt", experiment(), where, lambda plans: seen.append(len(plans)))
+    assert len(plans) == len([mesh for mesh, _ in tried if mesh["model"] < 8]) and seen == [*range(1, len(plans) + 1)]
+    assert [plan.fits for plan in plans] == sorted([plan.fits for plan in plans], reverse=True)
+    assert plans[0].batch_size == 2 * BATCH
+    assert report.table(plans, "gpt").count("!") == sum(not plan.fits for plan in plans)
+
+
+PLAN = planner.Plan(
+    config="gpt",
+    topology="v5e:2x4",
+    chips=8,
+    mesh={},
+    placement={},
+    batch_size=0,
+    parameters=0,
+    memory={"total": 0},
+    hbm=16 * 2**30,
+    flops=1.0,
+    model_flops=1.0,
+    repeated=1.0,
+    bytes=1.0,
+    compute=1.0,
+    exposed=0.1,
+    mfu=0.5,
+    collectives=[],
+    warnings=[],
+    notes=[],
+    compile_seconds=1.0,
+    cpu_seconds=1.0,
+    versions={},
+)
+
+
+def test_too_little_memory_is_one_line():
+    error = jax.errors.JaxRuntimeError(
+        "RESOURCE_EXHAUSTED: E1000: Ran out of memory on HBM, the total memory required for HLO temporaries (197.69G) "
+        "exceeds available HBM (15.75G).\nmore"
+    )
+    line = "config: the step does not fit v5e:4x4: it needs 197.69GiB a chip, which has 16 GiB"
+    assert str(planner.does_not_fit(error, chips.parse("v5e:4x4"))) == line
+
+
+def run(capsys, *flags):
+    """The exit code and stderr of `gen-jax plan`."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", f"--config={GPT}", *flags])
+    return ended.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--topology=v7x:4x4",), "--topology: unknown chip 'v7x'; known: v4, v5e, v5p, v6e"),
+        (("--topology=v5e:4x4,v5e:8x8", "--sweep"), "--sweep: expected one topology, got v5e:4x4,v5e:8x8"),
+        (("--topology=v5e:2x2", "--out=nowhere/plan.json"), "--out: expected a directory that is there, got nowhere"),
+        (("--topology=v5e:2x2", "--config.parallel=pmap"), "config.parallel: expected jit for a plan, got pmap"),
+        (("--topology=v5e:2x2", "--config.platform=gpu"), "config.platform: expected any or tpu for a plan, got gpu"),
+        pytest.param(
+            ("--topology=v5e:2x2", "--config.mesh.model=3"),
+            "config.mesh: expected data x fsdp x model to fit 4 devices, got -1 x 1 x 3",
+            marks=needs_libtpu,
+        ),
+    ],
+)
+def test_wrong_input_is_one_line(capsys, flags, message):
+    assert run(capsys, *flags) == (2, f"gen-jax: {message}\n")
+
+
+def test_a_plan_is_not_overwritten(capsys, tmp_path):
+    (tmp_path / "plan.json").write_text("kept")
+    code, line = run(capsys, "--topology=v5e:2x2", f"--out={tmp_path / 'plan.json'}")
+    assert code == 2 and "pass --overwrite" in line and (tmp_path / "plan.json").read_text() == "kept"
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_weak_scaling_of_planned_chips(capsys, tmp_path):
+    """The bytes of the all-reduce of data parallelism are those of the gradients on 4 chips and on 16."""
+    out = tmp_path / "plan.json"
+    cli.main(["plan", f"--config={GPT}", "--topology=v5e:2x2,v5e:4x4", f"--out={out}"])
+    first, second = json.loads(out.read_text())
+    assert (first["batch_size"], second["batch_size"]) == (4, 16)
+    payloads = [sum(one["payload"] for one in plan["collectives"]) for plan in (first, second)]
+    assert payloads[0] == pytest.approx(payloads[1], rel=0.01)
+    assert (tmp_path / "weak_scaling.png").read_bytes()[1:4] == b"PNG"
+    assert "v5e:4x4" in capsys.readouterr().out
+
+
+def test_a_mesh_is_that_of_the_devices_that_are_given():
+    mesh = sharding.make_mesh(sharding.MeshConfig(), jax.devices()[:3])
+    assert mesh.devices.size == 3
+    with pytest.raises(ConfigError, match="to fit 3 devices"):
+        sharding.make_mesh(sharding.MeshConfig(model=2), jax.devices()[:3])
