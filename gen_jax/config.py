@@ -21,7 +21,18 @@ from gen_jax import data, evaluators
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import EvalConfig
 from gen_jax.optim import Config as OptimConfig
-from gen_jax.settings import Count, NonNegative, Positive, Regex, Seed, Settings, named_module, nearest, validate
+from gen_jax.settings import (
+    LARGEST_SEED,
+    Count,
+    NonNegative,
+    Positive,
+    Regex,
+    Seed,
+    Settings,
+    named_module,
+    nearest,
+    validate,
+)
 from gen_jax.sharding import MeshConfig
 
 
@@ -69,9 +80,11 @@ class Experiment(Settings):
 
     hang_limit_s: seconds without progress after which a run ends with exit code 76 and all stacks on stderr; 0 = never.
       Longer than compiling, and than the longest piece of an evaluation.
+    num_seeds: so many runs, with the seeds `seed`, `seed` + 1, ..., as one program on one device.
     """
 
     seed: Seed = 0
+    num_seeds: Positive = 1
     total_steps: Positive
     batch_size: Positive
     eval_batch_size: Positive = 250
@@ -104,6 +117,21 @@ class Experiment(Settings):
         for name, cfg in self.optim.items():
             if self.batch_size % cfg.micro_batches:
                 raise ValueError(f"optim.{name}.micro_batches: expected a divisor of batch_size = {self.batch_size}")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _seeds(self) -> "Experiment":
+        if self.num_seeds == 1:
+            return self
+        if self.parallel == "pmap":
+            raise ValueError("num_seeds: expected 1 where parallel is pmap")
+        for name, cfg in self.optim.items():
+            if cfg.lora.rank:
+                raise ValueError(f"num_seeds: expected 1 where optim.{name}.lora has a rank")
+        if self.seed + self.num_seeds - 1 > LARGEST_SEED:
+            raise ValueError(
+                f"num_seeds: expected at most {LARGEST_SEED - self.seed + 1}, the seeds from {self.seed} on"
+            )
         return self
 
     def updates_per_step(self, name: str) -> int:

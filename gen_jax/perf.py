@@ -19,19 +19,23 @@ class Timer:
         peak = flops.peak(program.mesh.devices.flat[0]) or 0.0
         self.flops = program.flops_per_step() if peak else 0.0
         self.peak = peak * program.mesh.devices.size
-        self.step, self.since, self.paused = step, time.perf_counter(), 0.0
+        self.spent = program.spent  # by all runs of the process that share the program
+        self._begin(step)
+
+    def _begin(self, step: int) -> None:
+        self.step, self.since, self.paused = step, time.perf_counter(), self.spent["pauses"]
 
     def lap(self, step: int) -> dict[str, float]:
         """Speed since the last lap; call it when the metrics of `step` have been read."""
-        now = time.perf_counter()
-        seconds = (now - self.since - self.paused) / max(step - self.step, 1)
-        self.step, self.since, self.paused = step, now, 0.0
+        paused = self.spent["pauses"] - self.paused
+        seconds = (time.perf_counter() - self.since - paused) / max(step - self.step, 1)
+        self._begin(step)
         speed = {"ms_per_step": 1e3 * seconds, "examples_per_s": self.batch_size / seconds}
         return speed | ({"mfu": self.flops / seconds / self.peak} if self.peak else {})
 
     def pause(self, seconds: float) -> None:
         """So much of the time since the last lap was no training."""
-        self.paused += seconds
+        self.spent["pauses"] += seconds
 
 
 class Tracer:

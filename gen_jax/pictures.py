@@ -2,11 +2,13 @@
 
 import io
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
+STD = "std/"  # before the tag that a deviation belongs to
 GAP = 96  # grey level between the images of a grid: neither paper nor ink
 MAGNITUDES = 50  # between the smallest and the largest number that a linear axis can tell apart
 
@@ -112,12 +114,15 @@ def lines(
     title: str = "",
     axes: tuple[str, str] = ("", ""),
     log: bool = False,
+    bands: Mapping[str, Shaped[np.ndarray, " N"]] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Curves by name, (x, y) each; `log` makes the y axis logarithmic."""
+    """Curves by name, (x, y) each; `log` makes the y axis logarithmic. bands: by name, so much on either side."""
     figure = _figure()
     axis = figure.add_subplot(title=title, xlabel=axes[0], ylabel=axes[1])
     for (name, (x, y)), colour in zip(series.items(), _colours(len(series)), strict=True):
         axis.plot(x, y, label=name, color=colour, marker="." if len(x) < 30 else "")
+        if bands and np.any(width := bands[name]):
+            axis.fill_between(x, y - width, y + width, color=colour, alpha=0.2, linewidth=0)
     if log:
         axis.set_yscale("log")
     if series:
@@ -204,13 +209,29 @@ def best_so_far(
 
 
 def curves(rows: list[dict[str, Any]], tags: tuple[str, ...] = ("train/loss",)) -> UInt8[np.ndarray, "H W 3"]:
-    """Values over steps from the rows of metrics.jsonl, `{"step": 100, "train/loss": 1.2}`; a row may lack a tag."""
-    series = {}
+    """Values over steps from the rows of metrics.jsonl, `{"step": 100, "train/loss": 1.2}`; a row may lack a tag.
+
+    A band of one deviation on either side where the rows have it: `"std/train/loss": 0.1`.
+    """
+    series, bands = {}, {}
     for tag in tags:
-        found = [(row["step"], row[tag]) for row in rows if row.get(tag) is not None]
-        steps, values = zip(*found, strict=True) if found else ((), ())
-        series[tag] = (np.asarray(steps, np.int64), np.asarray(values, np.float64))
-    return lines(series, axes=("step", tags[0] if len(tags) == 1 else ""))
+        has = [row for row in rows if row.get(tag) is not None]
+        series[tag] = (
+            np.array([row["step"] for row in has], np.int64),
+            np.array([row[tag] for row in has], np.float64),
+        )
+        bands[tag] = np.array([row.get(f"{STD}{tag}") or 0.0 for row in has], np.float64)
+    return lines(series, axes=("step", tags[0] if len(tags) == 1 else ""), bands=bands)
+
+
+def of_a_run(rows: list[dict[str, Any]]) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
+    """The losses over a whole run as one picture, `curves`, BLEU as another; what there is of them."""
+    drawn = {}
+    for name, ending in (("curves", "loss"), ("curves_bleu", "bleu")):
+        tags = dict.fromkeys(tag for row in rows for tag in row if tag.endswith(ending) and not tag.startswith(STD))
+        if tags := tuple(tag for tag in tags if not tag.endswith("self_bleu")):
+            drawn[name] = curves(rows, tags)
+    return drawn
 
 
 def attention(

@@ -54,14 +54,15 @@ class Program:
         tokenizer_file: str = "",
         devices: Sequence[Any] | None = None,
     ):
-        self.experiment, self.poll = experiment, poll
+        self.experiment, self.poll, self.profile = experiment, poll, experiment.profile
+        self.spent: dict[str, float] = {"pauses": 0.0}  # seconds
         self.dataset = dataset or _load(experiment, tokenizer_file)
         self.mesh = _mesh(experiment, devices)
-        init_key, self.train_key, self.eval_key = jax.random.split(jax.random.key(experiment.seed), 3)
+        self.set_keys(experiment.seed)
         self.feed = self.dataset.train_feed(experiment.batch_size)
         self.pmapped = experiment.parallel == "pmap"
         self.model, self.optimisers = _model(experiment, pmap.AXIS if self.pmapped else None)
-        self._init = functools.partial(self.model.init, init_key)
+        self._init = functools.partial(self.model.init, self.init_key)
         _check_fit(experiment.model, self.model, self.dataset.info)
         self.shapes = jax.eval_shape(self._init, self._first_batch_shapes)
         _check_networks(experiment, self.shapes, self.optimisers)
@@ -70,6 +71,10 @@ class Program:
         self.abstract = sharding.with_shardings(self.shapes, self.shardings)
         if self.pmapped:
             pmap.check(self.shapes, experiment.sharding, self.mesh)
+
+    def set_keys(self, seed: int) -> None:
+        """The root keys of a run."""
+        self.init_key, self.train_key, self.eval_key = jax.random.split(jax.random.key(seed), 3)
 
     @functools.cached_property
     def resident(self) -> dict:
@@ -114,26 +119,29 @@ class Program:
 
     def rows(self, step: int) -> dict:
         """What the steps from `step` on read, [K, B, ...], cut over the devices; each process makes its own part."""
-        k, batch_size = self.experiment.steps_per_call, self.experiment.batch_size
-        part = sharding.local_rows(self.mesh, batch_size)
-        rows = _stack([self.feed.rows(step + i, part) for i in range(k)])
+        rows = self.host_rows(step)
         if self.pmapped:
             return pmap.split_rows(rows, self.mesh)
         return sharding.place(rows, sharding.rows(self.mesh, leading=1))
+
+    def host_rows(self, step: int) -> dict:
+        """This process's part of `rows`, on the host."""
+        part = sharding.local_rows(self.mesh, self.experiment.batch_size)
+        return _stack([self.feed.rows(step + i, part) for i in range(self.experiment.steps_per_call)])
 
     @functools.cached_property
     def compiled_step(self) -> Callable:
         """(state, resident, rows [K, B]) -> (state, metrics [K]), one dispatch."""
         train_step, assemble = self.model.train_step, self.feed.assemble
         if self.pmapped:
-            return pmap.compile_step(functools.partial(_k_steps, train_step, assemble), self.train_key, self.mesh)
+            return pmap.compile_step(functools.partial(k_steps, train_step, assemble), self.train_key, self.mesh)
 
         def gathered_step(state, batch, rng):
             return train_step(sharding.gathered(state, self.shardings), batch, rng)
 
         def on_mesh(state, resident, rows):
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):  # what `ops.constrain` reads
-                return _k_steps(gathered_step, assemble, state, resident, rows, self.train_key)
+                return k_steps(gathered_step, assemble, state, resident, rows, self.train_key)
 
         return jax.jit(on_mesh, donate_argnums=0, out_shardings=(self.shardings, sharding.replicated(self.mesh)))
 
@@ -300,7 +308,9 @@ def _model(experiment: Experiment, axis_name: str | None) -> tuple[Any, dict[str
     return config.model_module(experiment.model_name).from_config(experiment.model, txs), txs
 
 
-def _k_steps(train_step, assemble, state, resident, rows, rng):
+def k_steps(train_step: Any, assemble: Any, state: State, resident: dict, rows: dict, rng: jax.Array):
+    """A training step of each of the rows [K, B, ...]; metrics are `[K]`."""
+
     def body(state, row):
         batch = jax.tree.map(lambda x: ops.constrain(x, ops.ROWS), assemble(resident, row))
         return train_step(state, batch, rng)

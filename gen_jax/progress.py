@@ -15,12 +15,12 @@ class Progress:
     Args:
       name: of the work.
       total: units of work.
-      done: units that were done before; they do not count towards the speed.
+      done: as in `start`.
     """
 
     def __init__(self, name: str, total: int, done: int = 0):
-        self.name, self.total, self.first = name, total, done
-        self.started = time.monotonic()
+        self.name, self.total = name, total
+        self.start(done)
         self.last_line = self.started - QUIET_SECONDS + 1  # the first line comes after a second
         self.bar = None
         if sys.stderr.isatty():
@@ -28,6 +28,10 @@ class Progress:
             console = rich.console.Console(stderr=True)
             self.bar = rich.progress.Progress(*columns, "{task.fields[note]}", console=console)
             self.task = self.bar.add_task(name, total=total, completed=done, note="")
+
+    def start(self, done: int) -> None:
+        """The work begins with so many units that were done before; they do not count towards the speed."""
+        self.first, self.started = done, time.monotonic()
 
     def __enter__(self) -> "Progress":
         if self.bar:
@@ -57,6 +61,26 @@ class Progress:
             self.bar.console.print(line, markup=False, highlight=False)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+class Part:
+    """One of several pieces of work side by side: what it says on the `Progress` of all begins with its name."""
+
+    def __init__(self, whole: Progress, name: str):
+        self.whole, self.name = whole, name
+        self.start = whole.start
+
+    def __enter__(self) -> "Part":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, done: int, note: str = "") -> None:
+        self.whole.update(done, f"{self.name}: {note}")
+
+    def say(self, line: str) -> None:
+        self.whole.say(f"{self.name}: {line}")
 
 
 def clock(seconds: float) -> str:

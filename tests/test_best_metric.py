@@ -7,7 +7,7 @@ import pytest
 from gen_jax import protocol
 from gen_jax.config import Best
 from gen_jax.errors import ConfigError
-from gen_jax.train import Journal, _Loop
+from gen_jax.loop import Journal, Loop
 
 
 def loop(metric: str):
@@ -17,7 +17,7 @@ def loop(metric: str):
 
 
 def judge(loop, scalars):
-    return _Loop._judge(loop, scalars)
+    return Loop._judge(loop, scalars)
 
 
 def test_a_name_without_its_facts_finds_the_tag():

@@ -17,10 +17,10 @@ from gen_jax.state import path_name
 FLAGS = ("total_steps=24", "log_every=4", "eval_every=8", "save_every=6", "mesh.data=1")
 
 
-def gen_jax(path, workdir, where="never", number=0):
+def gen_jax(path, workdir, where="never", number=0, more=()):
     """Exit code of a run in a process of its own, killed as `killed.py` says."""
     command = [sys.executable, str(ROOT / "tests/killed.py"), where, str(number), "train"]
-    flags = [f"--config={path}:smoke", f"--workdir={workdir}", *(f"--config.{flag}" for flag in FLAGS)]
+    flags = [f"--config={path}:smoke", f"--workdir={workdir}", *(f"--config.{flag}" for flag in (*FLAGS, *more))]
     env = {**os.environ, "XLA_FLAGS": ""}
     done = subprocess.run([*command, *flags], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     if done.returncode not in (0, -signal.SIGKILL):

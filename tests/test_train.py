@@ -15,10 +15,11 @@ from members import SMALLEST, smoke
 
 from gen_jax import cli, config, step_dirs
 from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted
+from gen_jax.loop import Loop
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
 from gen_jax.state import Mean
-from gen_jax.train import _Loop, train
+from gen_jax.train import train
 
 DIGITS = "experiments/vae/digits.py:smoke"
 
@@ -201,14 +202,14 @@ def test_the_best_outlives_keep_and_is_what_step_best_evaluates(tmp_path, capsys
 
 
 def test_what_is_not_a_number_is_never_the_best(tmp_path, monkeypatch):
-    evaluate, seen = _Loop._evaluate, []
+    evaluate, seen = Loop._evaluate, []
 
     def first_is_nan(self, state, when):
         scalars = evaluate(self, state, when)
         seen.append(self.step)
         return scalars | ({"test/loss": math.nan} if len(seen) == 1 and "test/loss" in scalars else {})
 
-    monkeypatch.setattr(_Loop, "_evaluate", first_is_nan)
+    monkeypatch.setattr(Loop, "_evaluate", first_is_nan)
     train(digits("total_steps=8", "eval_every=4", "save_every=4", "best.metric=test/loss"), tmp_path / "run")
     assert [seen[0], step_dirs.read_manifest(RunDir(tmp_path / "run").checkpoints, 8)["best_step"]] == [4, 8]
 
@@ -307,5 +308,5 @@ def test_curves_of_bleu_are_of_translations(tmp_path):
     for more in ([], [{"step": 3, "test/greedy_bleu": 4.0}]):
         drawn.clear()
         loop: Any = SimpleNamespace(run_dir=SimpleNamespace(rows=lambda more=more: rows + more), writer=writer, step=3)
-        _Loop._draw_curves(loop)
+        Loop._draw_curves(loop)
         assert set(drawn) == ({"curves", "curves_bleu"} if more else {"curves"})

@@ -1,6 +1,7 @@
 """`gen-jax bench --config=FILE.py[:arg] --seconds=5`: times the training step; the last line is JSON.
 
-With `--sample=64 --n=16` it times drawing 16 samples of 64 tokens from the untrained model instead.
+With several seeds a step is one of each, and rates count all of them. With `--sample=64 --n=16` it times drawing 16
+samples of 64 tokens from the untrained model instead, of one seed.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from gen_jax.errors import ConfigError
 from gen_jax.models.base import Autoregressive
 from gen_jax.program import Program
 from gen_jax.sampling import SampleOptions
+from gen_jax.seeds import make
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     for name, low in (("sample", 0), ("n", 1)):
         if getattr(args, name) < low:
             raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
-    program = Program(config.load(args.config, overrides))
+    program = make(config.load(args.config, overrides))
     if args.sample and not isinstance(program.model, Autoregressive):
         raise ConfigError(f"--sample: expected a model of tokens, {program.experiment.model_name} is none")
     result = measure_sampling(program, args) if args.sample else measure(program, args.seconds)
@@ -105,7 +107,7 @@ def measure(program: Program, seconds: float) -> dict:
 
 
 def _rates(program: Program, steps_per_s: float) -> dict[str, float]:
-    batch_size, info = program.experiment.batch_size, program.dataset.info
+    batch_size, info = program.experiment.num_seeds * program.experiment.batch_size, program.dataset.info
     if info.kind == "tokens":
         return {"tokens_per_s": round(batch_size * (info.shape[0] - 1) * steps_per_s, 1)}
     if info.kind == "audio":

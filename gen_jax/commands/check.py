@@ -8,6 +8,7 @@ import jax
 
 from gen_jax import config
 from gen_jax.program import Program
+from gen_jax.seeds import make
 from gen_jax.state import PyTree, path_name
 
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
     experiment = config.load(args.config, overrides)
     print(json.dumps(config.to_dict(experiment), indent=2))
-    program = Program(experiment)
+    program = make(experiment)
     program.check()
     print(parameter_table(program))
     print(f"work of one step: {program.flops_per_step() / 1e9:.4g} GFLOP (matrix products and convolutions)")

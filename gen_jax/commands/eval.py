@@ -11,9 +11,9 @@ from gen_jax import signals, step_dirs
 from gen_jax.commands import restored
 from gen_jax.errors import ConfigError
 from gen_jax.log import Writer
+from gen_jax.loop import write_report
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
-from gen_jax.train import write_report
 
 WATCH_SECONDS = 2.0
 

@@ -6,6 +6,7 @@ import jax
 
 from gen_jax import checkpoint, config
 from gen_jax.config import Experiment
+from gen_jax.errors import ConfigError
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
 from gen_jax.sharding import MeshConfig
@@ -16,9 +17,12 @@ def experiment_of(run: RunDir) -> Experiment:
     """The run's config, with a mesh for the devices at hand instead of those it was trained on.
 
     Raises:
-      ConfigError: no run is here.
+      ConfigError: no run is here, or several.
     """
     experiment = config.resolve(run.config())
+    if experiment.num_seeds > 1:
+        first = run.path / f"seed_{experiment.seed}"
+        raise ConfigError(f"workdir: expected one run, {run.path} holds {experiment.num_seeds} seeds: {first}, ...")
     devices = math.gcd(len(jax.devices()), experiment.batch_size, experiment.eval_batch_size)
     return experiment.model_copy(
         update={"mesh": MeshConfig(data=1, fsdp=devices), "parallel": "jit", "platform": "any"}

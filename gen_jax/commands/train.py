@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from gen_jax import config, distributed
+from gen_jax import config, distributed, seed_report
 from gen_jax.errors import ConfigError
 from gen_jax.run_dir import RunDir, is_primary
 from gen_jax.train import train
@@ -26,7 +26,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     with distributed.joined(args):
         train(experiment, args.workdir)
         if is_primary():
-            print(summary(RunDir(args.workdir), args.workdir))
+            several = experiment.num_seeds > 1
+            print((seed_report.summary if several else summary)(RunDir(args.workdir), args.workdir))
 
 
 def _trial(args: argparse.Namespace, overrides: list[str], experiment: config.Experiment) -> int:

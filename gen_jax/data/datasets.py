@@ -76,6 +76,10 @@ class ExampleSet:
         arrays = {split: self.arrays.get(split, {}) | extra.get(split, {}) for split in self.sizes}
         return dataclasses.replace(self, arrays=arrays)
 
+    def with_seed(self, seed: int) -> "ExampleSet":
+        """The same examples in another training order."""
+        return dataclasses.replace(self, seed=seed)
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenSet:
@@ -127,3 +131,7 @@ class TokenSet:
 
     def with_arrays(self, extra: dict[str, Arrays]) -> "TokenSet":
         raise ConfigError("data: arrays for each example can be added to images and vectors, not to text")
+
+    def with_seed(self, seed: int) -> "TokenSet":
+        """The same text in another training order."""
+        return dataclasses.replace(self, seed=seed)

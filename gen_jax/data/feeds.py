@@ -18,7 +18,7 @@ from gen_jax.errors import ConfigError
 Fetch = Callable[[np.ndarray], Arrays]  # indices [n] -> arrays [n, ...]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)  # seeds that train together read an epoch, or two, each
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     """The order of epoch `epoch`: int64 [n]."""
     return np.random.default_rng([seed, epoch]).permutation(n)

@@ -146,6 +146,10 @@ class PairSet:
     def with_arrays(self, extra: dict[str, Arrays]) -> "PairSet":
         raise ConfigError("data: arrays for each example can be added to images and vectors, not to pairs")
 
+    def with_seed(self, seed: int) -> "PairSet":
+        """The same pairs in another training order."""
+        return dataclasses.replace(self, seed=seed)
+
     def _longest(self, split: str) -> int:
         return int(max(side.sizes.max() for side in self.pairs[split]))
 

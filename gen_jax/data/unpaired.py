@@ -109,6 +109,10 @@ class UnpairedSet:
     def with_arrays(self, extra: dict[str, Arrays]) -> "UnpairedSet":
         raise ConfigError("data: arrays for each example can be added to images and vectors, not to two sets")
 
+    def with_seed(self, seed: int) -> "UnpairedSet":
+        """The same images in other training orders."""
+        return dataclasses.replace(self, a=self.a.with_seed(seed), b=self.b.with_seed(seed + OTHER_ORDER))
+
 
 def images(cfg: Source, seed: int, key: str) -> ExampleSet:
     """The set that `cfg` names. Raises ConfigError, which starts with `key`, where it holds no images."""

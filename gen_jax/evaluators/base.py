@@ -54,7 +54,7 @@ class Report:
     warnings: list[str] = dataclasses.field(default_factory=list)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Context:
     """What the loop lends an evaluator.
 
@@ -65,7 +65,8 @@ class Context:
         the last one is padded, so all have one shape. Ends early on SIGTERM by raising.
       batch_size: rows of those batches.
       decode_text: token ids [T] -> text, where the data are tokens.
-      rng: the root key of evaluation noise.
+      rng: the root key of evaluation noise. Runs that differ in their seed alone share evaluators: each lends its own
+        key, so it is read in each evaluation anew.
       encode_text: text -> token ids, where the data are tokens.
       poll: called now and then in long work; ends it on SIGTERM by raising.
       size: split -> its examples, or tokens where the set is text; None where that is not known.

@@ -76,15 +76,15 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     )
 
     @jax.jit
-    def step(state: State, batch: dict) -> dict[str, Any]:
+    def step(state: State, batch: dict, rng: jax.Array) -> dict[str, Any]:
         condition = {name: batch[name] for name in ("source", "source_segment")}
-        tokens, lengths = model.translate(state, context.rng, condition, options)
+        tokens, lengths = model.translate(state, rng, condition, options)
         reference = {"reference": batch["tokens"][:, 1:], "mask": batch["mask"]}
         return condition | reference | {"tokens": tokens, "lengths": lengths, "valid": batch["valid"]}
 
     def read(state: State) -> Texts:
         found = Texts([], [], [])
-        for rows in base.results(lambda batch: step(state, batch), context.batches(cfg.split), every=4):
+        for rows in base.results(lambda batch: step(state, batch, context.rng), context.batches(cfg.split), every=4):
             for row in np.flatnonzero(rows["valid"]):
                 found.sources.append(decode(rows["source"][row][rows["source_segment"][row] > 0]))
                 found.references.append(decode(rows["reference"][row][rows["mask"][row] > 0]))

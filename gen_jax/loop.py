@@ -1,0 +1,285 @@
+"""One run from its first step, or the one it was saved at, to its end: `Loop(...).run()`.
+
+It dispatches the model's compiled step, reads metrics when they are due, evaluates, saves, and resumes. What it
+writes to metrics.jsonl is a function of the config alone: a run that was killed and started again gives the same
+bytes as one that was not.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gen_jax import config as configs
+from gen_jax import gpt2, optim, pictures, protocol, sharding, signals
+from gen_jax.checkpoint import Checkpoints
+from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted, RunError
+from gen_jax.evaluators.base import read
+from gen_jax.init_from import load_into
+from gen_jax.log import Writer
+from gen_jax.perf import Timer, Tracer
+from gen_jax.program import Program
+from gen_jax.progress import Part, Progress
+from gen_jax.run_dir import RunDir
+from gen_jax.state import State, path_name
+
+TAGS = {"validation": "val", "train": "train_eval"}  # train/ is what the steps themselves saw
+Asked = Callable[[], type[RunError] | None]
+Run = Generator[int, None, State]  # yields the number of a step before it is made
+
+
+@dataclasses.dataclass
+class Journal:
+    """What a resumed loop must know beside the state; saved as JSON in every checkpoint.
+
+    evaluated: the last step that was evaluated. best, best_step: of the metric `config.best`, whose whole tag is
+    best_tag. worse: evaluations since then. window: name -> [total, weight] of the steps since the last log. row:
+    scalars of this step whose row is not written yet.
+    """
+
+    evaluated: int = -1
+    best: float | None = None
+    best_step: int | None = None
+    best_tag: str = ""
+    worse: int = 0
+    window: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    row: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+class Loop:
+    """One run."""
+
+    def __init__(
+        self,
+        program: Program,
+        run_dir: RunDir,
+        checkpoints: Checkpoints,
+        asked: Asked,
+        moved: Callable[[], None],
+        reached: dict[str, int],
+        progress: Progress | Part,
+    ):
+        self.experiment, self.run_dir, self.checkpoints = program.experiment, run_dir, checkpoints
+        self.asked, self.moved = asked, moved
+        program.poll = self.poll
+        state, self.journal = self._start(program)
+        self.step = int(jax.device_get(state.step))
+        self.reached = reached
+        self.program = program.preprocessed(state, run_dir.path / "cache")
+        self.evaluators = self.program.evaluators
+        self.state = self.program.enter(state)  # donated to every step
+        self.pending: list[dict] = []  # metrics still on the device
+        first_row = self.step if self.journal.row else self.step + 1  # that is not in metrics.jsonl yet
+        run_dir.truncate_after(first_row - 1)
+        self.writer = Writer(run_dir.path, first_row if self.step else 0)
+        self.progress = progress
+        self.progress.start(self.step)
+        self.timer = Timer(self.program, self.step)
+        self.tracer = Tracer(self.program.profile, run_dir.tb)
+
+    def _start(self, program: Program) -> tuple[State, Journal]:
+        self.saved: tuple[int, dict] | None = None
+        restored = self.checkpoints.restore(program.abstract)
+        if restored:
+            step, state, journal = restored
+            self.saved = step, journal
+            return state, Journal(**journal)
+        state = program.init()
+        source = self.experiment.init_from
+        if source.workdir:
+            state = load_into(state, source.workdir, source.step, source.nets, source.allow, source.reset)
+        if source.safetensors:
+            state = gpt2.load_into(state, source.safetensors, program.model.network.kv_shape[0], source.reset)
+        return state, Journal()
+
+    def poll(self) -> None:
+        """Between the batches of an evaluation: ends it early where a signal asks for it."""
+        self.moved()
+        if jax.process_count() == 1 and (error := self.asked()):
+            raise error("stopped in an evaluation; the same command goes on from there")
+
+    def run(self) -> Run:
+        """Steps until the end, a signal or an early stop. Before each it yields: where it is one of several seeds, the
+        others come as far, and the step is made for all."""
+        self.run_dir.record_start(self.experiment.seed, mesh=sharding.describe(self.program.mesh))
+        if self.step == 0:
+            self.writer.write_texts(0, {"config": configs.to_markdown(self.experiment)})
+            self.writer.write_hparams(_hparams(self.experiment))
+        if self.journal.row:
+            self.writer.write_scalars(self.step, self.journal.row)
+        k = self.experiment.steps_per_call
+        try:
+            self.finish_boundary()  # a signal may have come between a step and its evaluation
+            while self.step < self.experiment.total_steps and not self.stopped():
+                self.moved()
+                self.tracer.before(self.step, k)
+                yield self.step
+                self.state, metrics = self.program.step(self.state, self.step)
+                self.pending.append(metrics)
+                self.step += k
+                self.reached["step"] = self.step
+                stop = signals.agreed(self.asked(), self.step // k)
+                if self.due(self.experiment.log_every):
+                    self.log()
+                if stop:
+                    self.save()
+                    self.checkpoints.wait()
+                    raise stop(f"stopped at step {self.step}; the same command goes on from there")
+                self.finish_boundary()
+        finally:
+            self.tracer.stop()
+        self._draw_curves()
+        self.checkpoints.wait()
+        return self.program.leave(self.state)
+
+    def due(self, every: int) -> bool:
+        return self.step == self.experiment.total_steps or bool(every and self.step % every == 0)
+
+    def evaluates(self) -> bool:
+        """The evaluation of this step is due and not done."""
+        return self.step > 0 and self.due(self.experiment.eval_every) and self.journal.evaluated < self.step
+
+    def stopped(self) -> bool:
+        patience = self.experiment.best.patience
+        return bool(patience) and self.journal.worse >= patience
+
+    def read(self) -> None:
+        """Takes the pending metrics from the device into the window; checks that each step's are finite."""
+        first = self.step - len(self.pending) * self.experiment.steps_per_call
+        for call in jax.device_get(self.pending):
+            for k in range(self.experiment.steps_per_call):
+                first += 1
+                for name, mean in call.items():
+                    total, weight = (float(np.asarray(part, np.float64)[k]) for part in (mean.total, mean.weight))
+                    if not math.isfinite(total):
+                        raise NonFiniteError(f"train/{name} is {total} at step {first}; see config.optim: lr, clip")
+                    sums = self.journal.window.setdefault(name, [0.0, 0.0])
+                    sums[0], sums[1] = sums[0] + total, sums[1] + weight
+        self.pending = []
+
+    def log(self) -> None:
+        """One row of the training metrics since the last."""
+        self.read()
+        scalars = {f"train/{name}": t / w for name, (t, w) in self.journal.window.items() if w}
+        for name, cfg in self.experiment.optim.items():
+            if cfg.schedule != "constant" or cfg.warmup:
+                updates = self.experiment.updates_per_step(name)
+                schedule = optim.schedule(cfg, self.experiment.total_steps * updates)
+                scalars[f"train/{name}_lr"] = np.asarray(schedule(self.step * updates)).item()
+        for name, share in scalars.items():
+            if name.startswith("train/alarm_") and share > 0:
+                self.progress.say(f"warning: step {self.step}: {name} in {share:.0%} of the steps since the last row")
+        self.journal.window, self.journal.row = {}, scalars
+        self.writer.write_scalars(self.step, scalars)
+        self.writer.write_perf(self.step, self.timer.lap(self.step))
+        self.progress.update(self.step, " ".join(f"{k} {v:.4g}" for k, v in list(scalars.items())[:3]))
+
+    def finish_boundary(self) -> None:
+        """Evaluates, ends the row, saves: whatever is due at this step and not done."""
+        improved, started = False, time.perf_counter()
+        if self.evaluates():
+            before = dataclasses.replace(self.journal)
+            try:
+                improved = self.evaluate(self.program.leave(self.state))
+            except (Preempted, Interrupted):
+                self.journal = before
+                self.save()
+                self.checkpoints.wait()
+                raise
+        if self.journal.row:
+            self.writer.end_step(self.step)
+            self.journal.row = {}
+        if self.step and (self.due(self.experiment.save_every) or improved or self.stopped()):
+            self.save()
+        self.timer.pause(time.perf_counter() - started)
+
+    def evaluate(self, state: State) -> bool:
+        """Runs the evaluators that are due; returns whether the best metric became better."""
+        scalars = self._evaluate(state, "always")
+        improved = self._judge(scalars)
+        if self.step == self.experiment.total_steps or self.stopped():
+            scalars |= self._evaluate(state, "end")
+        if self.experiment.histograms:
+            self.writer.write_histograms(self.step, _histograms(state))
+        self.journal.evaluated = self.step
+        self.journal.row = self.journal.row | scalars
+        return improved
+
+    def _evaluate(self, state: State, when: str) -> dict[str, float]:
+        scalars: dict[str, float] = {}
+        for name, evaluator in self.evaluators.items():
+            cfg = self.experiment.evals[name]
+            if cfg.when == when:
+                self.progress.update(self.step, f"evaluating {name}")
+                scalars |= write_report(self.writer, self.step, cfg, evaluator(state), self.progress.say)
+        return scalars
+
+    def _judge(self, scalars: dict[str, float]) -> bool:
+        best = self.experiment.best
+        if not best.metric:
+            return False
+        tags = protocol.find(best.metric, list(scalars))
+        if len(tags) != 1:
+            known = ", ".join(tags or map(protocol.name_of, scalars))
+            raise ConfigError(f"config.best.metric: expected one of {known}, got {best.metric!r}")
+        tag, old = tags[0], self.journal.best
+        if old is not None and (unlike := protocol.difference(self.journal.best_tag or tag, tag)):
+            raise ConfigError(f"config.best.metric: {best.metric} is not measured as the best one was: {unlike}")
+        value, self.journal.best_tag = scalars[tag], tag
+        better = math.isfinite(value) and (old is None or (value < old if best.mode == "min" else value > old))
+        if better:
+            self.journal.best, self.journal.best_step, self.journal.worse = value, self.step, 0
+        else:
+            self.journal.worse += 1
+        return better
+
+    def save(self) -> None:
+        """Saves this step, again where the journal has changed since; never a state that is not finite."""
+        self.read()
+        saved = self.step, dataclasses.asdict(self.journal)
+        if self.saved == saved:
+            return
+        state = self.program.leave(self.state)
+        if not _finite(state):
+            raise NonFiniteError(f"a parameter is not finite at step {self.step}, which is not saved")
+        self.checkpoints.save(self.step, state, saved[1])
+        self.saved = saved
+
+    def _draw_curves(self) -> None:
+        self.writer.write_images(self.step, pictures.of_a_run(self.run_dir.rows()))
+
+
+@jax.jit
+def _finite(tree: Any) -> Any:
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]))
+
+
+def write_report(writer: Writer, step: int, cfg: Any, report: Any, say: Callable[[str], None]) -> dict[str, float]:
+    """Writes what an evaluator found under its split's tag; returns the tagged scalars."""
+    tag = f"{TAGS.get(cfg.split, cfg.split)}/{cfg.prefix}"
+    scalars = {f"{tag}{name}": float(value) for name, value in report.scalars.items()}
+    writer.write_scalars(step, scalars)
+    writer.write_images(step, {f"{tag}{name}": image for name, image in report.images.items()})
+    writer.write_texts(step, {f"{tag}{name}": text for name, text in report.texts.items()})
+    sounds = {f"{tag}{name}": sound[..., None] / 32767 for name, sound in report.audios.items()}
+    writer.write_audios(step, sounds, sample_rate=report.sample_rate)
+    for warning in report.warnings:
+        say(f"warning: step {step}: {warning}")
+    return scalars
+
+
+def _histograms(state: State) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path({name: net.params for name, net in state.nets.items()})
+    return {f"params/{path_name(path)}": read(leaf) for path, leaf in leaves}
+
+
+def _hparams(experiment: configs.Experiment) -> dict[str, Any]:
+    """What a sweep would vary."""
+    config = configs.to_dict(experiment)
+    return {key: config[key] for key in ("seed", "total_steps", "batch_size", "data", "model", "optim")}
