@@ -36,13 +36,20 @@ class Checkpoints:
       directory: made where it is missing.
       keep: so many last checkpoints stay, and the best one that each of them names.
       hash_limit_mb: above this size (10^6 bytes) the files of a checkpoint are checked by their sizes alone.
+      committing: called by process 0, in a thread, before a step counts as saved: what belongs to it is stored then.
 
     Raises:
       CheckpointError: there are finished checkpoints and none is intact.
     """
 
-    def __init__(self, directory: epath.PathLike, keep: int, hash_limit_mb: int | float):
-        self._directory = absolute(directory)
+    def __init__(
+        self,
+        directory: epath.PathLike,
+        keep: int,
+        hash_limit_mb: int | float,
+        committing: Callable[[], None] = lambda: None,
+    ):
+        self._directory, self._committing = absolute(directory), committing
         self._keep, self._hash_limit = keep, int(hash_limit_mb * 10**6)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -137,6 +144,7 @@ class Checkpoints:
         try:
             self._saver.wait_until_finished()
             if is_primary():
+                self._committing()
                 files = step_dirs.fingerprint(self._directory / str(step), self._hash_limit)
                 manifest = {"step": step, "best_step": self._best[step], "files": files}
                 write_atomic(step_dirs.manifest_path(self._directory, step), json.dumps(manifest, indent=1))

@@ -46,13 +46,13 @@ class Writer:
     is not ended when the run ends is not written.
 
     Args:
-      workdir: the run directory.
+      run: the run directory, or its path; on `gs://` within its `spooled`.
       purge_step: TensorBoard forgets earlier events of this step and later ones: the restored step + 1, or 0 in a new
         run. None = it forgets nothing: for an evaluation beside a run.
     """
 
-    def __init__(self, workdir: epath.PathLike, purge_step: int | None = 0):
-        run = RunDir(workdir)
+    def __init__(self, run: RunDir | epath.PathLike, purge_step: int | None = 0):
+        run = run if isinstance(run, RunDir) else RunDir(run)
         self._samples = run.samples
         self._row: dict[str, Any] = {}
         self._events = None
@@ -60,7 +60,7 @@ class Writer:
             return
         self._samples.mkdir(parents=True, exist_ok=True)
         self._metrics, self._perf = _Lines(run.metrics), _Lines(run.perf)
-        _wait_for_new_second(run.tb)
+        _wait_for_new_second(run.path / "tb")
         self._events = EventFileWriter(os.fspath(run.tb))
         if purge_step is not None:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -174,21 +174,14 @@ class Writer:
 
 
 class _Lines:
-    """A JSON-lines file; each append is on disk when it returns. Object stores cannot append: rewritten whole there."""
+    """A JSON-lines file; each append is on disk when it returns."""
 
     def __init__(self, path: epath.Path):
         self._path = path
-        self._remote = "://" in os.fspath(path)
-        self._text = path.read_text() if self._remote and path.exists() else ""
 
     def append(self, row: dict[str, Any]) -> None:
-        line = json.dumps(row, allow_nan=False) + "\n"
-        if self._remote:
-            self._text += line
-            self._path.write_text(self._text)
-            return
         with open(self._path, "a") as file:
-            file.write(line)
+            file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -76,7 +76,7 @@ class Loop:
         self.pending: list[dict] = []  # metrics still on the device
         first_row = self.step if self.journal.row else self.step + 1  # that is not in metrics.jsonl yet
         run_dir.truncate_after(first_row - 1)
-        self.writer = Writer(run_dir.path, first_row if self.step else 0)
+        self.writer = Writer(run_dir, first_row if self.step else 0)
         self.progress = progress
         self.progress.start(self.step)
         self.timer = Timer(self.program, self.step)

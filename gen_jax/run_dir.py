@@ -1,7 +1,7 @@
 """A run directory: what was run, with what, and how far it came.
 
 `workdir/{config.json, manifest.json, STATUS.json, metrics.jsonl, perf.jsonl, checkpoints/, tb/, samples/}`, for text
-tokenizer.json; local or `gs://`. Every process may read; only process 0 writes.
+tokenizer.json; local or `gs://`, where a spool takes what grows. Every process may read; only process 0 writes.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from gen_jax import spool
 from gen_jax.errors import ConfigError
 
 # What may differ when the same run is started again: its length, its periods, its patience, how devices share it.
@@ -30,14 +31,22 @@ ABSENT = "absent"
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """An absolute path; `gs://` is one already."""
+    """An absolute path; `gs://` is one already.
+
+    Raises:
+      ConfigError: its bucket cannot be reached.
+    """
     text = os.fspath(path)
-    return epath.Path(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
+    spool.check(text)
+    return epath.Path(text if spool.is_remote(text) else os.path.abspath(os.path.expanduser(text)))
 
 
 def write_atomic(path: epath.Path, data: str | bytes) -> None:
     """Writes a whole file or nothing: what stood there before survives a kill."""
     data = data.encode() if isinstance(data, str) else data
+    if spool.is_remote(path):  # an object is never half written
+        path.write_bytes(data)
+        return
     temporary = path.parent / f".{path.name}.tmp"
     temporary.write_bytes(data)
     temporary.replace(path)
@@ -52,21 +61,27 @@ class RunDir:
     """The files of one run.
 
     Attributes: `path` itself, and in it `config_file`, `manifest_file`, `status_file`, `tokenizer_file`, `metrics`,
-    `perf`, `checkpoints`, `tb`, `samples`, `logs`; all absolute.
+    `perf`, `checkpoints`, `tb`, `samples`, `logs`; all absolute. `metrics`, `perf` and `tb` are in the spool of a
+    process that writes to `gs://`.
+
+    Raises:
+      ConfigError: the workdir is on `gs://` and cannot be reached.
     """
 
     def __init__(self, workdir: epath.PathLike):
         self.path = absolute(workdir)
+        self.upload: Callable[[], None] = lambda: None
         self.config_file = self.path / "config.json"
         self.manifest_file = self.path / "manifest.json"
         self.status_file = self.path / "STATUS.json"
         self.tokenizer_file = self.path / "tokenizer.json"
-        self.metrics = self.path / "metrics.jsonl"
-        self.perf = self.path / "perf.jsonl"
         self.checkpoints = self.path / "checkpoints"
-        self.tb = self.path / "tb"
         self.samples = self.path / "samples"
         self.logs = self.path / "logs"
+        self._append_in(self.path)
+
+    def _append_in(self, folder: epath.Path) -> None:
+        self.metrics, self.perf, self.tb = (folder / name for name in ("metrics.jsonl", "perf.jsonl", "tb"))
 
     def config(self) -> dict[str, Any]:
         """The resolved config of the run.
@@ -116,26 +131,48 @@ class RunDir:
                     folder.mkdir(parents=True, exist_ok=True)
                     if folder == self.path:  # first of all, so that a kill leaves a directory that is known as a run
                         write_atomic(self.config_file, _dump(config))
-            except OSError as error:
-                raise ConfigError(f"workdir: expected a directory that can be written, {error}") from None
+            except Exception as error:  # OSError, or gcsfs's own
+                line = spool.line(error)
+                raise ConfigError(f"workdir: expected a directory that can be written, {line}") from None
         return exists
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """No other process of this machine trains here meanwhile; the lock goes with its process, however that ends.
 
+        Of another machine that trains in the same `gs://` nothing is known.
+
         Raises:
           ConfigError: another one does.
         """
-        if not is_primary() or "://" in os.fspath(self.path):
+        if not is_primary():
             yield
             return
-        with open(self.path / ".lock", "w") as file:
+        with open(spool.lock_file(self.path) if spool.is_remote(self.path) else self.path / ".lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise ConfigError(f"workdir: another process is training in {self.path}") from None
             yield
+
+    @contextlib.contextmanager
+    def spooled(self) -> Iterator[None]:
+        """To be entered before anything is appended; nothing where files can be.
+
+        On `gs://` process 0's `upload` copies there what was appended; it is called when this ends, too.
+
+        Raises:
+          CheckpointError: that failed.
+        """
+        if not spool.is_remote(self.path):
+            yield
+            return
+        with spool.opened(self.path, (self.metrics.name, self.perf.name), is_primary()) as (folder, self.upload):
+            self._append_in(folder)
+            try:
+                yield
+            finally:
+                self._append_in(self.path)
 
     def saved_tokenizer(self) -> str:
         """The path of the tokeniser that the run began with; "" before its first start, and where it has none."""

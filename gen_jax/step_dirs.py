@@ -15,7 +15,9 @@ from typing import Any
 from etils import epath
 
 from gen_jax.run_dir import absolute
+from gen_jax.spool import is_remote
 
+COMMITTED = "commit_success.txt"  # the last file of a step that Orbax writes where it cannot rename
 log = logging.getLogger(__name__)
 
 
@@ -40,6 +42,8 @@ def manifest_path(directory: epath.Path, step: int) -> epath.Path:
 def read_manifest(directory: epath.Path, step: int) -> dict[str, Any]:
     """{"step", "best_step", "files"}; {} where it is missing or unreadable."""
     try:
+        if not manifest_path(directory, step).exists():  # gcsfs logs what it fails to read
+            return {}
         manifest = json.loads(manifest_path(directory, step).read_text())
         return manifest if manifest["step"] == step and isinstance(manifest["files"], dict) else {}
     except (OSError, ValueError, KeyError, TypeError):
@@ -91,8 +95,8 @@ def settle(directory: epath.Path) -> str | None:
 
     Returns why that is impossible, or None: where finished steps exist and none of them is intact, nothing is renamed.
     """
-    for child in list(directory.iterdir()):
-        if "orbax-checkpoint-tmp" in child.name or child.name.endswith(".deleted"):
+    for child in list(directory.iterdir()) if directory.exists() else []:
+        if "orbax-checkpoint-tmp" in child.name or child.name.endswith(".deleted") or _is_half(child):
             child.rmtree()
             continue
         vouched = re.fullmatch(r"(\d+)\.sha256\.json", child.name)
@@ -113,6 +117,13 @@ def settle(directory: epath.Path) -> str | None:
     return None
 
 
+def _is_half(child: epath.Path) -> bool:
+    """A step that a kill left half written, or half deleted, where it has its name from the start."""
+    if not (is_remote(child) and child.name.isdecimal()):
+        return False
+    return not (child / COMMITTED).exists() and not manifest_path(child.parent, int(child.name)).exists()
+
+
 def _put_aside(directory: epath.Path, step: int) -> str:
     name, count = f"{step}.damaged", 1
     while (directory / name).exists():
@@ -125,8 +136,11 @@ def _put_aside(directory: epath.Path, step: int) -> str:
 
 
 def delete(directory: epath.Path, step: int) -> None:
-    """Renamed first, so that a kill leaves no half of a step under its name."""
-    doomed = directory / f"{step}.deleted"
-    (directory / str(step)).rename(doomed)
+    """Renamed first, so that a kill leaves no half of a step under its name; `gs://` renames file by file."""
+    doomed = directory / str(step)
+    if not is_remote(directory):
+        doomed = doomed.rename(directory / f"{step}.deleted")
     manifest_path(directory, step).unlink()
+    if is_remote(directory):
+        (doomed / COMMITTED).unlink()
     doomed.rmtree()

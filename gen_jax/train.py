@@ -67,7 +67,10 @@ def _run(
 ) -> Run:
     """What `Loop.run` yields and returns."""
     experiment = program.experiment
-    with Checkpoints(run_dir.checkpoints, experiment.keep, experiment.hash_limit_mb) as checkpoints:
+    with (
+        run_dir.spooled(),
+        Checkpoints(run_dir.checkpoints, experiment.keep, experiment.hash_limit_mb, run_dir.upload) as checkpoints,
+    ):
         loop = Loop(program, run_dir, checkpoints, asked, moved, reached, progress)
         with loop.writer, progress:
             return (yield from loop.run())

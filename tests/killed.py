@@ -1,8 +1,8 @@
 """`python killed.py WHERE N ARG...`: `gen-jax ARG...`, killed with SIGKILL at the N-th call of WHERE, if not `never`.
 
 WHERE: `step` before a dispatch, `seeds` before one of several seeds, `save` while a checkpoint's arrays are being
-written, `manifest` after they are committed and before the checkpoint counts. At `sleep`, before a dispatch, it is not
-killed but sleeps for ever.
+written, `manifest` after they are committed and before the checkpoint counts, `upload` just before that, on `gs://`. At
+`sleep`, before a dispatch, it is not killed but sleeps for ever.
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from gen_jax import cli, step_dirs
+from gen_jax import cli, spool, step_dirs
 from gen_jax.checkpoint import Checkpoints
 from gen_jax.program import Program
 from gen_jax.seeds import Seeds
@@ -21,6 +21,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "seeds": (Seeds, "step"),
     "sleep": (Program, "step"),
     "save": (Checkpoints, "save"),
+    "upload": (spool._Spool, "upload"),
     "manifest": (step_dirs, "fingerprint"),
 }
 

@@ -4,7 +4,6 @@ Results go to `D/eval/`: metrics.jsonl, samples/ and tb/, as in training; D itse
 """
 
 import argparse
-import contextlib
 import time
 
 from gen_jax import signals, step_dirs
@@ -29,14 +28,19 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     experiment = restored.experiment_of(run_dir)
     if not experiment.evals:
         raise ConfigError("config.evals: expected at least one evaluator; this run has none")
-    with signals.polled() as asked, contextlib.closing(Writer(run_dir.path / "eval", None)) as writer:
+    out = RunDir(run_dir.path / "eval")
+    with signals.polled() as asked, out.spooled(), Writer(out, None) as writer:
 
         def poll() -> None:
             if error := asked():
                 raise error("stopped; the same command starts again")
 
+        def evaluate(step: str) -> None:
+            evaluation(step)
+            out.upload()
+
         program = Program(experiment, poll=poll, tokenizer_file=run_dir.saved_tokenizer())
-        evaluate = _Evaluation(program, run_dir, writer)
+        evaluation = _Evaluation(program, run_dir, writer)
         if not args.watch:
             evaluate(args.step)
             return

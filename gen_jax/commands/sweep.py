@@ -8,6 +8,7 @@ from pathlib import Path
 from etils import epath
 
 from gen_jax.errors import ConfigError
+from gen_jax.spool import is_remote
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     for name, low in (("workers", 1), ("trials", 0)):
         if getattr(args, name) < low:
             raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
+    if is_remote(args.workdir):
+        raise ConfigError(f"--workdir: expected a local directory for a sweep, got {args.workdir}")
     from gen_jax.log import write_hparams_columns
     from gen_jax.sweeps import report  # Optuna takes seconds to import: not before a mistake can be told
     from gen_jax.sweeps.plan import plan

@@ -8,6 +8,7 @@ from pathlib import Path
 from gen_jax import config, distributed, seed_report
 from gen_jax.errors import ConfigError
 from gen_jax.run_dir import RunDir, is_primary
+from gen_jax.spool import is_remote
 from gen_jax.train import train
 
 
@@ -32,9 +33,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def _trial(args: argparse.Namespace, overrides: list[str], experiment: config.Experiment) -> int:
     """The same command in several processes of this machine; what needs no device is checked once, here."""
-    run_dir = RunDir(args.workdir)
-    if "://" in args.workdir:
+    if is_remote(args.workdir):
         raise ConfigError(f"--num_processes: expected a local workdir where it stands alone, got {args.workdir}")
+    run_dir = RunDir(args.workdir)
     run_dir.check(config.to_dict(experiment))
     flags = ["--deterministic"] if args.deterministic else []
     command = ["train", f"--config={args.config}", f"--workdir={args.workdir}", *overrides, *flags]
@@ -55,4 +56,6 @@ def summary(run: RunDir, name: str) -> str:
     if latest:
         lines += ["pictures:", *(f"  {path}" for path in latest.values())]
     tensorboard = os.path.relpath(os.path.join(os.path.dirname(sys.executable), "tensorboard"))
-    return "\n".join([*lines, f"curves: {tensorboard} --logdir={name}"])
+    # what TensorBoard would read gs:// with by itself does not know gcsfs's credentials
+    reader = " --load_fast=false" if is_remote(name) else ""
+    return "\n".join([*lines, f"curves: {tensorboard} --logdir={name}{reader}"])
