@@ -79,7 +79,8 @@ class Experiment(Settings):
     """A whole config. Periods are in steps; 0 = never (the last step is always logged, evaluated and saved).
 
     hang_limit_s: seconds without progress after which a run ends with exit code 76 and all stacks on stderr; 0 = never.
-      Longer than compiling, and than the longest piece of an evaluation.
+      Longer than compiling, than the steps between two logs (the device works on when they are dispatched), than a
+      batch and the final computation of an evaluator, and than a restored, or a saved, hashed and uploaded checkpoint.
     num_seeds: so many runs, with the seeds `seed`, `seed` + 1, ..., as one program on one device.
     """
 

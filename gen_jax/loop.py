@@ -68,6 +68,7 @@ class Loop:
         self.asked, self.moved = asked, moved
         program.poll = self.poll
         state, self.journal = self._start(program)
+        self.moved()
         self.step = int(jax.device_get(state.step))
         self.reached = reached
         self.program = program.preprocessed(state, run_dir.path / "cache")
@@ -134,6 +135,7 @@ class Loop:
         finally:
             self.tracer.stop()
         self._draw_curves()
+        self.moved()
         self.checkpoints.wait()
         return self.program.leave(self.state)
 
@@ -161,6 +163,7 @@ class Loop:
                     sums = self.journal.window.setdefault(name, [0.0, 0.0])
                     sums[0], sums[1] = sums[0] + total, sums[1] + weight
         self.pending = []
+        self.moved()
 
     def log(self) -> None:
         """One row of the training metrics since the last."""
@@ -215,6 +218,7 @@ class Loop:
         for name, evaluator in self.evaluators.items():
             cfg = self.experiment.evals[name]
             if cfg.when == when:
+                self.moved()
                 self.progress.update(self.step, f"evaluating {name}")
                 scalars |= write_report(self.writer, self.step, cfg, evaluator(state), self.progress.say)
         return scalars

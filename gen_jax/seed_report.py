@@ -59,7 +59,7 @@ class SeedReport:
             self.run_dir.truncate_after(sys.maxsize if step is None else step)
             rows = self.run_dir.rows()
             self.written = rows[-1]["step"] if rows else -1
-            self.writer = Writer(self.run_dir.path, self.written + 1)
+            self.writer = Writer(self.run_dir, self.written + 1)
         self._read()
         for at in sorted(at for at in self.waiting if step is None or at <= step):
             rows = self.waiting.pop(at)

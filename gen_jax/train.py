@@ -103,6 +103,7 @@ def _side_by_side(
 
     with (
         Progress("train", program.experiment.total_steps) as progress,
+        run_dir.spooled(),
         seed_report.SeedReport(run_dir, folders) as report,
     ):
 

@@ -22,6 +22,7 @@ BEAT_S = 1.0
 SILENT = 10  # beats of the judge without one of the judged, half of it after an error; a suspended judge counts none
 NEWS, REPORTS = "gen_jax/news/", "gen_jax/reports/"
 LEFT, HANGS = "left", "made no progress"
+HUB_GONE = "process 0, which keeps the others together, is gone"
 
 
 @contextlib.contextmanager
@@ -33,7 +34,7 @@ def watched(limit_s: float, last_act: Callable[[], None]) -> Iterator[Callable[[
 
     Args:
       limit_s: longer than the longest work between two calls, compiling included.
-      last_act: called before that end, from a thread.
+      last_act: called before that end, from a thread; it is not waited for long.
     """
     watch = _Watch(limit_s, last_act)
     words = LEFT
@@ -86,7 +87,7 @@ class _Watch:
             try:
                 verdict = self.tick()
             except jax.errors.JaxRuntimeError:
-                verdict = "process 0, which keeps the others together, is gone"
+                verdict = HUB_GONE
             if verdict and not self.left.is_set():
                 self._end(verdict)
 
@@ -153,12 +154,19 @@ class _Watch:
         try:
             if HANGS in verdict:
                 faulthandler.dump_traceback(2, all_threads=True)
-            print(f"gen-jax: {verdict}; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
-            self.last_act()
+            print(go_on(verdict), file=sys.stderr, flush=True)
+            act = threading.Thread(target=self.last_act, daemon=True)
+            act.start()
+            act.join(3 * BEAT_S)  # longer where the workdir is what hangs
             if self.rank == 0 and self.client is not None:
                 time.sleep(3 * BEAT_S)  # the others read the verdict here, and jax ends them when this process ends
         finally:
             os._exit(Lost.code)
+
+
+def go_on(verdict: str) -> str:
+    """What a user reads at such an end."""
+    return f"gen-jax: {verdict}; the same command goes on from the last checkpoint"
 
 
 def _line(error: BaseException) -> str:

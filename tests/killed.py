@@ -2,7 +2,7 @@
 
 WHERE: `step` before a dispatch, `seeds` before one of several seeds, `save` while a checkpoint's arrays are being
 written, `manifest` after they are committed and before the checkpoint counts, `upload` just before that, on `gs://`. At
-`sleep`, before a dispatch, it is not killed but sleeps for ever.
+`sleep`, before a dispatch, and at `sleep_in_save`, where `manifest` is, it is not killed but sleeps for ever.
 """
 
 import os
@@ -20,6 +20,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "step": (Program, "step"),
     "seeds": (Seeds, "step"),
     "sleep": (Program, "step"),
+    "sleep_in_save": (step_dirs, "fingerprint"),
     "save": (Checkpoints, "save"),
     "upload": (spool._Spool, "upload"),
     "manifest": (step_dirs, "fingerprint"),
@@ -37,7 +38,7 @@ def kill_at(where: str, number: int) -> None:
     def wrapper(*args):
         calls.append(1)
         result = original(*args) if where == "save" or len(calls) < number else None
-        if len(calls) == number and where == "sleep":
+        if len(calls) == number and where.startswith("sleep"):
             asleep()
         elif len(calls) == number:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,10 +1,20 @@
 """The watch of several processes, beat by beat, over a store in memory."""
 
+import contextlib
+import itertools
+import os
+import subprocess
+import sys
+import time
 import types
 
 import pytest
+from members import ROOT, SMALLEST, smoke
 
-from gen_jax import watch
+from gen_jax import train, watch
+from gen_jax.checkpoint import Checkpoints
+from gen_jax.program import Program
+from gen_jax.run_dir import RunDir
 
 LIMIT_S = 6.0
 
@@ -82,3 +92,52 @@ def test_of_those_that_stand_still_the_one_that_moved_least_is_named(three):
     beat(three, [three[0], three[2]], times=2)  # the others run into what they wait for a little later
     assert beat(three, times=4) == [None] * 3
     assert beat(three, times=1) == ["process 1 made no progress for 6 s (config.hang_limit_s)"] * 3
+
+
+def test_a_workdir_that_hangs_keeps_no_process(monkeypatch, capsys):
+    ended = []
+    monkeypatch.setattr(watch, "BEAT_S", 0.01)
+    monkeypatch.setattr(watch.os, "_exit", ended.append)
+    watch._Watch(0.0, lambda: time.sleep(60))._end("process 1 is gone")
+    assert ended == [76]
+    assert capsys.readouterr().err == f"{watch.go_on('process 1 is gone')}\n"
+
+
+def test_whatever_takes_long_begins_after_a_sign_of_life(tmp_path, monkeypatch):
+    """So the limit need not cover two of them: steps, an evaluator, a save, the end of the save before it."""
+    done = []
+
+    @contextlib.contextmanager
+    def watched(*_):
+        yield lambda: done.append("moved")
+
+    def noted(owner, name):
+        original = getattr(owner, name)
+
+        def wrapper(*args):
+            done.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(owner, name, wrapper)
+
+    monkeypatch.setattr(train, "watched", watched)
+    for owner, name in ((Program, "step"), (train, "write_report"), (Checkpoints, "save"), (Checkpoints, "wait")):
+        noted(owner, name)
+    train.train(smoke(SMALLEST["vae"], "save_every=4"), tmp_path / "run")
+    assert done.count("write_report") > 1 and done.count("save") > 1
+    pairs = {pair for pair in itertools.pairwise(done) if "moved" not in pair}
+    assert pairs == {("save", "wait"), ("wait", "wait")}  # `save` waits for the last; `close` once more
+    assert done[-3:] == ["moved", "wait", "wait"]
+
+
+@pytest.mark.slow
+def test_a_save_that_hangs_ends_with_all_stacks(tmp_path):
+    limit_s = 30  # longer than compiling
+    flags = [f"--workdir={tmp_path / 'run'}", f"--config.hang_limit_s={limit_s}", "--config.save_every=4"]
+    command = [sys.executable, "tests/killed.py", "sleep_in_save", "1", "train", f"--config={SMALLEST['vae']}:smoke"]
+    env = {**os.environ, "XLA_FLAGS": ""}
+    done = subprocess.run([*command, *flags], cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 76, done.stderr
+    assert f"process 0 made no progress for {limit_s} s (config.hang_limit_s)" in done.stderr
+    assert "in asleep" in done.stderr and "in wait" in done.stderr
+    assert RunDir(tmp_path / "run").status()["state"] == "lost"
