@@ -23,6 +23,7 @@ import jax
 from jax._src.clusters import ClusterEnv
 from jax._src.distributed import global_state
 
+from gen_jax import aborts
 from gen_jax.errors import ConfigError, Lost
 
 VARIABLES = {
@@ -91,7 +92,8 @@ def joined(args: argparse.Namespace) -> Iterator[None]:
         line = str(error).strip().partition("\n")[0]
         raise ConfigError(f"--coordinator: expected all processes to meet at {_address(args)}: {line}") from None
     try:
-        yield
+        with aborts.explained():
+            yield
     except BaseException as error:
         _part(error)
         raise

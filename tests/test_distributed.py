@@ -1,5 +1,6 @@
 """Two processes train as one does; they start, are stopped, and die together."""
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from members import ROOT, SMALLEST
 
 from gen_jax import cli, distributed
 from gen_jax.run_dir import RunDir
+from gen_jax.watch import HUB_GONE
 
 QUICK = ["vae"]
 
@@ -117,6 +119,35 @@ def test_slurm_is_known(tasks, found, monkeypatch):
     assert distributed._in_a_cluster() == found
 
 
+JOINED = """
+import os, sys, types
+from gen_jax import distributed
+args = types.SimpleNamespace(coordinator=sys.argv[1], num_processes=3, process_id=int(sys.argv[2]))
+with distributed.joined(args):
+    print("joined", flush=True)
+    if sys.stdin.readline() == "abort\\n":
+        os.abort()
+"""
+
+
+def test_the_loss_of_process_0_is_a_line_and_another_abort_stays_one():
+    address, env = hosts.free_address(), os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for rank in range(3):
+            command = [sys.executable, "-c", JOINED, address, str(rank)]
+            processes.append(stack.enter_context(subprocess.Popen(command, **pipes)))
+            stack.callback(processes[-1].kill)
+        assert [process.stdout.readline() for process in processes] == ["joined\n"] * 3
+        said = processes[2].communicate("abort\n", timeout=60)[1]
+        assert processes[2].returncode == -signal.SIGABRT and HUB_GONE not in said
+        processes[0].kill()
+        said = processes[1].stderr.read()
+        assert processes[1].wait(timeout=60) == 76
+        assert said.endswith(f"gen-jax: {HUB_GONE}; the same command goes on from the last checkpoint\n")
+
+
 @pytest.mark.slow
 def test_sigterm_to_one_saves_the_same_step_in_both(tmp_path):
     workdir = tmp_path / "run"
@@ -147,6 +178,8 @@ def test_where_one_is_killed_the_run_ends_and_names_it(rank, tmp_path):
     if rank == 1:
         assert "gen-jax: process 1 is gone: no sign of life for" in rest
         assert RunDir(tmp_path / "run").status()["state"] == "lost"
+    else:
+        assert f"gen-jax: {HUB_GONE}; the same command" in (tmp_path / "run/logs/process_1.log").read_text()
 
 
 @pytest.mark.slow

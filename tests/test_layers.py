@@ -10,7 +10,7 @@ PURE = {"state", "ops", "losses", "likelihoods", "sampling", "beam", "lora", "se
 PURE |= {"adversarial", "augment", "cache", "gradients", "protocol"}
 LOOP = {"config", "optim", "sharding", "checkpoint", "step_dirs", "log", "run_dir", "pictures", "signals", "progress"}
 LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2"}
-LOOP |= {"distributed", "watch", "loop", "seeds", "seed_report", "spool"}
+LOOP |= {"distributed", "watch", "aborts", "loop", "seeds", "seed_report", "spool"}
 
 # folder -> the parts of gen_jax that its files may import
 ALLOWED = {
