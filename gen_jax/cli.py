@@ -5,11 +5,14 @@ import time
 START = time.time()  # before the slow imports: they count in first_step_s
 
 import argparse  # noqa: E402
+import contextlib  # noqa: E402
 import importlib  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
+from types import ModuleType  # noqa: E402
 
 from gen_jax.errors import ConfigError, RunError  # noqa: E402
 
@@ -26,16 +29,24 @@ COMMANDS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs a command; exits with 0, or with the code of the RunError after one line on stderr."""
-    argv = sys.argv[1:] if argv is None else argv
+    with told():
+        module, args, overrides = parse(sys.argv[1:] if argv is None else argv)
+        _prepare_jax(deterministic=getattr(args, "deterministic", False))
+        module.run(args, overrides)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Ends the process with the code of a RunError, after its one line on stderr."""
     try:
-        _run(argv)
+        yield
     except RunError as error:
         print(f"gen-jax: {error}", file=sys.stderr)
         sys.exit(error.code)
@@ -45,19 +56,22 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run(argv: list[str]) -> None:
-    parser = _Parser(prog="gen-jax", description="Generative models in JAX.", allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+def parse(argv: list[str]) -> tuple[ModuleType, argparse.Namespace, list[str]]:
+    """`COMMAND ...` as the command's module, its arguments and its `--config.key=value`.
+
+    Raises:
+      ConfigError: no such command, or a word that it does not take.
+    """
+    parser = Parser(prog="gen-jax", description="Generative models in JAX.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, help_line in COMMANDS.items():
         commands.add_parser(name, help=help_line, description=help_line, allow_abbrev=False, add_help=False)
     args, rest = parser.parse_known_args(argv[:1])
     module = importlib.import_module(f"gen_jax.commands.{args.command}")
-    command = _Parser(prog=f"gen-jax {args.command}", description=COMMANDS[args.command], allow_abbrev=False)
+    command = Parser(prog=f"gen-jax {args.command}", description=COMMANDS[args.command], allow_abbrev=False)
     module.add_arguments(command)
     args, rest = command.parse_known_args(rest + argv[1:])
-    overrides = _overrides(rest, takes=hasattr(args, "config"))
-    _prepare_jax(deterministic=getattr(args, "deterministic", False))
-    module.run(args, overrides)
+    return module, args, _overrides(rest, takes=hasattr(args, "config"))
 
 
 def _overrides(rest: list[str], takes: bool) -> list[str]:

@@ -53,7 +53,7 @@ def test_a_command_parses(line):
     assert name in cli.COMMANDS
     if not words or words == ["prepare"]:
         return  # a mention
-    parser = cli._Parser(prog="gen-jax", allow_abbrev=False)
+    parser = cli.Parser(prog="gen-jax", allow_abbrev=False)
     importlib.import_module(f"gen_jax.commands.{name}").add_arguments(parser)
     args, rest = parser.parse_known_args(words)
     spec = getattr(args, "config", None)

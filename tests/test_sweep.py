@@ -23,6 +23,7 @@ from tensorboard.plugins.hparams import metadata
 from test_cli import fails
 
 from gen_jax import cli, pictures
+from gen_jax import config as configs
 from gen_jax.errors import ConfigError, DataError, Preempted, RunError
 from gen_jax.run_dir import RunDir
 from gen_jax.sweeps import report, space
@@ -123,6 +124,29 @@ def test_draws_do_not_depend_on_workers_or_on_stops(sweep):
     assert starts(again) == [1] * 4
     other = sweep(RANGES, "random", "three", trials=2, flags=("seed=1",)).run()
     assert other[0].params != whole[0].params
+
+
+@pytest.mark.parametrize(("body", "search"), [(GRID, "grid"), (GRID, "random"), (RANGES, "random")])
+def test_a_trial_by_itself_is_the_one_that_the_sweep_would_train(body, search, sweep):
+    whole = sweep(body, search, "one", trials=4).run()
+    two = sweep(body, search, "two", trials=4)
+    two.begin()
+    drawn = [two.plan.drawn(i) for i in range(4)]
+    assert [point.params for point in drawn] == [trial.user_attrs["params"] for trial in whole]
+    for number in (3, 0):
+        subprocess.run(two.trial_command(number), check=True)
+        run = two.run_dir(number)
+        run.config_file.write_text(json.dumps(configs.to_dict(two.plan.load(drawn[number]))))
+        run.write_status("done", 8)
+    assert [trial.value for trial in two.run()] == [trial.value for trial in whole]
+    assert starts(two) == [1] * 4
+
+
+def test_a_trial_that_depends_on_others_is_not_trained_by_itself(sweep):
+    with pytest.raises(ConfigError, match="--search: expected grid or random beside --trial, got tpe"):
+        sweep(search="tpe").trial_command(0)
+    with pytest.raises(ConfigError, match="--trial: expected 0 to 8, got 9"):
+        sweep().trial_command(9)
 
 
 def test_random_and_asha_try_no_point_of_a_grid_twice(sweep):

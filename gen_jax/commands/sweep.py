@@ -3,12 +3,15 @@
 import argparse
 import os
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from etils import epath
 
 from gen_jax.errors import ConfigError
 from gen_jax.spool import is_remote
+
+if TYPE_CHECKING:
+    from gen_jax.sweeps.sweep import Sweep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,30 +20,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", choices=("grid", "random", "tpe", "asha"), default="tpe")
     parser.add_argument("--trials", type=int, default=0, help="in all; default: the whole grid, 16 of another search")
     parser.add_argument("--workers", type=int, default=1, help="trials at once")
+    parser.add_argument("--trial", type=int, help="train this one only, by itself; a sweep by grid or random")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
+    sweep = sweep_of(args, overrides)
+    if args.trial is not None:
+        command = sweep.trial_command(args.trial)
+        sweep.begin()
+        sys.stdout.flush()
+        os.execv(command[0], command)
+    from gen_jax.log import write_hparams_columns
+    from gen_jax.sweeps import report
+
+    def write(trials: list) -> None:
+        report.write_csv(sweep.plan, trials, sweep.path / "results.csv")
+
+    sweep.on_end = write
+    trials = sweep.run()
+    write(trials)
+    parameters, goal = report.columns(sweep.plan, trials)
+    write_hparams_columns(epath.Path(sweep.path / "tb"), parameters, [goal])
+    print(report.table(sweep.plan, trials))
+    paths = (sweep.path / "results.csv", *report.draw(sweep.plan, trials, sweep.path))
+    print("\n".join(["written:", *(f"  {os.path.relpath(path)}" for path in paths)]))
+    tensorboard = os.path.relpath(os.path.join(os.path.dirname(sys.executable), "tensorboard"))
+    print(f"curves and hyperparameters: {tensorboard} --logdir={args.workdir}")
+
+
+def sweep_of(args: argparse.Namespace, overrides: list[str]) -> "Sweep":
+    """What the arguments say, checked; nothing is written.
+
+    Raises:
+      ConfigError: they do not fit each other, or the folder.
+    """
     for name, low in (("workers", 1), ("trials", 0)):
         if getattr(args, name) < low:
             raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
     if is_remote(args.workdir):
         raise ConfigError(f"--workdir: expected a local directory for a sweep, got {args.workdir}")
-    from gen_jax.log import write_hparams_columns
-    from gen_jax.sweeps import report  # Optuna takes seconds to import: not before a mistake can be told
-    from gen_jax.sweeps.plan import plan
+    from gen_jax.sweeps.plan import plan  # Optuna takes seconds to import: not before a mistake can be told
     from gen_jax.sweeps.sweep import Sweep
 
-    made, folder = plan(args.config, overrides, args.search), Path(os.path.abspath(os.path.expanduser(args.workdir)))
-
-    def write(trials: list) -> None:
-        report.write_csv(made, trials, folder / "results.csv")
-
-    trials = Sweep(made, folder, trials=args.trials, workers=args.workers, on_end=write).run()
-    write(trials)
-    parameters, goal = report.columns(made, trials)
-    write_hparams_columns(epath.Path(folder / "tb"), parameters, [goal])
-    print(report.table(made, trials))
-    names = [os.path.relpath(path) for path in (folder / "results.csv", *report.draw(made, trials, folder))]
-    print("\n".join(["written:", *(f"  {name}" for name in names)]))
-    tensorboard = os.path.relpath(os.path.join(os.path.dirname(sys.executable), "tensorboard"))
-    print(f"curves and hyperparameters: {tensorboard} --logdir={args.workdir}")
+    return Sweep(plan(args.config, overrides, args.search), args.workdir, trials=args.trials, workers=args.workers)

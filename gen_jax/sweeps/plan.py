@@ -44,6 +44,18 @@ class Plan:
         config = configs.to_dict(self.experiment)
         return {"search": self.search, "sweep": source.splitlines(), "config": config}
 
+    def sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """A trial's own: its draws are the same whatever ran beside it and however often the sweep stopped."""
+        seed = int(np.random.SeedSequence([self.experiment.seed, number]).generate_state(1)[0])
+        return (optuna.samplers.TPESampler if self.search == "tpe" else optuna.samplers.RandomSampler)(seed=seed)
+
+    def drawn(self, number: int) -> space.Point:
+        """The point of a trial of `grid` or `random`, which does not depend on the others."""
+        study = optuna.create_study(sampler=self.sampler(number))
+        for values in self.grid[number : number + 1]:
+            study.enqueue_trial(values)
+        return space.ask(self.define, study.ask())
+
     def load(self, point: space.Point) -> configs.Experiment:
         """The config of a trial. Raises ConfigError."""
         return configs.replaced(self.experiment, point.overrides)

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import optuna
 from etils import epath
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from gen_jax import config as configs
 from gen_jax import protocol, signals
 from gen_jax.errors import ConfigError, DataError, RunError
 from gen_jax.progress import Progress
@@ -78,6 +78,35 @@ class Sweep:
             what = "; ".join([*["sweep(s) is another"] * ("sweep" in changed), *pairs])
             raise ConfigError(f"workdir: {self.path} holds another sweep: {what}")
 
+    def begin(self) -> None:
+        """Writes what the sweep is, where that is not done."""
+        if not check_folder(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomic(epath.Path(self.path) / "sweep.json", json.dumps(self.plan.identity(), indent=2) + "\n")
+        for folder in ("trials", "logs"):
+            (self.path / folder).mkdir(exist_ok=True)
+
+    def run_dir(self, number: int) -> RunDir:
+        """Of a trial."""
+        return RunDir(self.path / "trials" / f"{number:03}")
+
+    def trial_command(self, number: int) -> list[str]:
+        """What trains one trial of a grid or a random search by itself, on any machine; `run` then finds it done.
+
+        Raises:
+          ConfigError: there is no such trial, or it depends on others.
+        """
+        if self.plan.search not in ("grid", "random"):
+            raise ConfigError(f"--search: expected grid or random beside --trial, got {self.plan.search}")
+        if not 0 <= number < self.total:
+            raise ConfigError(f"--trial: expected 0 to {self.total - 1}, got {number}")
+        point = self.plan.drawn(number)
+        self.plan.load(point)
+        return [*self._trains(point), f"--workdir={os.fspath(self.run_dir(number).path)}"]
+
+    def _trains(self, point: space.Point) -> list[str]:
+        return [*self.command, f"--config={self.plan.spec}", *self.plan.overrides, *point.flags()]
+
     def run(self) -> list[optuna.trial.FrozenTrial]:
         """Trains until `trials` have ended; returns them.
 
@@ -124,10 +153,7 @@ class Sweep:
         with open(self.path / ".lock", "w") as file:
             if not lock(file):
                 raise ConfigError(f"workdir: another sweep is running in {self.path}")
-            if not check_folder(self.path):
-                write_atomic(epath.Path(self.path) / "sweep.json", json.dumps(self.plan.identity(), indent=2) + "\n")
-            for folder in ("trials", "logs"):
-                (self.path / folder).mkdir(exist_ok=True)
+            self.begin()
             for stale in self.path.glob("journal.jsonl.lock*"):
                 stale.unlink()
             journal = self.path / "journal.jsonl"
@@ -153,21 +179,20 @@ class Sweep:
     def _start(self, left_behind: optuna.trial.FrozenTrial | None) -> None:
         """Starts a new trial, or one that an earlier start of the sweep has left."""
         number = left_behind.number if left_behind else self._started()
-        # a generator for each trial: its draws are the same whatever ran beside it and however often the sweep stopped
-        seed = int(np.random.SeedSequence([self.plan.experiment.seed, number]).generate_state(1)[0])
-        tpe = self.plan.search == "tpe"
-        self.study.sampler = (optuna.samplers.TPESampler if tpe else optuna.samplers.RandomSampler)(seed=seed)
+        self.study.sampler = self.plan.sampler(number)
         trial = optuna.Trial(self.study, left_behind._trial_id) if left_behind else self.study.ask()
         point = space.ask(self.plan.define, trial)
         trial.set_user_attr("params", point.params)
+        run_dir = self.run_dir(number)
         try:
-            self.plan.load(point)
+            config = self.plan.load(point)
         except ConfigError as error:
             return self._fail(trial, str(error))
-        log = open_log(self.path / "logs" / f"{trial.number:03}.log", trial.user_attrs.get("pid"))
-        command = [*self.command, f"--config={self.plan.spec}", *self.plan.overrides, *point.flags()]
+        if run_dir.status().get("state") == "done" and run_dir.check(configs.to_dict(config)):
+            return self._complete(trial, run_dir)  # trained apart from this sweep: see `trial_command`
+        log = open_log(self.path / "logs" / f"{number:03}.log", trial.user_attrs.get("pid"))
         slot = min(set(range(self.workers)) - {trainer.slot for trainer in self.running})
-        trainer = Trainer(command, RunDir(self.path / "trials" / f"{trial.number:03}"), log, slot)
+        trainer = Trainer(self._trains(point), run_dir, log, slot)
         trial.set_user_attr("pid", trainer.process.pid)
         self.running[trainer] = trial
 
@@ -177,7 +202,7 @@ class Sweep:
         open_ = self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING
         if code is None:
             if open_ and self.plan.rung and self._falls_behind(trainer, trial):
-                self._tell(trial, trainer, TrialState.PRUNED)
+                self._tell(trial, trainer.run_dir, TrialState.PRUNED)
                 trainer.process.terminate()
             return
         died = code < 0 or code in (75, 76)  # by a signal, preempted, hung
@@ -190,9 +215,9 @@ class Sweep:
             error = ConfigError if code == ConfigError.code else DataError
             raise error(f"trial {trial.number}: {reason}")
         if open_ and code == 0:
-            self._complete(trial, trainer)
+            self._complete(trial, trainer.run_dir)
         elif open_:
-            self._fail(trial, reason, trainer)
+            self._fail(trial, reason, trainer.run_dir)
         trainer.log.close()
         del self.running[trainer]
 
@@ -208,23 +233,23 @@ class Sweep:
                     return True
         return False
 
-    def _complete(self, trial: optuna.Trial, trainer: Trainer) -> None:
-        tag, value = _last(trainer.run_dir, self.plan.first.metric, trial.number)
+    def _complete(self, trial: optuna.Trial, run_dir: RunDir) -> None:
+        tag, value = _last(run_dir, self.plan.first.metric, trial.number)
         for other in self.trials():
             if unlike := protocol.difference(other.user_attrs.get("tag", tag), tag):
                 raise ConfigError(f"sweep: {tag} is not alike in trials {other.number} and {trial.number}: {unlike}")
         trial.set_user_attr("tag", tag)
         if value is None:
-            self._fail(trial, "not finite", trainer)
+            self._fail(trial, "not finite", run_dir)
         else:
-            self._tell(trial, trainer, TrialState.COMPLETE, value)
+            self._tell(trial, run_dir, TrialState.COMPLETE, value)
 
-    def _fail(self, trial: optuna.Trial, reason: str, trainer: Trainer | None = None) -> None:
+    def _fail(self, trial: optuna.Trial, reason: str, run_dir: RunDir | None = None) -> None:
         trial.set_user_attr("reason", reason)
-        self._tell(trial, trainer, TrialState.FAIL)
+        self._tell(trial, run_dir, TrialState.FAIL)
 
-    def _tell(self, trial: optuna.Trial, trainer: Trainer | None, state: TrialState, value: float | None = None):
-        rows = trainer.run_dir.rows() if trainer else []
+    def _tell(self, trial: optuna.Trial, run_dir: RunDir | None, state: TrialState, value: float | None = None):
+        rows = run_dir.rows() if run_dir else []
         trial.set_user_attr("step", rows[-1]["step"] if rows else 0)
         told = self.study.tell(trial, value, state=state)
         params = " ".join(f"{key}={value}" for key, value in told.user_attrs["params"].items())
