@@ -1,0 +1,94 @@
+"""What the scripts in `launch/` share: `SCRIPT [OPTIONS] -- COMMAND ...`, where COMMAND is one of gen-jax.
+
+It is read here, its config too, so that what is wrong in it is told before it waits in a queue.
+"""
+
+import argparse
+import dataclasses
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from gen_jax import cli, config
+from gen_jax.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+GOES_ON = (75, 143)  # preempted: it has saved, or there was nothing to save yet. Started again, however often
+STARTS_AGAIN = (76, 134, 137)  # hangs, or a process is gone: jax aborts the others, a kernel kills. So many times
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """words: behind `gen-jax`. args, overrides: what they say."""
+
+    words: list[str]
+    args: argparse.Namespace
+    overrides: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.words[0]
+
+    @property
+    def workdir(self) -> str:
+        """ "" where the command has none."""
+        return getattr(self.args, "workdir", "")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry_run", action="store_true", help="print what would be submitted")
+    parser.add_argument("--grace", type=int, default=120, help="seconds that the processes have to save in")
+    parser.add_argument("--max_restarts", type=int, default=5, help="of a run that hangs or loses a process")
+
+
+def read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, Command]:
+    """The options, and the command behind `--`.
+
+    Raises:
+      ConfigError: either is wrong.
+    """
+    words = list(argv)
+    at = words.index("--") if "--" in words else len(words)
+    if not words[at + 1 :]:
+        parser.parse_known_args(words[:at])  # --help
+        raise ConfigError("--: expected a command of gen-jax behind it, as in: -- train --config=FILE.py --workdir=DIR")
+    options = parser.parse_args(words[:at])
+    for name, low in (("grace", 1), ("max_restarts", 0)):
+        at_least(options, name, low)
+    _, args, overrides = cli.parse(words[at + 1 :])
+    if getattr(args, "config", None):
+        config.load(args.config, overrides)
+    for name in ("coordinator", "num_processes", "process_id"):
+        if getattr(args, name, None) is not None:
+            raise ConfigError(f"--{name}: expected none behind --: the processes find each other")
+    return options, Command(words[at + 1 :], args, overrides)
+
+
+def at_least(options: argparse.Namespace, name: str, low: int) -> None:
+    """Raises ConfigError where a number is given and too small."""
+    value = getattr(options, name)
+    if value is not None and value < low:
+        raise ConfigError(f"--{name}: expected at least {low}, got {value}")
+
+
+def malloc() -> dict[str, str]:
+    """The variables that `launch/env.sh` exports."""
+    (line,) = re.findall(r"^export (.+)", (ROOT / "launch/env.sh").read_text(), re.MULTILINE)
+    return dict(word.split("=") for word in line.split())
+
+
+def submit(program: Sequence[str], text: str) -> str:
+    """Gives a text to a program of the cluster, and returns what that says.
+
+    Raises:
+      ConfigError: there is none here, or it refuses.
+    """
+    try:
+        done = subprocess.run(program, input=text, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise ConfigError(f"{program[0]}: not found here; --dry_run prints what it would get") from None
+    if done.returncode:
+        said = "; ".join(done.stderr.split("\n")).strip("; ")
+        raise ConfigError(said or f"{program[0]}: ended with exit code {done.returncode}")
+    return done.stdout.strip()
