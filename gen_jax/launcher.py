@@ -5,15 +5,12 @@ It is read here, its config too, so that what is wrong in it is told before it w
 
 import argparse
 import dataclasses
-import re
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
 from gen_jax import cli, config
 from gen_jax.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parent.parent
 GOES_ON = (75, 143)  # preempted: it has saved, or there was nothing to save yet. Started again, however often
 STARTS_AGAIN = (76, 134, 137)  # hangs, or a process is gone: jax aborts the others, a kernel kills. So many times
 
@@ -70,12 +67,6 @@ def at_least(options: argparse.Namespace, name: str, low: int) -> None:
     value = getattr(options, name)
     if value is not None and value < low:
         raise ConfigError(f"--{name}: expected at least {low}, got {value}")
-
-
-def malloc() -> dict[str, str]:
-    """The variables that `launch/env.sh` exports."""
-    (line,) = re.findall(r"^export (.+)", (ROOT / "launch/env.sh").read_text(), re.MULTILINE)
-    return dict(word.split("=") for word in line.split())
 
 
 def submit(program: Sequence[str], text: str) -> str:

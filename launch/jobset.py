@@ -28,6 +28,7 @@ TPUS = {  # kind -> the label of its nodes on GKE, axes of its topology
 }
 CHIPS = 4  # of a host, where the topology has so many
 PORT = 8476
+USER = 1000  # of the image
 NAME = r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?"  # pods are called NAME-workers-0-123-abcde, in at most 63 characters
 
 
@@ -115,16 +116,15 @@ def _failure_policy(max_restarts: int) -> dict[str, Any]:
 
 
 def _pod(options: argparse.Namespace, command: Command, name: str, nodes: int, resource: dict[str, int]) -> dict:
-    env: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in launcher.malloc().items()]
+    # Kubernetes puts variables in the place of $(NAME)
+    args = [word.replace("$", "$$") for word in command.words]
+    container: dict[str, Any] = {"name": "gen-jax", "image": options.image, "args": args}
+    pod: dict[str, Any] = {"restartPolicy": "Never", "terminationGracePeriodSeconds": options.grace}
     if nodes > 1 and not options.topology:  # TPUs find each other
         index = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
         group = {"coordinator": f"{name}-workers-0-0.{name}:{PORT}", "num_processes": str(nodes)}
-        env += [{"name": VARIABLES[key], "value": value} for key, value in group.items()]
-        env.append({"name": VARIABLES["process_id"], "valueFrom": index})
-    # Kubernetes puts variables in the place of $(NAME)
-    args = [word.replace("$", "$$") for word in command.words]
-    container: dict[str, Any] = {"name": "gen-jax", "image": options.image, "args": args, "env": env}
-    pod: dict[str, Any] = {"restartPolicy": "Never", "terminationGracePeriodSeconds": options.grace}
+        own: list[dict[str, Any]] = [{"name": VARIABLES["process_id"], "valueFrom": index}]
+        container["env"] = own + [{"name": VARIABLES[key], "value": value} for key, value in group.items()]
     if resource:
         container["resources"] = {"limits": resource}
     if labels := _labels(options):
@@ -134,6 +134,7 @@ def _pod(options: argparse.Namespace, command: Command, name: str, nodes: int, r
     if options.claim:
         claim, _, path = options.claim.partition(":")
         container["volumeMounts"] = [{"name": "runs", "mountPath": path}]
+        pod["securityContext"] = {"fsGroup": USER}
         pod["volumes"] = [{"name": "runs", "persistentVolumeClaim": {"claimName": claim}}]
     return pod | {"containers": [container]}
 

@@ -7,6 +7,7 @@ working directory and the run directory.
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from gen_jax.launcher import Command
 # Slurm's own, under Slurm's names
 COUNTS = {"nodes": "1", "ntasks_per_node": "1, or as many as GPUs", "gpus_per_node": "none", "cpus_per_task": "1"}
 TEXTS = ("partition", "time", "account", "qos", "constraint", "mem", "job_name")
+SOONER_S = 60  # that the signal may come before its time
 SCRIPT = """\
 #!/bin/bash
 {directives}
@@ -65,7 +67,7 @@ def script(options: argparse.Namespace, command: Command, trials: int = 0) -> st
     each = ["--label", "--kill-on-bad-exit=0"]  # those that have not failed end by themselves, and say why
     if options.cpus_per_task:
         each.append(f"--cpus-per-task={options.cpus_per_task}")
-    setup = [f"export {name}={value}" for name, value in launcher.malloc().items()]
+    setup = [f"export {name}={value}" for name, value in malloc().items()]
     if options.setup:
         setup.append(f". {shlex.quote(os.path.abspath(options.setup))}")
     return SCRIPT.format(
@@ -127,12 +129,32 @@ def _trials(options: argparse.Namespace, command: Command) -> int:
     return sweep.total if options.array else 0
 
 
+def _seconds(limit: str) -> float:
+    """Of Slurm's `minutes`, `minutes:seconds`, `hours:minutes:seconds`, `days-hours`, `days-hours:minutes` ..."""
+    if limit.upper() in ("UNLIMITED", "INFINITE"):
+        return float("inf")
+    if not re.fullmatch(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})", limit):
+        raise ConfigError(f"--time: expected [days-]hours:minutes:seconds, got {limit!r}")
+    days, dash, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    hours, minutes, seconds = ([*parts, 0, 0] if dash or len(parts) == 3 else [0, *parts, 0])[:3]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def malloc() -> dict[str, str]:
+    """The variables that `env.sh` exports."""
+    (line,) = re.findall(r"^export (.+)", (Path(__file__).parent / "env.sh").read_text(), re.MULTILINE)
+    return dict(word.split("=") for word in line.split())
+
+
 def main(argv: Sequence[str]) -> None:
     options, command = launcher.read(parser(), argv)
     for name in COUNTS:
         launcher.at_least(options, name, 1)
     if options.setup and not os.path.isfile(options.setup):
         raise ConfigError(f"--setup: expected a file, got {options.setup!r}")
+    if options.time and _seconds(options.time) < options.grace + SOONER_S:  # else it would be requeued for ever
+        raise ConfigError(f"--time: expected at least {options.grace + SOONER_S} s beside --grace={options.grace}")
     text = script(options, command, _trials(options, command))
     if options.dry_run:
         print(text, end="")

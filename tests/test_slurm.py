@@ -11,7 +11,7 @@ import pytest
 from cluster import Slurm, wait_for
 from members import ROOT, SMALLEST, assert_same, smoke
 
-from gen_jax import checkpoint, cli, errors, launcher
+from gen_jax import checkpoint, cli, errors
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
 from launch import slurm
@@ -56,7 +56,7 @@ def test_words_reach_the_job_as_they_are(capsys, tmp_path):
     start = [sys.executable, "-m", "gen_jax.cli"]
     assert words == ["--label", "--kill-on-bad-exit=0", "--cpus-per-task=4", *start, *command]
     assert not list(tmp_path.glob("**/pwned"))
-    assert all(f"export {name}={value}\n" in script for name, value in launcher.malloc().items())
+    assert all(f"export {name}={value}\n" in script for name, value in slurm.malloc().items())
     head = script.partition("\n\n")[0].splitlines()
     assert head[0] == "#!/bin/bash" and all(line.startswith("#SBATCH ") for line in head[1:])
     assert {"#SBATCH --nodes=2", "#SBATCH --requeue", "#SBATCH --open-mode=append"} < set(head)
@@ -85,6 +85,14 @@ def test_which_ends_ask_for_another_start(code, state, restarts, again, capsys, 
     assert ran(script, tmp_path, code, state, restarts)[1] == again
 
 
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [("3", 180), ("3:20", 200), ("1:00:01", 3601), ("1-2", 93_600), ("1-2:3", 93_780), ("1-2:3:4", 93_784)],
+)
+def test_a_time_is_read_as_slurm_does(limit, seconds):
+    assert slurm._seconds(limit) == seconds
+
+
 def test_an_array_has_a_task_for_each_trial(capsys, tmp_path):
     sweep = ["sweep", VAE, f"--workdir={tmp_path / 'd'}", "--search=random", "--trials=5", "--workers=2"]
     script = written(capsys, "--array", "--", *sweep)
@@ -103,6 +111,8 @@ def test_an_array_has_a_task_for_each_trial(capsys, tmp_path):
         (["--nodes=two"], ["train"], "argument --nodes: invalid int value: 'two'"),
         (["--grace=0"], ["train"], "--grace: expected at least 1, got 0"),
         (["--partition=a\nb"], ["train"], "--partition: expected one line, got"),
+        (["--time=2", "--grace=90"], ["train"], "--time: expected at least 150 s beside --grace=90"),
+        (["--time=1h"], ["train"], "--time: expected [days-]hours:minutes:seconds, got '1h'"),
         (["--setup=nowhere"], ["train"], "--setup: expected a file, got 'nowhere'"),
         (["--array"], ["train"], "--array: expected a sweep behind --, got train"),
         (["--array"], ["sweep", "--search=tpe"], "--search: expected grid or random beside --trial, got tpe"),

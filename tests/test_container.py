@@ -1,0 +1,50 @@
+"""The container recipe: what it copies is there, what it installs is pinned, and it is not root who runs."""
+
+import json
+import re
+import tomllib
+
+from members import ROOT
+
+from launch import jobset, slurm
+
+LINES = (ROOT / "launch/Dockerfile").read_text().splitlines()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def instructions(name: str) -> list[str]:
+    """What stands behind each instruction of a name, in order."""
+    return [line.removeprefix(f"{name} ") for line in LINES if line.startswith(f"{name} ")]
+
+
+def test_every_line_is_an_instruction():
+    known = ("#", "FROM ", "ARG ", "RUN ", "WORKDIR ", "COPY ", "ENV ", "USER ", "ENTRYPOINT ")
+    assert [line for line in LINES if line and not line.startswith(known)] == []
+    assert next(line for line in LINES if not line.startswith("#")).startswith("FROM python:3.")
+
+
+def test_what_is_copied_is_there_and_not_ignored():
+    sources = [source for line in instructions("COPY") for source in line.split()[:-1]]
+    assert all((ROOT / source).exists() for source in sources)
+    ignored, *kept = (ROOT / "launch/Dockerfile.dockerignore").read_text().splitlines()
+    assert ignored == "*"
+    assert {line[1:] for line in kept if line.startswith("!")} == set(sources)
+    assert {"gen_jax", "experiments", PROJECT["readme"], "constraints.txt", "pyproject.toml"} == set(sources)
+
+
+def test_it_installs_the_pins_and_an_extra_that_is_there():
+    (install,) = (line for line in instructions("RUN") if line.startswith("pip "))
+    assert "--constraint constraints.txt" in install and '".${EXTRA:+[$EXTRA]}"' in install
+    assert not re.search(r"index|://", install)
+    (default,) = (line.removeprefix("EXTRA=") for line in instructions("ARG"))
+    named = re.findall(r"\b(?:cuda|tpu)\w*", LINES[0])
+    assert default in named and set(named) <= PROJECT["optional-dependencies"].keys()
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+
+
+def test_it_runs_gen_jax_as_a_user_with_the_variables_of_the_other_launchers():
+    (user,), (entry,), (environment,) = instructions("USER"), instructions("ENTRYPOINT"), instructions("ENV")
+    assert user == str(jobset.USER) and f"--uid {user} " in "".join(instructions("RUN"))
+    assert json.loads(entry) == ["gen-jax"] and "gen-jax" in PROJECT["scripts"]
+    assert dict(word.split("=") for word in environment.split()) == slurm.malloc()
