@@ -73,7 +73,7 @@ def manifest(options: argparse.Namespace, command: Command) -> dict[str, Any]:
       ConfigError: an option is wrong.
     """
     name, (nodes, resource) = _name(options, command), _resource(options)
-    if nodes > 1 and command.name != "train":
+    if nodes > 1 and command.name not in launcher.TOGETHER:
         raise ConfigError(f"--nodes: expected one process for {command.name}, got {nodes}")
     metadata: dict[str, Any] = {"name": name}
     if options.namespace:

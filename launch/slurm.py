@@ -95,7 +95,7 @@ def _directives(options: argparse.Namespace, command: Command, trials: int) -> l
 
 def _tasks(options: argparse.Namespace, command: Command, trials: int) -> int:
     """Processes on each node."""
-    gpus, trains = options.gpus_per_node or 1, command.name == "train" or trials
+    gpus, trains = options.gpus_per_node or 1, command.name in launcher.TOGETHER or trials
     tasks = options.ntasks_per_node or (gpus if trains else 1)
     processes = tasks * (options.nodes or 1)
     if processes > 1 and not trains:

@@ -149,6 +149,22 @@ def test_the_loss_of_process_0_is_a_line_and_another_abort_stays_one():
 
 
 @pytest.mark.slow
+def test_two_processes_evaluate_as_one_does(tmp_path, capsys):
+    workdir = tmp_path / "run"
+    cli.main(["train", VAE, f"--workdir={workdir}", "--config.mesh.data=1"])
+    cli.main(["eval", f"--workdir={workdir}"])
+    (alone,) = RunDir(workdir / "eval").rows()
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "gen_jax.cli", "eval", f"--workdir={workdir}", "--num_processes=2"]
+    for flags, code in (["--watch"], 2), ([], 0):
+        done = subprocess.run([*command, *flags], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == code, done.stderr
+    assert done.stdout.count("step 8\n") == 1
+    _, together = RunDir(workdir / "eval").rows()
+    assert together == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.slow
 def test_sigterm_to_one_saves_the_same_step_in_both(tmp_path):
     workdir = tmp_path / "run"
     process = gen_jax(workdir, *LONG)

@@ -1,18 +1,23 @@
-"""`gen-jax eval --workdir=D [--step=latest|best|N] [--watch]`: runs the config's evaluators on checkpoints.
+"""`gen-jax eval --workdir=D [--step=latest|best|N] [--watch] [--num_processes=N]`: runs the config's evaluators.
 
 Results go to `D/eval/`: metrics.jsonl, samples/ and tb/, as in training; D itself is only read.
 """
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
-from gen_jax import signals, step_dirs
+import jax
+
+from gen_jax import distributed, signals, step_dirs
 from gen_jax.commands import restored
 from gen_jax.errors import ConfigError
 from gen_jax.log import Writer
 from gen_jax.loop import write_report
 from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
+from gen_jax.run_dir import RunDir, is_primary
+from gen_jax.watch import watched
 
 WATCH_SECONDS = 2.0
 
@@ -21,18 +26,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="the run directory")
     parser.add_argument("--step", default="latest", help="latest (default), best, or a number")
     parser.add_argument("--watch", action="store_true", help="follow the checkpoints of a running job until it ends")
+    distributed.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
     run_dir = RunDir(args.workdir)
-    experiment = restored.experiment_of(run_dir)
+    distributed.check(args)
+    if distributed.is_local_trial(args):
+        run_dir.config()
+        words = ["eval", f"--workdir={args.workdir}", f"--step={args.step}", *["--watch"] * args.watch]
+        sys.exit(distributed.start_here(words, args.num_processes, Path(run_dir.logs)))
+    with distributed.joined(args):
+        _run(args, run_dir)
+
+
+def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
+    experiment, alone = restored.experiment_of(run_dir), jax.process_count() == 1
     if not experiment.evals:
         raise ConfigError("config.evals: expected at least one evaluator; this run has none")
+    if args.watch and not alone:
+        raise ConfigError("--watch: expected one process")
     out = RunDir(run_dir.path / "eval")
-    with signals.polled() as asked, out.spooled(), Writer(out, None) as writer:
+    with (
+        signals.polled() as asked,
+        watched(0.0 if alone else experiment.hang_limit_s, lambda: None) as moved,
+        out.spooled(),
+        Writer(out, None) as writer,
+    ):
 
         def poll() -> None:
-            if error := asked():
+            moved()
+            if alone and (error := asked()):
                 raise error("stopped; the same command starts again")
 
         def evaluate(step: str) -> None:
@@ -69,10 +93,15 @@ class _Evaluation:
         if self.evaluators is None:
             self.program = self.program.preprocessed(state, self.run_dir.path / "cache")
             self.evaluators = self.program.evaluators
-        print(f"step {found}", flush=True)
+        say = print if is_primary() else _say_nothing
+        say(f"step {found}", flush=True)
         for name, evaluator in self.evaluators.items():
             cfg = self.program.experiment.evals[name]
-            scalars = write_report(self.writer, found, cfg, evaluator(state), print)
+            scalars = write_report(self.writer, found, cfg, evaluator(state), say)
             for tag, value in scalars.items():
-                print(f"  {tag} {value:.6g}", flush=True)
+                say(f"  {tag} {value:.6g}", flush=True)
         self.writer.end_step(found)
+
+
+def _say_nothing(line: str, flush: bool = False) -> None:
+    """In all processes but one."""

@@ -17,16 +17,20 @@ def experiment_of(run: RunDir) -> Experiment:
     """The run's config, with a mesh for the devices at hand instead of those it was trained on.
 
     Raises:
-      ConfigError: no run is here, or several.
+      ConfigError: no run is here, or several; or a process would have no part of a batch.
     """
     experiment = config.resolve(run.config())
     if experiment.num_seeds > 1:
         first = run.path / f"seed_{experiment.seed}"
         raise ConfigError(f"workdir: expected one run, {run.path} holds {experiment.num_seeds} seeds: {first}, ...")
     devices = math.gcd(len(jax.devices()), experiment.batch_size, experiment.eval_batch_size)
-    return experiment.model_copy(
-        update={"mesh": MeshConfig(data=1, fsdp=devices), "parallel": "jit", "platform": "any"}
-    )
+    if jax.process_count() > 1 and devices < len(jax.devices()):
+        sizes = f"{experiment.batch_size} and {experiment.eval_batch_size}"
+        raise ConfigError(
+            f"--num_processes: expected devices that divide the batches of {sizes}, got {len(jax.devices())}"
+        )
+    mesh = MeshConfig(data=1, fsdp=devices)
+    return experiment.model_copy(update={"mesh": mesh, "parallel": "jit", "platform": "any"})
 
 
 def restore(program: Program, run: RunDir, step: str) -> tuple[int, State]:
