@@ -157,15 +157,17 @@ TWO = ("--nodes=1", "--ntasks_per_node=2")
 @pytest.mark.slow
 def test_a_preempted_job_saves_requeues_and_ends_bit_for_bit(machine: Slurm, tmp_path):
     """Two processes; what preempts them is the same training, which nothing interrupts."""
-    flags = ("total_steps=1000", "log_every=20", "eval_every=0", "save_every=0")
+    flags = ("total_steps=600", "log_every=20", "eval_every=0", "save_every=0")
     train = ["--", "train", VAE, *(f"--config.{flag}" for flag in flags)]
     stopped, whole = tmp_path / "it's stopped", tmp_path / "whole"
+    held = ("--partition=high", "--sbatch=--exclusive", "--sbatch=--hold")
+    other = machine.submit(*TWO, *held, *train, f"--workdir={whole}")
     job = machine.submit(*TWO, *train, f"--workdir={stopped}")
-    wait_for(lambda: rows(stopped), "the first row")
-    other = machine.submit(*TWO, "--partition=high", "--sbatch=--exclusive", *train, f"--workdir={whole}")
+    wait_for(lambda: RunDir(stopped).status(), "the job trains")
+    machine.run("scontrol", "release", other)
     wait_for(lambda: RunDir(stopped).status()["state"] == "preempted", "the job is preempted")
     at = RunDir(stopped).status()["step"]
-    assert 0 < at < 1000 and (stopped / f"checkpoints/{at}.sha256.json").exists()
+    assert 0 < at < 600 and (stopped / f"checkpoints/{at}.sha256.json").exists()
     wait_for(lambda: machine.jobs().get(job) == "PENDING", "the job is requeued")
     for name, workdir in ((other, whole), (job, stopped)):
         wait_for(lambda name=name: name not in machine.jobs(), f"the end in {workdir}", 400)
@@ -180,7 +182,7 @@ def test_a_preempted_job_saves_requeues_and_ends_bit_for_bit(machine: Slurm, tmp
     (one, here, _), (two, there, _) = (
         checkpoint.load(RunDir(path).checkpoints, program.abstract) for path in (stopped, whole)
     )
-    assert one == two == 1000
+    assert one == two == 600
     assert_same(here, there)
 
 
