@@ -1,8 +1,7 @@
 """A decoder-only Transformer over tokens: GPT-2 (Radford et al. 2019) by default, its parts exchangeable."""
 
 import dataclasses
-import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +103,10 @@ class TransformerModel(LossModel):
             )
         rngs = {"dropout": rng} if train else {}
         x, _ = network.apply(variables, inputs, train=train, rngs=rngs, method="hidden")
-        logits_of = functools.partial(network.apply, variables, method="logits_of")
+
+        def logits_of(x: jax.Array) -> Any:
+            return network.apply(variables, x, method="logits_of")
+
         return Terms(losses.next_token_in_parts(logits_of, x, targets, batch.get("mask"), self.loss_parts))
 
     @property
