@@ -199,6 +199,8 @@ def _wait(processes: list[subprocess.Popen], logs: Path) -> int:
                 process.kill()
         time.sleep(0.1)
     failed = next((i for i, process in enumerate(processes) if process.returncode), 0) if failed is None else failed
+    if processes[0].returncode == processes[failed].returncode > 0:
+        failed = 0  # it ended a moment later of the same, and said so
     code = processes[failed].returncode
     if failed or code < 0:
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

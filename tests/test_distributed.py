@@ -119,6 +119,16 @@ def test_slurm_is_known(tasks, found, monkeypatch):
     assert distributed._in_a_cluster() == found
 
 
+@pytest.mark.parametrize(
+    ("codes", "code", "said"),
+    [((75, 75), 75, ""), ((1, 5), 5, "gen-jax: process 1 ended with exit code 5; see logs/process_1.log\n")],
+)
+def test_only_what_process_0_did_not_say_is_said_for_it(codes, code, said, capsys):
+    commands = [["sh", "-c", f"sleep {0.0 if rank else 0.5}; exit {end}"] for rank, end in enumerate(codes)]
+    assert distributed._wait([subprocess.Popen(command) for command in commands], Path("logs")) == code
+    assert capsys.readouterr().err == said
+
+
 JOINED = """
 import os, sys, types
 from gen_jax import distributed
