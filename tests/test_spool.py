@@ -34,6 +34,7 @@ CONFIG = {"seed": 0, "total_steps": 100, "model": {"width": 64}}
 def bucket(monkeypatch, tmp_path):
     """The objects of gs://bucket: name -> (content, generation)."""
     monkeypatch.setenv("GEN_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where a killed run leaves its spool
     spool._reach.cache_clear()
     with fake_gcs.serving("bucket", "readonly") as (store, variables):
         for name, value in variables.items():
