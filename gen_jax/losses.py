@@ -6,6 +6,7 @@ reconstruction and a divergence of the same example add up to a bound on its log
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +106,7 @@ def next_token(
 
 
 def next_token_in_parts(
-    logits_of: Callable[[jax.Array], jax.Array],
+    logits_of: Callable[[jax.Array], Any],
     x: Float[Array, "B T D"],
     targets: Int[Array, "B T"],
     mask: Float[Array, "B T"] | None,
