@@ -8,7 +8,7 @@ bytes as one that was not.
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -110,7 +110,7 @@ class Loop:
         self.run_dir.record_start(self.experiment.seed, mesh=sharding.describe(self.program.mesh))
         if self.step == 0:
             self.writer.write_texts(0, {"config": configs.to_markdown(self.experiment)})
-            self.writer.write_hparams(_hparams(self.experiment))
+            self.writer.write_hparams(hparams(configs.to_dict(self.experiment)))
         if self.journal.row:
             self.writer.write_scalars(self.step, self.journal.row)
         k = self.experiment.steps_per_call
@@ -283,7 +283,6 @@ def _histograms(state: State) -> dict[str, np.ndarray]:
     return {f"params/{path_name(path)}": read(leaf) for path, leaf in leaves}
 
 
-def _hparams(experiment: configs.Experiment) -> dict[str, Any]:
+def hparams(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a sweep would vary."""
-    config = configs.to_dict(experiment)
     return {key: config[key] for key in ("seed", "total_steps", "batch_size", "data", "model", "optim")}

@@ -11,6 +11,7 @@ import numpy as np
 
 from gen_jax import pictures, protocol
 from gen_jax.log import Writer
+from gen_jax.loop import hparams
 from gen_jax.pictures import STD
 from gen_jax.run_dir import RunDir, write_atomic
 
@@ -60,6 +61,8 @@ class SeedReport:
             rows = self.run_dir.rows()
             self.written = rows[-1]["step"] if rows else -1
             self.writer = Writer(self.run_dir, self.written + 1)
+            if self.written < 0:
+                self.writer.write_hparams(hparams(self.run_dir.config()))
         self._read()
         for at in sorted(at for at in self.waiting if step is None or at <= step):
             rows = self.waiting.pop(at)

@@ -63,9 +63,9 @@ def test_each_seed_equals_its_single_run():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("mapped")
 @pytest.mark.parametrize("name", sorted(set(SMALLEST) - {"vae", "code_prior"}))
-def test_each_seed_of_any_model_equals_its_single_run(name):
+def test_each_seed_of_any_model_equals_its_single_run(name, monkeypatch):
+    monkeypatch.delitem(MAPS, "cpu")
     each_is_its_own(SMALLEST[name], 4)
 
 
@@ -122,6 +122,7 @@ def compiled():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.slow
 def test_nothing_compiles_for_each_seed(tmp_path, compiled):
     counts = []
     for n in (2, 4):
