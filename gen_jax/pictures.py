@@ -144,7 +144,7 @@ def scaling(
         plot.set(title=title, xlabel=axis, ylabel=unit)
         plot.set_xscale("log", base=2)
         plot.set_xticks(sizes, [f"{size}" for size in sizes])
-        plot.set_ylim(bottom=0)
+        plot.set_ylim(0, 1.25 * max(max(values) for values in curves_.values()) or 1)
         plot.legend(frameon=False)
         plot.grid(alpha=0.3)
     return _pixels(figure)

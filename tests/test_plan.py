@@ -92,11 +92,11 @@ WRONG = ((".*/(qkv|up)/kernel", ("model", None)), (".*/(out|down)/kernel", (None
 @pytest.mark.parametrize(
     ("rules", "mesh", "seen"),
     [
-        (TENSOR_PARALLEL, dict(data=1, fsdp=2, model=2), False),
         (WRONG, dict(data=2, model=2), True),
+        pytest.param(TENSOR_PARALLEL, dict(data=1, fsdp=2, model=2), False, marks=pytest.mark.slow),
         pytest.param(FSDP, dict(data=1, fsdp=4), False, marks=pytest.mark.slow),
     ],
-    ids=["both", "wrong", "fsdp"],
+    ids=["wrong", "both", "fsdp"],
 )
 def test_a_rule_that_puts_activations_together_is_named(rules, mesh, seen):
     """The kernels of a pair are cut the wrong way round: what the first makes whole, the second needs in pieces."""
@@ -131,7 +131,7 @@ def test_what_is_put_together_whole(kind, dims, line):
 def test_bytes_a_chip_do_not_grow_with_the_devices():
     """Pure data parallelism on 1 to 8 devices: the gradients once, on a ring 2 (n - 1) / n of their bytes."""
     payloads = []
-    for n in (1, 2, 4, 8):
+    for n in (1, 2, 8):
         e = smoke(SMALLEST["vae"], f"batch_size={4 * n}", "eval_batch_size=40", "steps_per_call=1", devices=n)
         program = Program(e, devices=jax.devices()[:n])
         text = program.compiled_step.lower(*planner.abstract_inputs(program)).compile().as_text()
@@ -140,7 +140,7 @@ def test_bytes_a_chip_do_not_grow_with_the_devices():
         payloads.append(sum(one.payload for one in found))
         assert sum(one.sent for one in found) == pytest.approx(2 * (n - 1) / n * payloads[-1])
         parameters = sum(4 * leaf.size for leaf in jax.tree.leaves(program.shapes.nets["net"].params))
-    assert payloads[0] == 0 and payloads[1] == payloads[2] == payloads[3]
+    assert payloads[0] == 0 and payloads[1] == payloads[2]
     assert parameters <= payloads[-1] <= 1.01 * parameters
 
 

@@ -1,7 +1,6 @@
 """`gen-jax plan --config=FILE.py[:arg] --topology=v5e:16x16[,v5e:8x8 ...] [--sweep] [--out=plan.json]`."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -35,12 +34,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
             raise ConfigError(f"--out: expected a directory that is there, got {path.parent}")
     jax.config.update("jax_platforms", "cpu")  # devices of this machine have no part in it
     experiment = config.load(args.config, overrides)
-    name = os.path.splitext(args.config)[0] if ":" not in args.config else args.config
     if args.sweep:
-        plans = shapes.sweep(name, experiment, slices[0], lambda plans: out and report.write(out, plans))
+        plans = shapes.sweep(args.config, experiment, slices[0], lambda plans: out and report.write(out, plans))
         print(report.table(plans, slices[0].name))
     else:
-        plans = shapes.scale(name, experiment, slices)
+        plans = shapes.scale(args.config, experiment, slices)
         print(report.text(plans[0]) if len(plans) == 1 else report.table(plans))
     if out:
         report.write(out, plans)

@@ -46,7 +46,7 @@ def _whole(one: Collective, array: Array, over: str, known: dict[str, tuple[tupl
     if one.kind not in ("all-gather", "all-reduce") or (one.kind == "all-reduce" and over == "model"):
         return ""
     dims = [d for d in array.dims if d > 1]
-    stacked = {name: shape for name, (shape, layer) in known.items() if shape != layer}
+    stacked = {name: shape for name, (shape, layer) in known.items() if shape != layer and len(layer) > 1}  # matrices
     same = [name for name, shape in stacked.items() if sorted(dims) == sorted(d for d in shape if d > 1)]
     if one.kind == "all-gather" and same:
         name = min(same, key=lambda name: stacked[name] != array.dims)  # else the first, in another order of its axes

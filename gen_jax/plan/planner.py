@@ -8,6 +8,7 @@ import importlib.metadata
 import math
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -103,8 +104,8 @@ class Plan:
         return dataclasses.asdict(self) | {"step": self.step, "fits": self.fits}
 
 
-def make(name: str, experiment: Experiment, where: Slice) -> Plan:
-    """Compiles the training step of a config for a slice and reads the plan off the program.
+def make(name: str, experiment: Experiment, where: Slice, say: Callable[[str], None] = lambda line: None) -> Plan:
+    """Compiles the training step of a config for a slice and reads the plan off the program; `say` is told of it.
 
     Raises:
       ConfigError, DataError: as `Program`. DoesNotFit: the compiler ran out of memory.
@@ -115,6 +116,7 @@ def make(name: str, experiment: Experiment, where: Slice) -> Plan:
         raise ConfigError(f"config.platform: expected any or tpu for a plan, got {experiment.platform}")
     with ops.compiling_for("tpu"):
         program, notes = _program(experiment, topology.devices(where))
+        say(f"compiling for {where.name}, up to some minutes")
         started, cpu = time.perf_counter(), time.process_time()
         inputs, step = abstract_inputs(program), program.compiled_step
         try:

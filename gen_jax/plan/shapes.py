@@ -34,7 +34,7 @@ def scale(name: str, experiment: Experiment, slices: list[Slice]) -> list[Plan]:
                     f"share, got {experiment.batch_size}"
                 )
             sized = experiment if where.size == most else _sized(experiment, {}, batch)
-            plans.append(planner.make(name, sized, where))
+            plans.append(planner.make(name, sized, where, progress.say))
             if len(slices) > 1:
                 progress.say(line(plans[-1]))
     return plans
