@@ -40,6 +40,7 @@ def equal(cases, tmp_path):
             np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-5, err_msg=case)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     equal(QUICK, tmp_path)
 

@@ -47,6 +47,7 @@ def kill_three_times(path, tmp_path):
     assert any(not key.startswith(("train/", "step")) for key in killed.rows()[-1])
 
 
+@pytest.mark.slow
 def test_a_killed_vae_goes_on_bit_for_bit(tmp_path):
     kill_three_times(SMALLEST["vae"], tmp_path)
 

@@ -161,6 +161,7 @@ def test_a_reset_rule_that_matches_nothing_is_refused(tmp_path):
         train(smoke(TEXT, "init_from.reset=('net/params/hed',)"), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_cut_short_and_resumed_it_ends_alike(tmp_path):
     flags = (*MATRICES, "optim.net.ema=0.9", "optim.net.schedule=constant")
     train(quick(*flags, "total_steps=4"), tmp_path / "half")

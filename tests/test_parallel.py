@@ -165,7 +165,9 @@ def test_the_step_of_a_data_parallel_model_only_reduces_gradients():
     ("path", "flags"),
     [
         (SMALLEST["gan"], ("model.n_critic=2", "batch_size=32")),
-        ("experiments/gan/digits_dcgan.py", ()),  # batch statistics have the shape of a bias
+        pytest.param(
+            "experiments/gan/digits_dcgan.py", (), marks=pytest.mark.slow
+        ),  # batch statistics have the shape of a bias
     ],
 )
 def test_the_step_of_a_gan_only_reduces_gradients(path, flags):
@@ -179,6 +181,7 @@ def test_the_step_of_a_gan_only_reduces_gradients(path, flags):
     assert reduced <= gradients | {()} and {shape for shape in gradients if len(shape) > 1} <= reduced
 
 
+@pytest.mark.slow
 def test_batch_statistics_on_eight_devices_equal_those_on_one():
     one, eight = (program("experiments/gan/digits_dcgan.py", devices=n) for n in (1, 8))
     here, there = (losses(each, 1)[1].nets for each in (one, eight))

@@ -34,6 +34,7 @@ def all_images(label):
     return {"image": jnp.asarray(images), "label": jnp.full(16, label)}
 
 
+@pytest.mark.slow
 def test_probabilities_of_all_images_add_up_to_one():
     model, state = build()
     assert isinstance(model, HasLogProb)

@@ -158,6 +158,7 @@ def same_runs(a, b):
         assert_same(found[0][1], found[1][1])
 
 
+@pytest.mark.slow
 def test_preempted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
     train(seeds(*LONG), tmp_path / "whole")
     with monkeypatch.context() as patch:

@@ -11,7 +11,7 @@ import types
 import pytest
 from members import ROOT, SMALLEST, smoke
 
-from gen_jax import train, watch
+from gen_jax import loop, train, watch
 from gen_jax.checkpoint import Checkpoints
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
@@ -121,7 +121,7 @@ def test_whatever_takes_long_begins_after_a_sign_of_life(tmp_path, monkeypatch):
         monkeypatch.setattr(owner, name, wrapper)
 
     monkeypatch.setattr(train, "watched", watched)
-    for owner, name in ((Program, "step"), (train, "write_report"), (Checkpoints, "save"), (Checkpoints, "wait")):
+    for owner, name in ((Program, "step"), (loop, "write_report"), (Checkpoints, "save"), (Checkpoints, "wait")):
         noted(owner, name)
     train.train(smoke(SMALLEST["vae"], "save_every=4"), tmp_path / "run")
     assert done.count("write_report") > 1 and done.count("save") > 1

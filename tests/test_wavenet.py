@@ -103,7 +103,9 @@ def test_causal():
     assert (np.abs(before[:, t + 1] - after[:, t + 1]).max(axis=1) > 1e-6).all()
 
 
-@pytest.mark.parametrize(("output", "kernel"), [("mu_law", 2), ("logistic_mixture", 3)])
+@pytest.mark.parametrize(
+    ("output", "kernel"), [("mu_law", 2), pytest.param("logistic_mixture", 3, marks=pytest.mark.slow)]
+)
 def test_queues_equal_the_whole_sound(output, kernel):
     model, batch = build(output, kernel), batch_of()
     whole = jax.jit(model.logits)(state(output, kernel), batch)
