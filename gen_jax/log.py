@@ -31,6 +31,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
 from gen_jax.run_dir import RunDir, flatten, is_primary, write_atomic
+from gen_jax.spool import is_remote
 
 # TensorBoard would import TensorFlow where it is installed (6 to 10 s); this marker is its own switch against that.
 sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
@@ -215,6 +216,13 @@ def wav(audio: np.ndarray, sample_rate: int) -> bytes:
         out.setframerate(sample_rate)
         out.writeframes(np.round(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes())
     return file.getvalue()
+
+
+def tensorboard_command(logdir: str) -> str:
+    """What shows a run, or a folder of runs, in TensorBoard; of this environment."""
+    program = os.path.relpath(os.path.join(os.path.dirname(sys.executable), "tensorboard"))
+    # what TensorBoard would read gs:// with by itself does not know gcsfs's credentials
+    return f"{program} --logdir={logdir}" + " --load_fast=false" * is_remote(logdir)
 
 
 def write_hparams_columns(folder: epath.Path, hparams: Iterable[str], metrics: Iterable[str]) -> None:

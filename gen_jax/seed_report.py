@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gen_jax import pictures, protocol
-from gen_jax.log import Writer
+from gen_jax.log import Writer, tensorboard_command
 from gen_jax.loop import hparams
 from gen_jax.pictures import STD
 from gen_jax.run_dir import RunDir, write_atomic
@@ -127,4 +127,4 @@ def summary(run_dir: RunDir, name: str) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [f"done: {len(table)} seeds in {name}, trained to step {max(row['step'] for row in table)}"]
     lines += ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
-    return "\n".join([*lines, f"each seed: {run_dir.path / TABLE}", f"curves: tensorboard --logdir={name}"])
+    return "\n".join([*lines, f"each seed: {run_dir.path / TABLE}", f"curves: {tensorboard_command(name)}"])

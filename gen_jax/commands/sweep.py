@@ -30,7 +30,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         sweep.begin()
         sys.stdout.flush()
         os.execv(command[0], command)
-    from gen_jax.log import write_hparams_columns
+    from gen_jax.log import tensorboard_command, write_hparams_columns
     from gen_jax.sweeps import report
 
     def write(trials: list) -> None:
@@ -44,8 +44,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     print(report.table(sweep.plan, trials))
     paths = (sweep.path / "results.csv", *report.draw(sweep.plan, trials, sweep.path))
     print("\n".join(["written:", *(f"  {os.path.relpath(path)}" for path in paths)]))
-    tensorboard = os.path.relpath(os.path.join(os.path.dirname(sys.executable), "tensorboard"))
-    print(f"curves and hyperparameters: {tensorboard} --logdir={args.workdir}")
+    print(f"curves and hyperparameters: {tensorboard_command(args.workdir)}")
 
 
 def sweep_of(args: argparse.Namespace, overrides: list[str]) -> "Sweep":

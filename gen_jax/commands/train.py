@@ -1,12 +1,12 @@
 """`gen-jax train --config=FILE.py[:arg] --workdir=DIR [--config.key=value ...] [--num_processes=N ...]`."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from gen_jax import config, distributed, seed_report
 from gen_jax.errors import ConfigError
+from gen_jax.log import tensorboard_command
 from gen_jax.run_dir import RunDir, is_primary
 from gen_jax.spool import is_remote
 from gen_jax.train import train
@@ -55,7 +55,4 @@ def summary(run: RunDir, name: str) -> str:
         latest[path.name.rsplit("_", 1)[0]] = str(path)
     if latest:
         lines += ["pictures:", *(f"  {path}" for path in latest.values())]
-    tensorboard = os.path.relpath(os.path.join(os.path.dirname(sys.executable), "tensorboard"))
-    # what TensorBoard would read gs:// with by itself does not know gcsfs's credentials
-    reader = " --load_fast=false" if is_remote(name) else ""
-    return "\n".join([*lines, f"curves: {tensorboard} --logdir={name}{reader}"])
+    return "\n".join([*lines, f"curves: {tensorboard_command(name)}"])
