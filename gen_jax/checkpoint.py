@@ -17,7 +17,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from gen_jax import step_dirs
-from gen_jax.errors import CheckpointError, ConfigError
+from gen_jax.errors import CheckpointError, ConfigError, kind_and_line
 from gen_jax.run_dir import absolute, is_primary, write_atomic
 from gen_jax.state import PyTree, path_name
 from gen_jax.step_dirs import available
@@ -89,7 +89,7 @@ class Checkpoints:
         try:
             self._saver.save(self._directory / str(step), args=items)
         except Exception as error:
-            raise CheckpointError(f"{self._directory}: step {step} was not saved: {_line(error)}") from error
+            raise CheckpointError(f"{self._directory}: step {step} was not saved: {kind_and_line(error)}") from error
         self._best[step] = loop.get("best_step")
         self._thread = threading.Thread(target=self._finish, args=(step,), name="checkpoint")
         self._thread.start()
@@ -119,7 +119,7 @@ class Checkpoints:
             self._thread = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise CheckpointError(f"{self._directory}: the last save failed: {_line(error)}") from error
+            raise CheckpointError(f"{self._directory}: the last save failed: {kind_and_line(error)}") from error
 
     def close(self) -> None:
         """`wait`, then frees the threads."""
@@ -183,14 +183,15 @@ def load(
     """
     directory = absolute(directory)
     step = step_number(directory, step)
-    if problem := step_dirs.damage(directory, step):
-        raise CheckpointError(f"{directory}: step {step} cannot be used: {problem}")
+    problem = step_dirs.damage(directory, step) if is_primary() else None  # it reads all files
+    if not _agree(problem is None):
+        raise CheckpointError(f"{directory}: step {step} cannot be used: {problem or 'process 0 says why'}")
     try:
         return step, *_read(directory, step, abstract, partial, optional)
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{directory}: step {step} was not restored: {_line(error)}") from error
+        raise CheckpointError(f"{directory}: step {step} was not restored: {kind_and_line(error)}") from error
 
 
 def saved_tree(directory: epath.Path, step: int) -> PyTree:
@@ -198,7 +199,7 @@ def saved_tree(directory: epath.Path, step: int) -> PyTree:
     try:
         return ocp.PyTreeCheckpointHandler().metadata(directory / str(step) / "state").tree
     except Exception as error:
-        raise CheckpointError(f"{directory}: step {step} is not readable: {_line(error)}") from error
+        raise CheckpointError(f"{directory}: step {step} is not readable: {kind_and_line(error)}") from error
 
 
 def paths(tree: PyTree) -> dict[str, Any]:
@@ -240,11 +241,14 @@ def describe(leaf: Any) -> str:
 
 
 def _newest_intact(directory: epath.Path) -> int:
-    for step in reversed(available(directory)):
-        if problem := step_dirs.damage(directory, step):
-            log.warning("%s: step %d is skipped: %s", directory, step, problem)
-        else:
-            return _agree(step)
+    found = -1
+    for step in reversed(available(directory)) if is_primary() else ():
+        if not (problem := step_dirs.damage(directory, step)):
+            found = step
+            break
+        log.warning("%s: step %d is skipped: %s", directory, step, problem)
+    if (found := _agree(found)) >= 0:
+        return found
     raise CheckpointError(f"{directory}: no finished and intact checkpoint")
 
 
@@ -268,8 +272,3 @@ def _agree(value: Any) -> Any:
     if jax.process_count() == 1:
         return value
     return type(value)(multihost_utils.broadcast_one_to_all(np.asarray(value)))
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error, with its kind."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

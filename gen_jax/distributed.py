@@ -24,7 +24,8 @@ from jax._src.clusters import ClusterEnv
 from jax._src.distributed import global_state
 
 from gen_jax import aborts
-from gen_jax.errors import ConfigError, Lost
+from gen_jax.errors import ConfigError, Interrupted, Lost, first_line
+from gen_jax.spool import is_remote
 
 VARIABLES = {
     "coordinator": "JAX_COORDINATOR_ADDRESS",
@@ -69,8 +70,15 @@ def check(args: argparse.Namespace) -> None:
 
 
 def is_local_trial(args: argparse.Namespace) -> bool:
-    """Whether checked arguments ask for processes to be started here."""
-    return args.coordinator is None and (args.num_processes or 1) > 1
+    """Whether checked arguments ask for processes to be started here.
+
+    Raises:
+      ConfigError: they do, and the run directory is not here.
+    """
+    found = args.coordinator is None and (args.num_processes or 1) > 1
+    if found and is_remote(args.workdir):
+        raise ConfigError(f"--num_processes: expected a local workdir where it stands alone, got {args.workdir}")
+    return found
 
 
 @contextlib.contextmanager
@@ -89,7 +97,7 @@ def joined(args: argparse.Namespace) -> Iterator[None]:
     try:
         jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
     except (RuntimeError, ValueError) as error:
-        line = str(error).strip().partition("\n")[0]
+        line = first_line(error)
         raise ConfigError(f"--coordinator: expected all processes to meet at {_address(args)}: {line}") from None
     try:
         with aborts.explained():
@@ -111,7 +119,7 @@ def _in_a_cluster() -> bool:
             found = next((env for env in known if env.is_env_present()), None)
             return found is not None and found.get_process_count() > 1
     except Exception as error:  # of the cluster's own client
-        line = str(error).strip().partition("\n")[0]
+        line = first_line(error)
         raise ConfigError(f"--num_processes: expected 1, or a cluster that jax can ask: {line}") from None
 
 
@@ -120,7 +128,8 @@ def _part(error: BaseException) -> None:
     try:
         global_state.client.wait_at_barrier("gen_jax_failed", FAREWELL_MS)  # pyright: ignore[reportOptionalMemberAccess]
     except Exception:
-        atexit.register(_leave, getattr(error, "code", 1))  # runs before jax's, which is older
+        code = Interrupted.code if isinstance(error, KeyboardInterrupt) else getattr(error, "code", 1)
+        atexit.register(_leave, code)  # runs before jax's, which is older
 
 
 def _leave(code: int) -> None:

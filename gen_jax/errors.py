@@ -7,6 +7,16 @@ class RunError(Exception):
     code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """Of what an error says."""
+    return str(error).strip().partition("\n")[0]
+
+
+def kind_and_line(error: BaseException) -> str:
+    """The kind of an error, and the first line of what it says."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 class ConfigError(RunError):
     """The user's input is wrong. The message names the key and what was expected."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from gen_jax import lora
-from gen_jax.errors import CheckpointError, ConfigError
+from gen_jax.errors import CheckpointError, ConfigError, first_line
 from gen_jax.state import State, combine, path_name
 
 TOP = {
@@ -151,4 +151,4 @@ def _read(path: epath.PathLike) -> dict[str, np.ndarray]:
     try:
         return load_file(str(path))
     except Exception as error:
-        raise CheckpointError(f"not readable as safetensors: {str(error).partition(chr(10))[0]}") from error
+        raise CheckpointError(f"not readable as safetensors: {first_line(error)}") from error

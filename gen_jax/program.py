@@ -19,7 +19,7 @@ from gen_jax.cache import everywhere
 from gen_jax.config import Experiment
 from gen_jax.data import Info
 from gen_jax.data.datasets import has_split
-from gen_jax.errors import ConfigError
+from gen_jax.errors import ConfigError, first_line
 from gen_jax.evaluators.base import Context, Evaluator, read
 from gen_jax.gradients import Optimiser
 from gen_jax.models.base import Preprocesses, Translates, TranslatesImages
@@ -236,7 +236,7 @@ def _mesh(experiment: Experiment, devices: Sequence[Any] | None) -> jax.sharding
     try:
         backend = ops.platform()
     except (RuntimeError, AssertionError) as error:
-        line = str(error).strip().partition("\n")[0]
+        line = first_line(error)
         raise ConfigError(f"JAX_PLATFORMS: expected a platform that is here: {line}") from None
     if experiment.platform not in ("any", backend):
         raise ConfigError(f"config.platform: expected {experiment.platform}, found only {backend}")

@@ -21,7 +21,7 @@ import jax
 from etils import epath
 
 from gen_jax import spool
-from gen_jax.errors import ConfigError
+from gen_jax.errors import ConfigError, kind_and_line
 
 # What may differ when the same run is started again: its length, its periods, its patience, how devices share it.
 FREE_KEYS = ("total_steps", "log_every", "eval_every", "save_every", "hang_limit_s")
@@ -132,7 +132,7 @@ class RunDir:
                     if folder == self.path:  # first of all, so that a kill leaves a directory that is known as a run
                         write_atomic(self.config_file, _dump(config))
             except Exception as error:  # OSError, or gcsfs's own
-                line = spool.line(error)
+                line = kind_and_line(error)
                 raise ConfigError(f"workdir: expected a directory that can be written, {line}") from None
         return exists
 

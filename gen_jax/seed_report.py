@@ -44,6 +44,8 @@ class SeedReport:
         self.offsets = dict.fromkeys(folders, 0)  # bytes of metrics.jsonl that were read
         self.waiting: dict[int, list[Row]] = {}
         self.written = -1
+        config = run_dir.config()
+        self.periods = [config[name] for name in ("log_every", "eval_every") if config[name]]
 
     def __enter__(self) -> "SeedReport":
         return self
@@ -56,6 +58,8 @@ class SeedReport:
 
     def update(self, step: int | None) -> None:
         """Writes what is not written yet and no seed can add to: the rows up to `step`, or all."""
+        if self.writer and step is not None and all(step % every for every in self.periods):
+            return
         if self.writer is None:  # the seeds go on from here, and may write other rows than before
             self.run_dir.truncate_after(sys.maxsize if step is None else step)
             rows = self.run_dir.rows()
@@ -73,7 +77,11 @@ class SeedReport:
 
     def _read(self) -> None:
         for seed, folder in self.folders.items():
-            text = folder.metrics.read_bytes()[self.offsets[seed] :] if folder.metrics.exists() else b""
+            if not folder.metrics.exists():
+                continue
+            with folder.metrics.open("rb") as file:
+                file.seek(self.offsets[seed])
+                text = file.read()
             self.offsets[seed] += len(text)
             for line in text.splitlines():
                 row = json.loads(line)

@@ -17,7 +17,7 @@ from pathlib import Path
 from etils import epath
 
 from gen_jax import cache
-from gen_jax.errors import CheckpointError, ConfigError
+from gen_jax.errors import CheckpointError, ConfigError, kind_and_line
 
 log = logging.getLogger(__name__)
 # epath would import TensorFlow where it is installed; gcsfs would ask over gRPC what kind of bucket it is.
@@ -56,7 +56,7 @@ def _reach(bucket: str) -> None:
     except FileNotFoundError:
         raise ConfigError(f"workdir: expected a bucket that exists, there is no gs://{bucket}") from None
     except Exception as error:  # gcsfs, aiohttp and google.auth raise kinds of their own
-        raise ConfigError(f"workdir: gs://{bucket} cannot be read: {line(error)}") from None
+        raise ConfigError(f"workdir: gs://{bucket} cannot be read: {kind_and_line(error)}") from None
 
 
 def lock_file(path: epath.PathLike) -> Path:
@@ -107,9 +107,4 @@ class _Spool:
                     (self.remote / file.relative_to(self.folder).as_posix()).write_bytes(file.read_bytes())
                     self.copied[file] = found.st_size, found.st_mtime_ns
         except Exception as error:
-            raise CheckpointError(f"{self.remote}: the logs were not uploaded: {line(error)}") from error
-
-
-def line(error: BaseException) -> str:
-    """An error in one line, with its kind."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise CheckpointError(f"{self.remote}: the logs were not uploaded: {kind_and_line(error)}") from error

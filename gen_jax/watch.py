@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import jax
 from jax._src.distributed import global_state
 
-from gen_jax.errors import Lost, RunError
+from gen_jax.errors import Interrupted, Lost, NonFiniteError, Preempted, RunError, kind_and_line
 
 BEAT_S = 1.0
 SILENT = 10  # beats of the judge without one of the judged, half of it after an error; a suspended judge counts none
@@ -40,11 +40,13 @@ def watched(limit_s: float, last_act: Callable[[], None]) -> Iterator[Callable[[
     words = LEFT
     try:
         yield watch.moved
+    except (Preempted, Interrupted, NonFiniteError):  # all come to such an end
+        raise
     except BaseException as error:
-        if watch.client is not None and not isinstance(error, RunError):
+        if watch.client is not None and isinstance(error, Exception) and not isinstance(error, RunError):
             watch.alarmed = True  # where the loss of another process is the cause, the thread ends this one
             time.sleep((SILENT + 3) * BEAT_S)
-        words = f"{LEFT}: {_line(error)}"
+        words = f"{LEFT}: {kind_and_line(error)}"
         raise
     finally:
         watch.leave(words)
@@ -132,11 +134,12 @@ class _Watch:
     def _gone(self, judged: dict[int, _Seen]) -> str | None:
         patience = SILENT // 2 if self.alarmed else SILENT
         for rank, seen in judged.items():
-            if self.beat - seen.beat < patience or seen.report == LEFT:
+            silent = self.beat - seen.beat
+            if silent < patience or seen.report in ("", LEFT):  # "": has not come this far, and may take its time
                 continue
             if not seen.report.startswith(LEFT):
                 return f"process {rank} is gone: no sign of life for {patience * BEAT_S:g} s"
-            if self.alarmed:  # else this one may be ending as that one did, and be writing still
+            if self.alarmed or silent >= 3 * SILENT:  # before, this one may be ending as that one did, and be writing
                 return f"process {rank} is gone{seen.report.removeprefix(LEFT)}"
         return None
 
@@ -167,7 +170,3 @@ class _Watch:
 def go_on(verdict: str) -> str:
     """What a user reads at such an end."""
     return f"gen-jax: {verdict}; the same command goes on from the last checkpoint"
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

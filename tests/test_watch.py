@@ -78,11 +78,29 @@ def test_who_has_left_may_be_silent(three):
 
 
 def test_an_error_of_another_is_the_cause_only_where_there_is_one_here(three):
-    """All may end of the same error, and process 0 be writing still."""
+    """All may end of the same error, and process 0 be writing still; for some time."""
     three[2].leave(f"{watch.LEFT}: DataError: no file")
-    assert beat(three[:2], times=50) == [None, None]
+    assert beat(three[:2], times=25) == [None, None]
     three[0].alarmed = True
     assert beat(three[:2], times=1) == ["process 2 is gone: DataError: no file"] * 2
+
+
+def test_who_waits_long_for_one_that_failed_is_told(three):
+    three[2].leave(f"{watch.LEFT}: OSError: disk full")
+    assert beat(three[:2], times=29) == [None, None]
+    assert beat(three[:2], times=2) == ["process 2 is gone: OSError: disk full"] * 2
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_who_has_not_come_to_its_watch_yet_may_take_its_time(three, late):
+    """Its data may load slowly."""
+    for each in three:
+        each.client.clear()
+        each.seen = {rank: watch._Seen("", "", each.beat, each.beat) for rank in range(3)}
+    here = [each for each in three if each.rank != late]
+    assert beat(here, times=50) == [None, None]
+    assert beat(three, times=2) == [None] * 3
+    assert f"process {late} is gone" in beat(here, times=11)[0]
 
 
 def test_of_those_that_stand_still_the_one_that_moved_least_is_named(three):

@@ -4,6 +4,7 @@ Results go to `D/eval/`: metrics.jsonl, samples/ and tb/, as in training; D itse
 """
 
 import argparse
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -30,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
-    run_dir = RunDir(args.workdir)
     distributed.check(args)
-    if distributed.is_local_trial(args):
+    trial, run_dir = distributed.is_local_trial(args), RunDir(args.workdir)
+    if trial:
         run_dir.config()
         words = ["eval", f"--workdir={args.workdir}", f"--step={args.step}", *["--watch"] * args.watch]
         sys.exit(distributed.start_here(words, args.num_processes, Path(run_dir.logs)))
@@ -46,7 +47,7 @@ def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
         raise ConfigError("config.evals: expected at least one evaluator; this run has none")
     if args.watch and not alone:
         raise ConfigError("--watch: expected one process")
-    out = RunDir(run_dir.path / "eval")
+    out, calls = RunDir(run_dir.path / "eval"), itertools.count(1)
     with (
         signals.polled() as asked,
         watched(0.0 if alone else experiment.hang_limit_s, lambda: None) as moved,
@@ -56,7 +57,7 @@ def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
 
         def poll() -> None:
             moved()
-            if alone and (error := asked()):
+            if error := signals.agreed(asked(), next(calls)):
                 raise error("stopped; the same command starts again")
 
         def evaluate(step: str) -> None:

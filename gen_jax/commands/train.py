@@ -5,10 +5,8 @@ import sys
 from pathlib import Path
 
 from gen_jax import config, distributed, seed_report
-from gen_jax.errors import ConfigError
 from gen_jax.log import tensorboard_command
 from gen_jax.run_dir import RunDir, is_primary
-from gen_jax.spool import is_remote
 from gen_jax.train import train
 
 
@@ -33,8 +31,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def _trial(args: argparse.Namespace, overrides: list[str], experiment: config.Experiment) -> int:
     """The same command in several processes of this machine; what needs no device is checked once, here."""
-    if is_remote(args.workdir):
-        raise ConfigError(f"--num_processes: expected a local workdir where it stands alone, got {args.workdir}")
     run_dir = RunDir(args.workdir)
     run_dir.check(config.to_dict(experiment))
     flags = ["--deterministic"] if args.deterministic else []

@@ -17,7 +17,7 @@ from flax import traverse_util
 from jaxtyping import Array, Float, UInt8
 
 from gen_jax.cache import folder, store
-from gen_jax.errors import CheckpointError, ConfigError
+from gen_jax.errors import CheckpointError, ConfigError, first_line
 from gen_jax.features import Features, PyTree, Weights
 from gen_jax.nets.inception import InceptionV3
 
@@ -112,7 +112,7 @@ def features(weights: str, sha256: str = "") -> Features:
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from None
     except Exception as error:
-        line = str(error).partition("\n")[0]
+        line = first_line(error)
         raise CheckpointError(f"{weights}: not safetensors ({line}); convert a .pth file by: {CONVERT}") from error
     return Features("inception", f"tf1_bilinear_{SIDE}", apply, lambda: Weights(jax.device_put(variables), found[:12]))
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from gen_jax.errors import ConfigError
+from gen_jax.errors import ConfigError, first_line
 from gen_jax.plan import chips, collectives, roofline
 from gen_jax.plan.chips import Slice
 
@@ -41,8 +41,9 @@ def devices(where: Slice) -> list[Any]:
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=where.name).devices
     except Exception as error:  # what jax and libtpu raise for a wrong name is not documented
-        line = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"--topology: expected one that libtpu knows, got {where.name!r}: {line}") from None
+        raise ConfigError(
+            f"--topology: expected one that libtpu knows, got {where.name!r}: {first_line(error)}"
+        ) from None
     return list(found)
 
 
