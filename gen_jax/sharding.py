@@ -148,16 +148,16 @@ def state_shardings(state: State, rules: Rules, mesh: Mesh, optimisers: dict[str
 
 
 def gathered(state: State, shardings: State) -> State:
-    """The state that a step computes with: parameters that are cut over `fsdp` alone are put together.
+    """The state that a step computes with: kernels of convolutions that are cut over `fsdp` alone are put together.
 
-    Left to their network are scanned layers, of which it needs one at a time, and what `model` cuts as well. A
-    convolution whose kernel is cut would be done in pieces, and on a mesh that also has `model` the partitioner of jax
-    0.10.2 adds those up wrongly: two convolutions in a row, on 2 x 2 x 2 devices, gave twice the sum.
+    A convolution whose kernel is cut would be done in pieces; on a mesh that also has `model` the partitioner of jax
+    0.10.2 adds them up wrongly: two convolutions in a row, on 2 x 2 x 2 devices, gave twice the sum. Matrices are left
+    to the compiler, which puts each together where it is used: all at once would take the memory that `fsdp` saves.
     """
 
     def whole(path, x, placed):
-        alone = set(placed.spec) - {None} == {"fsdp"}
-        return ops.constrain(x) if alone and SCANNED not in path_name(path) else x
+        convolves = x.ndim - (SCANNED in path_name(path)) >= 3
+        return ops.constrain(x) if convolves and set(placed.spec) - {None} == {"fsdp"} else x
 
     nets = {}
     for name, net in state.nets.items():

@@ -122,6 +122,16 @@ def test_each_device_stores_its_piece():
     assert kinds[0] == kinds[1]
 
 
+@pytest.mark.parametrize(("model", "convolves"), [("vqvae", True), ("transformer", False)])
+def test_kernels_of_convolutions_alone_are_put_together_at_once(model, convolves):
+    """Matrices would take the memory that fsdp saves."""
+    built = program(model, "mesh.data=1", "mesh.fsdp=2", devices=2, rules=FSDP)
+    with jax.sharding.use_abstract_mesh(built.mesh.abstract_mesh):
+        jaxpr = jax.make_jaxpr(lambda state: sharding.gathered(state, built.shardings))(built.shapes)
+    ranks = {equation.invars[0].aval.ndim for equation in jaxpr.eqns}
+    assert ranks == ({4} if convolves else set())
+
+
 def collectives(built):
     """The kinds in the compiled step, and the shapes that all-gathers make, largest axis first."""
     text = built.compiled_step.lower(built.abstract, built.resident, built.rows(0)).compile().as_text()
