@@ -27,6 +27,10 @@ SCRIPT = """\
 {directives}
 
 trap "" TERM USR1  # this shell outlives its tasks
+job=$SLURM_JOB_ID
+if [ -n "${{SLURM_ARRAY_JOB_ID-}}" ]; then  # its last task has the number of the whole array
+  job="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+fi
 {setup}
 srun {srun}
 code=$?
@@ -37,8 +41,8 @@ case $code in
   {starts_again}) [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_restarts} ] && again=true ;;
 esac
 # a job that was cancelled is not running any more
-if $again && [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
-  scontrol requeue "$SLURM_JOB_ID"
+if $again && [ "$(squeue --noheader --jobs="$job" --format=%T)" = RUNNING ]; then
+  scontrol requeue "$job"
 fi
 exit $code
 """

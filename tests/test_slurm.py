@@ -23,6 +23,13 @@ import json, os, sys
 json.dump(sys.argv[1:], open("words.json", "w"))
 sys.exit(int(os.environ["CODE"]))
 """
+SQUEUE = """#!/bin/sh
+case "$*" in
+  *"--jobs=$ONE "*) echo "$STATE" ;;
+  *"--jobs=7 "*) echo PENDING; echo "$STATE" ;;  # each task of an array
+esac
+"""
+SCONTROL = '#!/bin/sh\necho "$@" > requeued\n'
 
 
 def written(capsys, *argv):
@@ -31,18 +38,23 @@ def written(capsys, *argv):
     return capsys.readouterr().out
 
 
-def ran(script, folder, code=0, state="RUNNING", restarts=None):
-    """What `srun` got, and whether the script asked for another start, in a folder with commands that play Slurm."""
-    play = {"srun": SRUN, "squeue": f"#!/bin/sh\necho {state}\n", "scontrol": '#!/bin/sh\necho "$@" > requeued\n'}
-    for name, text in play.items():
+def ran(script, folder, code=0, state="RUNNING", restarts=None, task=None):
+    """What `srun` got, and whether the script asked for another start, in a folder with commands that play Slurm.
+
+    A `task` is the last of an array, to which Slurm gives the number of the array.
+    """
+    for name, text in {"srun": SRUN, "squeue": SQUEUE, "scontrol": SCONTROL}.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
-    env = {"PATH": f"{folder}:/usr/bin:/bin", "CODE": str(code), "SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+    one = "7" if task is None else f"7_{task}"
+    env = {"PATH": f"{folder}:/usr/bin:/bin", "CODE": str(code), "STATE": state, "ONE": one, "SLURM_JOB_ID": "7"}
+    env |= {} if task is None else {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(task)}
     env |= {} if restarts is None else {"SLURM_RESTART_COUNT": str(restarts)}
+    (folder / "requeued").unlink(missing_ok=True)
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (code, "")
     asked = folder / "requeued"
-    assert not asked.exists() or asked.read_text() == "requeue 7\n"
+    assert not asked.exists() or asked.read_text() == f"requeue {one}\n"
     return json.loads((folder / "words.json").read_text()), asked.exists()
 
 
@@ -97,8 +109,9 @@ def test_an_array_has_a_task_for_each_trial(capsys, tmp_path):
     sweep = ["sweep", VAE, f"--workdir={tmp_path / 'd'}", "--search=random", "--trials=5", "--workers=2"]
     script = written(capsys, "--array", "--", *sweep)
     assert "#SBATCH --array=0-4%2\n" in script and "slurm_%A_%a.log" in script
-    words, _ = ran(script, tmp_path)
-    assert words[-len(sweep) - 1 :] == [*sweep, "--trial=3"]
+    words, again = ran(script, tmp_path, errors.Preempted.code, task=4)
+    assert words[-len(sweep) - 1 :] == [*sweep, "--trial=4"] and again
+    assert not ran(script, tmp_path, task=4)[1]
     assert not (tmp_path / "d").exists()
 
 
