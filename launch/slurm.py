@@ -17,6 +17,7 @@ from gen_jax import cli, launcher
 from gen_jax.commands.sweep import sweep_of
 from gen_jax.errors import ConfigError
 from gen_jax.launcher import Command
+from gen_jax.spool import is_remote
 
 # Slurm's own, under Slurm's names
 COUNTS = {"nodes": "1", "ntasks_per_node": "1, or as many as GPUs", "gpus_per_node": "none", "cpus_per_task": "1"}
@@ -27,19 +28,23 @@ SCRIPT = """\
 {directives}
 
 trap "" TERM USR1  # this shell outlives its tasks
-job=$SLURM_JOB_ID
-if [ -n "${{SLURM_ARRAY_JOB_ID-}}" ]; then  # its last task has the number of the whole array
-  job="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
-fi
 {setup}
 srun {srun}
 code=$?
 
+job=$SLURM_JOB_ID
+if [ -n "${{SLURM_ARRAY_JOB_ID-}}" ]; then  # its last task has the number of the whole array
+  job="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+fi
+restarts={restarts}"$job"
 again=false
 case $code in
   {goes_on}) again=true ;;
-  {starts_again}) [ "${{SLURM_RESTART_COUNT:-0}}" -lt {max_restarts} ] && again=true ;;
+  {starts_again})
+    echo "$code" >> "$restarts"
+    [ "$(wc -l < "$restarts")" -le {max_restarts} ] && again=true ;;
 esac
+$again || rm -f "$restarts"
 # a job that was cancelled is not running any more
 if $again && [ "$(squeue --noheader --jobs="$job" --format=%T)" = RUNNING ]; then
   scontrol requeue "$job"
@@ -80,6 +85,7 @@ def script(options: argparse.Namespace, command: Command, trials: int = 0) -> st
         srun=shlex.join([*each, *words]) + (' --trial="$SLURM_ARRAY_TASK_ID"' if trials else ""),
         goes_on=" | ".join(map(str, launcher.GOES_ON)),
         starts_again=" | ".join(map(str, launcher.STARTS_AGAIN)),
+        restarts=shlex.quote(f"{_folder(command)}.restarts_"),
         max_restarts=options.max_restarts,
     )
 
@@ -91,7 +97,7 @@ def _directives(options: argparse.Namespace, command: Command, trials: int) -> l
     if trials:
         given["array"] = f"0-{trials - 1}%{command.args.workers}"
     lines = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    folder = "" if "://" in command.workdir or not command.workdir else f"{_logs(command)}/".replace("%", "%%")
+    folder = _folder(command).replace("%", "%%")
     # a job that ends with 0 is not requeued, so the tasks are told in time and end with 75
     own = [f"--output={folder}slurm_{'%A_%a' if trials else '%j'}.log", "--open-mode=append", "--requeue"]
     return [*lines, *own, f"--signal=TERM@{options.grace}", *options.sbatch]
@@ -109,8 +115,11 @@ def _tasks(options: argparse.Namespace, command: Command, trials: int) -> int:
     return tasks
 
 
-def _logs(command: Command) -> Path:
-    return Path(os.path.abspath(os.path.expanduser(command.workdir))) / "logs"
+def _folder(command: Command) -> str:
+    """Of the log, with the slash behind it; "" = where the job begins."""
+    if is_remote(command.workdir) or not command.workdir:
+        return ""
+    return os.path.join(os.path.abspath(os.path.expanduser(command.workdir)), "logs", "")
 
 
 def _quoted(line: str) -> str:
@@ -163,8 +172,8 @@ def main(argv: Sequence[str]) -> None:
     if options.dry_run:
         print(text, end="")
         return
-    if command.workdir and "://" not in command.workdir:
-        _logs(command).mkdir(parents=True, exist_ok=True)
+    if folder := _folder(command):
+        os.makedirs(folder, exist_ok=True)
     print(launcher.submit(["sbatch"], text))
 
 

@@ -38,7 +38,7 @@ def written(capsys, *argv):
     return capsys.readouterr().out
 
 
-def ran(script, folder, code=0, state="RUNNING", restarts=None, task=None):
+def ran(script, folder, code=0, state="RUNNING", task=None):
     """What `srun` got, and whether the script asked for another start, in a folder with commands that play Slurm.
 
     A `task` is the last of an array, to which Slurm gives the number of the array.
@@ -47,9 +47,9 @@ def ran(script, folder, code=0, state="RUNNING", restarts=None, task=None):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     one = "7" if task is None else f"7_{task}"
-    env = {"PATH": f"{folder}:/usr/bin:/bin", "CODE": str(code), "STATE": state, "ONE": one, "SLURM_JOB_ID": "7"}
+    env = {"PATH": f"{folder}:/usr/bin:/bin", "CODE": str(code), "STATE": state, "ONE": one}
+    env |= {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "99"}  # which counts preemptions too
     env |= {} if task is None else {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(task)}
-    env |= {} if restarts is None else {"SLURM_RESTART_COUNT": str(restarts)}
     (folder / "requeued").unlink(missing_ok=True)
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (code, "")
@@ -76,25 +76,37 @@ def test_words_reach_the_job_as_they_are(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "state", "restarts", "again"),
+    ("code", "state", "again"),
     [
-        (errors.Preempted.code, "RUNNING", None, True),
-        (errors.Preempted.code, "RUNNING", 99, True),
-        (errors.Preempted.code, "COMPLETING", None, False),  # cancelled
-        (143, "RUNNING", None, True),  # preempted while it started
-        (errors.Lost.code, "RUNNING", None, True),
-        (errors.Lost.code, "RUNNING", 1, True),
-        (errors.Lost.code, "RUNNING", 2, False),
-        (137, "RUNNING", 2, False),
-        (0, "RUNNING", None, False),
-        (1, "RUNNING", None, False),
-        *((error.code, "RUNNING", None, False) for error in (errors.ConfigError, errors.NonFiniteError)),
-        *((error.code, "RUNNING", None, False) for error in (errors.CheckpointError, errors.DataError)),
+        (errors.Preempted.code, "RUNNING", True),
+        (errors.Preempted.code, "COMPLETING", False),  # cancelled
+        (143, "RUNNING", True),  # preempted while it started
+        (errors.Lost.code, "RUNNING", True),
+        (errors.Lost.code, "COMPLETING", False),
+        (137, "RUNNING", True),
+        (0, "RUNNING", False),
+        (1, "RUNNING", False),
+        *((error.code, "RUNNING", False) for error in (errors.ConfigError, errors.NonFiniteError)),
+        *((error.code, "RUNNING", False) for error in (errors.CheckpointError, errors.DataError)),
     ],
 )
-def test_which_ends_ask_for_another_start(code, state, restarts, again, capsys, tmp_path):
-    script = written(capsys, "--max_restarts=2", "--", "train", VAE, f"--workdir={tmp_path / 'run'}")
-    assert ran(script, tmp_path, code, state, restarts)[1] == again
+def test_which_ends_ask_for_another_start(code, state, again, capsys, tmp_path):
+    script = written(capsys, "--", "train", VAE, f"--workdir={tmp_path}")
+    (tmp_path / "logs").mkdir()
+    assert ran(script, tmp_path, code, state)[1] == again
+
+
+@pytest.mark.parametrize("task", [None, 3])
+def test_only_a_run_that_hangs_or_loses_a_process_counts_its_restarts(task, capsys, tmp_path):
+    workdir, lost, stopped = tmp_path / "it's %j", errors.Lost.code, errors.Preempted.code
+    script = written(capsys, "--max_restarts=2", "--", "train", VAE, f"--workdir={workdir}")
+    (workdir / "logs").mkdir(parents=True)
+    kept = workdir / "logs" / (".restarts_7" if task is None else f".restarts_7_{task}")
+    for codes, again in (((stopped,) * 9, True), ((lost, stopped, 137), True), ((lost,), False)):
+        assert all(ran(script, tmp_path, code, task=task)[1] == again for code in codes)
+        assert kept.exists() == (again and lost in codes)
+    assert [ran(script, tmp_path, code, task=task)[1] for code in (lost, 0, lost, lost)] == [True, False, True, True]
+    assert kept.read_text() == f"{lost}\n{lost}\n" and [*kept.parent.iterdir()] == [kept]
 
 
 @pytest.mark.parametrize(
@@ -227,3 +239,19 @@ def test_an_array_trains_the_trials_of_a_sweep(machine: Slurm, tmp_path, capsys)
     assert [len(json.loads(run.manifest_file.read_text())["starts"]) for run in runs] == [1, 1]
     with open(tmp_path / "d/results.csv") as text:
         assert [row["state"] for row in csv.DictReader(text)] == ["complete", "complete"]
+
+
+@pytest.mark.slow
+def test_each_task_of_an_array_is_started_again_by_itself(machine: Slurm, tmp_path):
+    """Preempted, then lost; the function plays the trial. Both tasks are in the queue when either asks."""
+    starts, setup = tmp_path / "starts", tmp_path / "setup"
+    again = '"$SLURM_ARRAY_TASK_ID ${SLURM_RESTART_COUNT:-0}"'
+    play = (
+        f"echo {again} >> {starts}; sleep 2; case ${{SLURM_RESTART_COUNT:-0}} in 0) return 75 ;; 1) return 76 ;; esac"
+    )
+    setup.write_text(f"srun() {{ {play}; }}\n")
+    sweep = ["sweep", VAE, f"--workdir={tmp_path / 'd'}", "--search=random", "--trials=2", "--workers=2"]
+    machine.submit("--array", "--max_restarts=1", f"--setup={setup}", "--", *sweep)
+    wait_for(lambda: not machine.jobs(), "the end of the array")
+    assert sorted(starts.read_text().splitlines()) == [f"{task} {n}" for task in range(2) for n in range(3)]
+    assert not [*(tmp_path / "d/logs").glob(".restarts_*")]
