@@ -14,6 +14,12 @@ from gen_jax.errors import ConfigError
 GOES_ON = (75, 143)  # preempted: it has saved, or there was nothing to save yet. Started again, however often
 TOGETHER = ("train", "eval")  # the commands that several processes run as one
 STARTS_AGAIN = (76, 134, 137)  # hangs, or a process is gone: jax aborts the others, a kernel kills. So many times
+# glibc gives large blocks back to the kernel at once, and each step pays for their pages again. Bytes
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": 8 << 30,
+    "MALLOC_TRIM_THRESHOLD_": 8 << 30,
+    "MALLOC_TOP_PAD_": 256 << 20,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,5 +26,5 @@ if [ -z "$stamps" ] || ! grep -qsxF "$wanted" $stamps; then
   echo "$wanted" > "$stamp"
 fi
 
-# glibc gives large blocks back to the kernel at once, and each step pays for their pages again
+# as in gen_jax/launcher.py, which says why
 export MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456

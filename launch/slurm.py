@@ -76,7 +76,7 @@ def script(options: argparse.Namespace, command: Command, trials: int = 0) -> st
     each = ["--label", "--kill-on-bad-exit=0"]  # those that have not failed end by themselves, and say why
     if options.cpus_per_task:
         each.append(f"--cpus-per-task={options.cpus_per_task}")
-    setup = [f"export {name}={value}" for name, value in malloc().items()]
+    setup = [f"export {name}={value}" for name, value in launcher.MALLOC.items()]
     if options.setup:
         setup.append(f". {shlex.quote(os.path.abspath(options.setup))}")
     return SCRIPT.format(
@@ -152,12 +152,6 @@ def _seconds(limit: str) -> float:
     parts = [int(part) for part in rest.split(":")]
     hours, minutes, seconds = ([*parts, 0, 0] if dash or len(parts) == 3 else [0, *parts, 0])[:3]
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def malloc() -> dict[str, str]:
-    """The variables that `env.sh` exports."""
-    (line,) = re.findall(r"^export (.+)", (Path(__file__).parent / "env.sh").read_text(), re.MULTILINE)
-    return dict(word.split("=") for word in line.split())
 
 
 def main(argv: Sequence[str]) -> None:

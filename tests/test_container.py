@@ -6,7 +6,8 @@ import tomllib
 
 from members import ROOT
 
-from launch import jobset, slurm
+from gen_jax import launcher
+from launch import jobset
 
 LINES = (ROOT / "launch/Dockerfile").read_text().splitlines()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -43,8 +44,14 @@ def test_it_installs_the_pins_and_an_extra_that_is_there():
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
 
 
-def test_it_runs_gen_jax_as_a_user_with_the_variables_of_the_other_launchers():
-    (user,), (entry,), (environment,) = instructions("USER"), instructions("ENTRYPOINT"), instructions("ENV")
+def test_it_runs_gen_jax_as_a_user():
+    (user,), (entry,) = instructions("USER"), instructions("ENTRYPOINT")
     assert user == str(jobset.USER) and f"--uid {user} " in "".join(instructions("RUN"))
     assert json.loads(entry) == ["gen-jax"] and "gen-jax" in PROJECT["scripts"]
-    assert dict(word.split("=") for word in environment.split()) == slurm.malloc()
+
+
+def test_all_launchers_set_malloc_up_alike():
+    exported = re.findall(r"^export (.+)", (ROOT / "launch/env.sh").read_text(), re.MULTILINE)
+    for line in (*instructions("ENV"), *exported):
+        assert {name: int(value) for name, value in (word.split("=") for word in line.split())} == launcher.MALLOC
+    assert len(instructions("ENV")) == len(exported) == 1

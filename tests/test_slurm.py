@@ -11,7 +11,7 @@ import pytest
 from cluster import Slurm, wait_for
 from members import ROOT, SMALLEST, assert_same, smoke
 
-from gen_jax import checkpoint, cli, errors
+from gen_jax import checkpoint, cli, errors, launcher
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
 from launch import slurm
@@ -68,7 +68,7 @@ def test_words_reach_the_job_as_they_are(capsys, tmp_path):
     start = [sys.executable, "-m", "gen_jax.cli"]
     assert words == ["--label", "--kill-on-bad-exit=0", "--cpus-per-task=4", *start, *command]
     assert not list(tmp_path.glob("**/pwned"))
-    assert all(f"export {name}={value}\n" in script for name, value in slurm.malloc().items())
+    assert all(f"export {name}={value}\n" in script for name, value in launcher.MALLOC.items())
     head = script.partition("\n\n")[0].splitlines()
     assert head[0] == "#!/bin/bash" and all(line.startswith("#SBATCH ") for line in head[1:])
     assert {"#SBATCH --nodes=2", "#SBATCH --requeue", "#SBATCH --open-mode=append"} < set(head)
