@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import shlex
 import sys
 import time
 import types
@@ -219,10 +220,10 @@ def wav(audio: np.ndarray, sample_rate: int) -> bytes:
 
 
 def tensorboard_command(logdir: str) -> str:
-    """What shows a run, or a folder of runs, in TensorBoard; of this environment."""
+    """What shows a run, or a folder of runs, in TensorBoard; of this environment, as a shell reads it."""
     program = os.path.relpath(os.path.join(os.path.dirname(sys.executable), "tensorboard"))
     # what TensorBoard would read gs:// with by itself does not know gcsfs's credentials
-    return f"{program} --logdir={logdir}" + " --load_fast=false" * is_remote(logdir)
+    return shlex.join([program, f"--logdir={logdir}", *["--load_fast=false"] * is_remote(logdir)])
 
 
 def write_hparams_columns(folder: epath.Path, hparams: Iterable[str], metrics: Iterable[str]) -> None:

@@ -284,8 +284,9 @@ def test_tiny_shakespeare_is_the_original(shared_data, tokenizer):
 
 
 def test_missing_data_says_what_to_run(tmp_path):
-    with pytest.raises(DataError, match=f"gen-jax data prepare mnist --data_dir={tmp_path}"):
-        load(source="tfds", name="mnist", data_dir=str(tmp_path))
+    folder = f"{tmp_path}/a b"
+    with pytest.raises(DataError, match=f"gen-jax data prepare mnist '--data_dir={folder}'"):
+        load(source="tfds", name="mnist", data_dir=folder)
 
 
 @pytest.mark.parametrize(

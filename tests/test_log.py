@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import wave
@@ -15,7 +16,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 
-from gen_jax.log import Writer
+from gen_jax.log import Writer, tensorboard_command
 
 
 @pytest.fixture
@@ -146,3 +147,9 @@ def test_tensorflow_is_never_imported_even_where_it_is(tmp_path):
         [sys.executable, "-c", f"from gen_jax.log import Writer; {use}"], env=env, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("logdir", "more"), [("runs/it's a b", []), ("gs://bucket/a b", ["--load_fast=false"])])
+def test_a_shell_reads_the_tensorboard_command_as_it_is_meant(logdir, more):
+    program, *words = shlex.split(tensorboard_command(logdir))
+    assert program.endswith("/tensorboard") and words == [f"--logdir={logdir}", *more]

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +46,7 @@ def find(name: str, path: str) -> Path:
     base = data_dir(path)
     found = [file.parent for file in (base / name).glob(f"{version or '*'}/dataset_info.json")]
     if not found:
-        option = f" --data_dir={path}" if path else ""
+        option = f" {shlex.quote(f'--data_dir={path}')}" if path else ""
         configs = sorted(file.parent.parent.name for file in (base / name).glob("*/*/dataset_info.json"))
         hint = f" (there is {', '.join(f'{name}/{config}' for config in configs)})" if configs else ""
         raise DataError(f"tfds: {name!r} is not in {base}{hint}, run: gen-jax data prepare {name}{option}")
