@@ -236,7 +236,42 @@ def test_a_worker_that_never_gets_further_fails(sweep, monkeypatch):
     assert "3 times without a new row" in trials[0].user_attrs["reason"]
 
 
-def test_wrong_input_and_missing_data_stop_the_sweep_and_the_trial_is_kept(sweep, monkeypatch):
+def test_a_trial_whose_config_is_wrong_fails_and_the_others_go_on(sweep, monkeypatch):
+    """Only the program knows: 64 and 100 rows on 8 devices."""
+    monkeypatch.setenv("FAKE_END", "2:000")
+    one = sweep(THREE)
+    trials = one.run()
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[0].user_attrs["reason"] == "the fake ended with 2"
+    assert [trial.state.name for trial in sweep(THREE).run()] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert starts(one) == [1] * 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_no_config_is_right_the_sweep_stops_and_begins_anew(sweep, monkeypatch, workers):
+    monkeypatch.setenv("FAKE_END", "2")
+    one = sweep(workers=workers)
+    with pytest.raises(ConfigError, match="trial 0: the fake ended with 2"):
+        one.run()
+    assert {trial.state.name for trial in one.trials()} == {"FAIL"}
+    assert 3 <= len(one.trials()) < 3 + workers
+    monkeypatch.setenv("FAKE_END", "")
+    again = sweep(workers=workers)
+    assert [trial.state.name for trial in again.run()] == ["COMPLETE"] * 9
+    assert starts(again) == [1] * 9
+    monkeypatch.setenv("FAKE_END", "2")
+    with pytest.raises(ConfigError, match="trial 0: the fake ended with 2"):
+        sweep(folder="short", trials=2).run()
+
+
+def test_trials_that_were_measured_otherwise_than_the_first_fail(sweep, monkeypatch):
+    monkeypatch.setenv("FAKE_BATCH", "16:001")
+    trials = sweep(THREE).run()
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert trials[1].user_attrs["reason"] == "val/elbo@batch=16 is not alike in trial 0: batch 8, 16"
+
+
+def test_missing_data_stops_the_sweep_and_the_trial_is_kept(sweep, monkeypatch):
     monkeypatch.setenv("FAKE_END", "5:001")
     with pytest.raises(DataError, match="trial 1: the fake ended with 5"):
         sweep(THREE, workers=2).run()

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from gen_jax.sweeps.trainer import COMMAND, Trainer, check_folder, lock, open_lo
 
 TRIALS = 16  # where neither the flag nor a grid says how many
 DEATHS = 3  # without a new row in between, and a trial counts as failed
+REFUSALS = 3  # trials whose config is wrong, before any other has come through, and the sweep stops
 
 
 class Sweep:
@@ -112,7 +114,9 @@ class Sweep:
 
         Raises:
           Preempted, Interrupted: a signal came; the trials that ran have saved.
-          RunError: a trial said that the user's input or the data is wrong, or none came to an end.
+          ConfigError: the config of every trial was wrong; the next start begins anew.
+          DataError: a trial found no data; it goes on at the next start.
+          RunError: none came to an end.
         """
         with self._opened(), signals.polled() as asked, Progress("sweep", self.total, self._ended()) as self.progress:
             left_behind = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
@@ -121,7 +125,11 @@ class Sweep:
                     if error := asked():
                         ended = f"{self._ended()} of {self.total} trials have ended"
                         raise error(f"stopped, {ended}; the same command goes on from there")
-                    while len(self.running) < self.workers and (left_behind or self._started() < self.total):
+                    refused = self._refused()
+                    if refused and not self.running:
+                        raise ConfigError(refused)
+                    room = 0 if refused else self.workers
+                    while len(self.running) < room and (left_behind or self._started() < self.total):
                         self._start(left_behind.pop(0) if left_behind else None)
                     for trainer in list(self.running):
                         self._follow(trainer)
@@ -132,6 +140,8 @@ class Sweep:
                 for trainer in self.running:
                     trainer.process.wait()
                     trainer.log.close()
+        if refused := self._refused():
+            raise ConfigError(refused)
         if not any(trial.state == TrialState.COMPLETE for trial in self.trials()):
             raise RunError(f"sweep: no trial was completed; see {self.path / 'logs'}")
         return self.trials()
@@ -145,6 +155,16 @@ class Sweep:
 
     def _ended(self) -> int:
         return sum(trial.state.is_finished() for trial in self.trials())
+
+    def _refused(self) -> str:
+        """Why nothing comes through: all that ended had a wrong config, and none that runs came further; else ""."""
+        ended = [trial for trial in self.trials() if trial.state.is_finished()]
+        if len(ended) < min(REFUSALS, self.total) or not all(trial.user_attrs.get("refused") for trial in ended):
+            return ""
+        reached = max(trial.user_attrs["step"] for trial in ended)
+        if any(_step(trainer.run_dir) > reached for trainer in self.running):
+            return ""
+        return f"trial {ended[0].number}: {ended[0].user_attrs['reason']}"
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[None]:
@@ -160,7 +180,16 @@ class Sweep:
             if journal.exists():
                 os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
             self.study = self._study(journal)
+            if self.trials() and all(trial.user_attrs.get("refused") for trial in self.trials()):
+                self._begin_anew(journal)
             yield
+
+    def _begin_anew(self, journal: Path) -> None:
+        """Forgets trials none of which had a right config: the reason may lie outside of what the sweep is."""
+        for trial in self.trials():
+            shutil.rmtree(self.run_dir(trial.number).path, ignore_errors=True)
+        journal.unlink()
+        self.study = self._study(journal)
 
     def _study(self, journal: Path) -> optuna.Study:
         rung = self.plan.rung
@@ -181,13 +210,13 @@ class Sweep:
         number = left_behind.number if left_behind else self._started()
         self.study.sampler = self.plan.sampler(number)
         trial = optuna.Trial(self.study, left_behind._trial_id) if left_behind else self.study.ask()
-        point = space.ask(self.plan.define, trial)
-        trial.set_user_attr("params", point.params)
         run_dir = self.run_dir(number)
         try:
+            point = space.ask(self.plan.define, trial)
+            trial.set_user_attr("params", point.params)
             config = self.plan.load(point)
         except ConfigError as error:
-            return self._fail(trial, str(error))
+            return self._fail(trial, str(error), refused=True)
         if run_dir.status().get("state") == "done" and run_dir.check(configs.to_dict(config)):
             return self._complete(trial, run_dir)  # trained apart from this sweep: see `trial_command`
         log = open_log(self.path / "logs" / f"{number:03}.log", trial.user_attrs.get("pid"))
@@ -211,13 +240,12 @@ class Sweep:
             trainer.start()
             return trial.set_user_attr("pid", trainer.process.pid)
         reason = f"ended with {code}, {DEATHS} times without a new row" if died else trainer.last_line()
-        if open_ and code in (ConfigError.code, DataError.code):
-            error = ConfigError if code == ConfigError.code else DataError
-            raise error(f"trial {trial.number}: {reason}")
+        if open_ and code == DataError.code:
+            raise DataError(f"trial {trial.number}: {reason}")
         if open_ and code == 0:
             self._complete(trial, trainer.run_dir)
         elif open_:
-            self._fail(trial, reason, trainer.run_dir)
+            self._fail(trial, reason, trainer.run_dir, refused=code == ConfigError.code)
         trainer.log.close()
         del self.running[trainer]
 
@@ -237,28 +265,35 @@ class Sweep:
         tag, value = _last(run_dir, self.plan.first.metric, trial.number)
         for other in self.trials():
             if unlike := protocol.difference(other.user_attrs.get("tag", tag), tag):
-                raise ConfigError(f"sweep: {tag} is not alike in trials {other.number} and {trial.number}: {unlike}")
+                return self._fail(trial, f"{tag} is not alike in trial {other.number}: {unlike}", run_dir)
         trial.set_user_attr("tag", tag)
         if value is None:
             self._fail(trial, "not finite", run_dir)
         else:
             self._tell(trial, run_dir, TrialState.COMPLETE, value)
 
-    def _fail(self, trial: optuna.Trial, reason: str, run_dir: RunDir | None = None) -> None:
+    def _fail(self, trial: optuna.Trial, reason: str, run_dir: RunDir | None = None, *, refused: bool = False) -> None:
+        """refused: its config was wrong."""
         trial.set_user_attr("reason", reason)
+        trial.set_user_attr("refused", refused)
         self._tell(trial, run_dir, TrialState.FAIL)
 
     def _tell(self, trial: optuna.Trial, run_dir: RunDir | None, state: TrialState, value: float | None = None):
-        rows = run_dir.rows() if run_dir else []
-        trial.set_user_attr("step", rows[-1]["step"] if rows else 0)
+        trial.set_user_attr("step", _step(run_dir) if run_dir else 0)
         told = self.study.tell(trial, value, state=state)
-        params = " ".join(f"{key}={value}" for key, value in told.user_attrs["params"].items())
+        params = " ".join(f"{key}={value}" for key, value in told.user_attrs.get("params", {}).items())
         found = told.user_attrs.get("reason") or f"{told.value:.6g}"
         self.progress.say(f"trial {trial.number}: {state.name.lower()} {found}  {params}")
         self.on_end(self.trials())
         with contextlib.suppress(ValueError):  # none is complete
             best = self.study.best_trial
             self.progress.update(self._ended(), f"best {best.value:.6g} (trial {best.number})")
+
+
+def _step(run_dir: RunDir) -> int:
+    """Of the last row."""
+    rows = run_dir.rows()
+    return rows[-1]["step"] if rows else 0
 
 
 def _last(run_dir: RunDir, metric: str, number: int) -> tuple[str, float | None]:
