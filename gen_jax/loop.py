@@ -28,7 +28,6 @@ from gen_jax.progress import Part, Progress
 from gen_jax.run_dir import RunDir
 from gen_jax.state import State, path_name
 
-TAGS = {"validation": "val", "train": "train_eval"}  # train/ is what the steps themselves saw
 Asked = Callable[[], type[RunError] | None]
 Run = Generator[int, None, State]  # yields the number of a step before it is made
 
@@ -266,7 +265,7 @@ def _finite(tree: Any) -> Any:
 
 def write_report(writer: Writer, step: int, cfg: Any, report: Any, say: Callable[[str], None]) -> dict[str, float]:
     """Writes what an evaluator found under its split's tag; returns the tagged scalars."""
-    tag = f"{TAGS.get(cfg.split, cfg.split)}/{cfg.prefix}"
+    tag = f"{protocol.head(cfg.split)}/{cfg.prefix}"
     scalars = {f"{tag}{name}": float(value) for name, value in report.scalars.items()}
     writer.write_scalars(step, scalars)
     writer.write_images(step, {f"{tag}{name}": image for name, image in report.images.items()})

@@ -4,11 +4,17 @@ Two numbers can be compared where their names and all that stands behind `@` are
 """
 
 MARK = "@"
+HEADS = {"validation": "val", "train": "train_eval"}  # train/ is what the steps themselves saw
 
 
 def tag(name: str, **facts: object) -> str:
     """`name` with the facts that its value depends on; they hold no comma."""
     return f"{name}{MARK}{','.join(f'{key}={value}' for key, value in facts.items())}"
+
+
+def head(split: str) -> str:
+    """What the tags of a split begin with, before the `/`."""
+    return HEADS.get(split, split)
 
 
 def name_of(tag: str) -> str:

@@ -27,7 +27,9 @@ def main() -> None:
     run = Path(flags["--workdir"])
     run.mkdir(parents=True, exist_ok=True)
     total, rate, width = int(flags["total_steps"]), float(flags.get("optim.net.lr", 1e-3)), int(flags["model.latent"])
-    (run / "config.json").write_text(json.dumps({"total_steps": total}))
+    periods = {key: int(flags.get(key, 0)) for key in ("total_steps", "eval_every", "log_every")}
+    ends = {"likelihood": {"split": "test", "when": "end"}}
+    (run / "config.json").write_text(json.dumps({**periods, "evals": ends}))
     with open(run / "starts", "a") as file:
         file.write(f"{os.getpid()}\n")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))

@@ -279,8 +279,16 @@ def test_missing_data_stops_the_sweep_and_the_trial_is_kept(sweep, monkeypatch):
     again = sweep(THREE)
     assert [trial.state.name for trial in again.run()] == ["COMPLETE"] * 3
     assert starts(again)[1] == 2
-    with pytest.raises(ConfigError, match=r"trial 0 has no metric 'val/elbow'; did you mean val/elbo\?"):
-        sweep(THREE.replace("val/elbo", "val/elbow"), folder="other").run()
+
+
+@pytest.mark.parametrize(("goal", "rows"), [("val/elbow", (3, 4, 5)), ("test/likelyhood", (6,))])
+def test_a_misspelt_goal_is_found_at_the_first_row_that_should_have_it(sweep, monkeypatch, goal, rows):
+    """Evaluated at 3 and 6; what belongs to `test/` may come at the end, which is 6."""
+    monkeypatch.setenv("FAKE_STEP", "0.3")
+    one = sweep(THREE.replace("val/elbo", goal), steps=6, flags=("eval_every=3",))
+    with pytest.raises(ConfigError, match=f"no metric '{goal}'; (did you mean val/elbo|known: )"):
+        one.run()
+    assert len(RunDir(one.path / "trials/000").rows()) in rows
 
 
 def test_asha_stops_what_falls_behind(sweep, monkeypatch):

@@ -5,7 +5,6 @@ lock and loses no trial. A trial is a process that trains in `trials/NNN`; where
 """
 
 import contextlib
-import itertools
 import json
 import os
 import shutil
@@ -24,8 +23,7 @@ from gen_jax import protocol, signals
 from gen_jax.errors import ConfigError, DataError, RunError
 from gen_jax.progress import Progress
 from gen_jax.run_dir import RunDir, flatten, write_atomic
-from gen_jax.settings import nearest
-from gen_jax.sweeps import space
+from gen_jax.sweeps import goal, space
 from gen_jax.sweeps.plan import ETA, Plan
 from gen_jax.sweeps.trainer import COMMAND, Trainer, check_folder, lock, open_log
 
@@ -68,6 +66,7 @@ class Sweep:
         wanted = trials or (len(plan.grid) if plan.search == "grid" else TRIALS)
         self.total = min(wanted, len(plan.grid)) if plan.grid else wanted
         self.running: dict[Trainer, optuna.Trial] = {}
+        self.measured = False  # a trial has the goal in a row
         if check_folder(self.path):
             self._compare()
 
@@ -230,6 +229,7 @@ class Sweep:
         trial, code = self.running[trainer], trainer.process.poll()
         open_ = self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING
         if code is None:
+            self.measured = self.measured or goal.is_measured(trainer.run_dir, self.plan.first.metric)
             if open_ and self.plan.rung and self._falls_behind(trainer, trial):
                 self._tell(trial, trainer.run_dir, TrialState.PRUNED)
                 trainer.process.terminate()
@@ -262,7 +262,12 @@ class Sweep:
         return False
 
     def _complete(self, trial: optuna.Trial, run_dir: RunDir) -> None:
-        tag, value = _last(run_dir, self.plan.first.metric, trial.number)
+        try:
+            tag, value = goal.last(run_dir.rows(), self.plan.first.metric)
+        except ConfigError as error:
+            if any("tag" in other.user_attrs for other in self.trials()):
+                return self._fail(trial, str(error), run_dir)
+            raise
         for other in self.trials():
             if unlike := protocol.difference(other.user_attrs.get("tag", tag), tag):
                 return self._fail(trial, f"{tag} is not alike in trial {other.number}: {unlike}", run_dir)
@@ -294,16 +299,3 @@ def _step(run_dir: RunDir) -> int:
     """Of the last row."""
     rows = run_dir.rows()
     return rows[-1]["step"] if rows else 0
-
-
-def _last(run_dir: RunDir, metric: str, number: int) -> tuple[str, float | None]:
-    """The whole tag of a metric and its last value, which is None where that is not finite."""
-    rows = run_dir.rows()
-    for row in reversed(rows):
-        tags = protocol.find(metric, list(row))
-        if len(tags) > 1:
-            raise ConfigError(f"sweep: the goal: expected one of {', '.join(tags)}, got {metric!r}")
-        if tags:
-            return tags[0], row[tags[0]]
-    known = dict.fromkeys(map(protocol.name_of, itertools.chain(*rows)))
-    raise ConfigError(f"sweep: trial {number} has no metric {metric!r}{nearest(metric, [*known])}")
