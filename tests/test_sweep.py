@@ -256,9 +256,9 @@ def test_where_no_config_is_right_the_sweep_stops_and_begins_anew(sweep, monkeyp
     assert {trial.state.name for trial in one.trials()} == {"FAIL"}
     assert 3 <= len(one.trials()) < 3 + workers
     monkeypatch.setenv("FAKE_END", "")
-    again = sweep(workers=workers)
-    assert [trial.state.name for trial in again.run()] == ["COMPLETE"] * 9
-    assert starts(again) == [1] * 9
+    corrected = sweep(THREE, workers=workers)
+    assert [trial.state.name for trial in corrected.run()] == ["COMPLETE"] * 3
+    assert starts(corrected)[:3] == [1] * 3
     monkeypatch.setenv("FAKE_END", "2")
     with pytest.raises(ConfigError, match="trial 0: the fake ended with 2"):
         sweep(folder="short", trials=2).run()
@@ -289,6 +289,11 @@ def test_a_misspelt_goal_is_found_at_the_first_row_that_should_have_it(sweep, mo
     with pytest.raises(ConfigError, match=f"no metric '{goal}'; (did you mean val/elbo|known: )"):
         one.run()
     assert len(RunDir(one.path / "trials/000").rows()) in rows
+    again = sweep(THREE.replace("min", "max"), steps=6, flags=("eval_every=3",))
+    assert [trial.state.name for trial in again.run()] == ["COMPLETE"] * 3
+    assert again.study.best_trial.number == 0 and starts(again) == [2, 1, 1]
+    with pytest.raises(ConfigError, match="goal was 'maximize val/elbo', is now 'minimize val/elbo'"):
+        sweep(THREE, steps=6, flags=("eval_every=3",))
 
 
 def test_asha_stops_what_falls_behind(sweep, monkeypatch):
@@ -426,7 +431,9 @@ def test_another_sweep_and_another_thing_are_refused(sweep, tmp_path):
     before = {path: path.read_bytes() for path in one.path.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match="holds another sweep: search was 'grid', is now 'random'"):
         sweep(search="random")
-    with pytest.raises(ConfigError, match=r"sweep\(s\) is another; config.seed was 0, is now 1"):
+    with pytest.raises(
+        ConfigError, match=r"sweep\(s\) says something else of model.latent; config.seed was 0, is now 1"
+    ):
         sweep(GRID.replace("64", "128"), flags=("seed=1",))
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/thesis.tex").write_text("precious")
@@ -434,6 +441,30 @@ def test_another_sweep_and_another_thing_are_refused(sweep, tmp_path):
         sweep(folder="thesis")
     assert before == {path: path.read_bytes() for path in one.path.rglob("*") if path.is_file()}
     sweep(GRID + "    # a remark is no other sweep", trials=1)
+
+
+@pytest.mark.parametrize(
+    ("search", "body", "edits", "key"),
+    [
+        ("grid", 's.choice("model.latent", L)', ("L = (16,)", "L = (64, 16)"), "model.latent"),
+        ("tpe", 's.choice("model.latent", L)', ("L = (16,)", "L = (64, 16)"), "model.latent"),
+        ("tpe", 's.uniform("optim.net.lr", 1e-4, L)', ("L = 1e-3", "L = 2e-3"), "optim.net.lr"),
+        ("random", 's.set("batch_size", L)\n    s.uniform("optim.net.lr", 0, 1)', ("L = 8", "L = 16"), "batch_size"),
+        ("tpe", "s.choice(L, (2, 4))", ('L = "seed"', 'L = "log_every"'), "seed, log_every"),
+    ],
+)
+def test_what_a_sweep_is_does_not_depend_on_its_words(tmp_path, search, body, edits, key):
+    def sweep(constant, remark=""):
+        spec = config_with(tmp_path, f"{remark}\n    s.minimize('val/elbo')\n    {body}")
+        with open(spec.removesuffix(":smoke"), "a") as file:
+            file.write(constant)
+        return Sweep(plan(spec, [], search), tmp_path / "d")
+
+    one = sweep(edits[0])
+    one.begin()
+    assert sweep(edits[0], "\n    'A docstring.'").plan.identity() == json.loads((one.path / "sweep.json").read_text())
+    with pytest.raises(ConfigError, match=rf"sweep\(s\) says something else of {key}$"):
+        sweep(edits[1])
 
 
 def test_one_folder_has_one_sweep_at_a_time(sweep):

@@ -1,9 +1,7 @@
 """What a sweep is, read from its config and checked before any trial."""
 
-import ast
 import dataclasses
-import inspect
-import textwrap
+import json
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -24,6 +22,7 @@ class Plan:
     """What a sweep is; two plans that differ are not gone on with.
 
     spec, overrides: as `gen-jax train` takes them. define: the config's `sweep`. first: a point that it may give.
+    space: what it draws and sets, by key: of a grid the values of all trials, else the distributions (JSON).
     grid: the values of all trials, where they are known: in order for `grid`, shuffled for `random` and `asha` over a
       space without ranges, so that none is tried twice.
     rung: steps before asha first judges, a ninth of all; 0 = it never does.
@@ -35,14 +34,14 @@ class Plan:
     experiment: configs.Experiment
     define: Callable[[space.Space], None]
     first: space.Point
+    space: dict[str, list[Any]]
     grid: list[dict[str, Any]]
     rung: int = 0
 
     def identity(self) -> dict[str, Any]:
         """As JSON types."""
-        source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(self.define))))  # without comments
-        config = configs.to_dict(self.experiment)
-        return {"search": self.search, "sweep": source.splitlines(), "config": config}
+        goal, config = f"{self.first.mode}imize {self.first.metric}", configs.to_dict(self.experiment)
+        return {"search": self.search, "goal": goal, "space": self.space, "config": config}
 
     def sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """A trial's own: its draws are the same whatever ran beside it and however often the sweep stopped."""
@@ -69,8 +68,8 @@ def plan(spec: str, overrides: list[str], search: Search) -> Plan:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     experiment, define = configs.load(spec, overrides), configs.sweep_of(spec)
-    points, values = _points(define, search, experiment.seed)
-    made = Plan(spec, overrides, search, experiment, define, points[0], values)
+    points, drawn, values = _points(define, search, experiment.seed)
+    made = Plan(spec, overrides, search, experiment, define, points[0], drawn, values)
     given = {override.partition("=")[0].removeprefix("--config.") for override in overrides}
     for point in points:
         if (point.metric, point.mode) != (points[0].metric, points[0].mode):
@@ -91,8 +90,8 @@ def plan(spec: str, overrides: list[str], search: Search) -> Plan:
 
 def _points(
     define: Callable[[space.Space], None], search: Search, seed: int
-) -> tuple[list[space.Point], list[dict[str, Any]]]:
-    """All points and their values in the order of the trials; or some points and no values, where they are drawn."""
+) -> tuple[list[space.Point], dict[str, list[Any]], list[dict[str, Any]]]:
+    """All points, `Plan.space` and the values in the order of the trials; some points and no values, if drawn."""
     try:
         walked = [] if search == "tpe" else list(space.grid(define))
     except space.NotAGrid:
@@ -101,6 +100,22 @@ def _points(
         walked = []
     if walked:
         order = range(len(walked)) if search == "grid" else np.random.default_rng(seed).permutation(len(walked))
-        return [walked[i][0] for i in order], [walked[i][1] for i in order]
+        keys = dict.fromkeys(key for point, _ in walked for key in point.overrides)
+        columns = {key: [_plain(point.overrides.get(key)) for point, _ in walked] for key in keys}
+        return [walked[i][0] for i in order], columns, [walked[i][1] for i in order]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    return [space.ask(define, study.ask()) for _ in range(PROBES)], []
+    points, found = [], {}
+    for _ in range(PROBES):
+        trial = study.ask()
+        points.append(space.ask(define, trial))
+        for key, value in points[-1].overrides.items():
+            drawn = trial.distributions.get(key)
+            form = json.loads(optuna.distributions.distribution_to_json(drawn)) if drawn else _plain(value)
+            if form not in found.setdefault(key, []):
+                found[key].append(form)
+    return points, found, []
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(value, default=str))

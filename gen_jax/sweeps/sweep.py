@@ -14,8 +14,6 @@ from pathlib import Path
 
 import optuna
 from etils import epath
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from gen_jax import config as configs
@@ -23,8 +21,8 @@ from gen_jax import protocol, signals
 from gen_jax.errors import ConfigError, DataError, RunError
 from gen_jax.progress import Progress
 from gen_jax.run_dir import RunDir, flatten, write_atomic
-from gen_jax.sweeps import goal, space
-from gen_jax.sweeps.plan import ETA, Plan
+from gen_jax.sweeps import goal, journal, space
+from gen_jax.sweeps.plan import Plan
 from gen_jax.sweeps.trainer import COMMAND, Trainer, check_folder, lock, open_log
 
 TRIALS = 16  # where neither the flag nor a grid says how many
@@ -71,21 +69,31 @@ class Sweep:
             self._compare()
 
     def _compare(self) -> None:
-        """Refuses the folder of another plan."""
+        """Refuses the folder of another plan; what no trial was judged by yet may be corrected."""
         old, new = (flatten(one) for one in (json.loads((self.path / "sweep.json").read_text()), self.plan.identity()))
+        trials = journal.begun(self.path / "journal.jsonl")
         changed = [key for key in old | new if old.get(key) != new.get(key)]
+        if "search" in changed:  # which writes the same space otherwise
+            changed = [key for key in changed if not key.startswith("space.")]
+        if journal.all_refused(trials) or (
+            changed == ["goal"] and not any(journal.is_judged(trial) for trial in trials)
+        ):
+            return
         if changed:
-            pairs = (f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in changed if key != "sweep")
-            what = "; ".join([*["sweep(s) is another"] * ("sweep" in changed), *pairs])
+            ours = [key for key in changed if not key.startswith("space.")]
+            drawn = [key.removeprefix("space.") for key in changed if key.startswith("space.")]
+            pairs = (f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in ours)
+            what = "; ".join([*[f"sweep(s) says something else of {', '.join(drawn)}"] * bool(drawn), *pairs])
             raise ConfigError(f"workdir: {self.path} holds another sweep: {what}")
 
     def begin(self) -> None:
         """Writes what the sweep is, where that is not done."""
-        if not check_folder(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_atomic(epath.Path(self.path) / "sweep.json", json.dumps(self.plan.identity(), indent=2) + "\n")
+        check_folder(self.path)
         for folder in ("trials", "logs"):
-            (self.path / folder).mkdir(exist_ok=True)
+            (self.path / folder).mkdir(parents=True, exist_ok=True)
+        file, text = self.path / "sweep.json", json.dumps(self.plan.identity(), indent=2) + "\n"
+        if not file.exists() or file.read_text() != text:
+            write_atomic(epath.Path(file), text)
 
     def run_dir(self, number: int) -> RunDir:
         """Of a trial."""
@@ -169,40 +177,25 @@ class Sweep:
     def _opened(self) -> Iterator[None]:
         """The folder is this process's own; the journal is whole, and its lock is taken from whoever died with it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w") as file:
-            if not lock(file):
+        with open(self.path / ".lock", "w") as mine:
+            if not lock(mine):
                 raise ConfigError(f"workdir: another sweep is running in {self.path}")
             self.begin()
             for stale in self.path.glob("journal.jsonl.lock*"):
                 stale.unlink()
-            journal = self.path / "journal.jsonl"
-            if journal.exists():
-                os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
-            self.study = self._study(journal)
-            if self.trials() and all(trial.user_attrs.get("refused") for trial in self.trials()):
-                self._begin_anew(journal)
+            file = self.path / "journal.jsonl"
+            if file.exists():
+                os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
+            if journal.all_refused(old := journal.begun(file)):
+                self._forget(old)
+            self.study = journal.opened(file, self.plan)
             yield
 
-    def _begin_anew(self, journal: Path) -> None:
-        """Forgets trials none of which had a right config: the reason may lie outside of what the sweep is."""
-        for trial in self.trials():
+    def _forget(self, trials: list[optuna.trial.FrozenTrial]) -> None:
+        """None of them had a right config: begins anew, as what was corrected need not be the sweep."""
+        for trial in trials:
             shutil.rmtree(self.run_dir(trial.number).path, ignore_errors=True)
-        journal.unlink()
-        self.study = self._study(journal)
-
-    def _study(self, journal: Path) -> optuna.Study:
-        rung = self.plan.rung
-        asha = optuna.pruners.SuccessiveHalvingPruner(min_resource=rung, reduction_factor=ETA) if rung else None
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(os.fspath(journal))),
-            study_name="sweep",
-            direction="maximize" if self.plan.first.mode == "max" else "minimize",
-            pruner=asha or optuna.pruners.NopPruner(),
-            load_if_exists=True,
-        )
-        for values in self.plan.grid[len(study.get_trials(deepcopy=False)) :]:
-            study.enqueue_trial(values)
-        return study
+        (self.path / "journal.jsonl").unlink()
 
     def _start(self, left_behind: optuna.trial.FrozenTrial | None) -> None:
         """Starts a new trial, or one that an earlier start of the sweep has left."""
