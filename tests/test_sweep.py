@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,7 +30,7 @@ from gen_jax.run_dir import RunDir
 from gen_jax.sweeps import report, space
 from gen_jax.sweeps.plan import plan
 from gen_jax.sweeps.sweep import Sweep
-from gen_jax.sweeps.trainer import gpu_of
+from gen_jax.sweeps.trainer import gpu_of, lock, open_log
 
 FAKE = (sys.executable, "-S", str(ROOT / "tests/fake_trainer.py"))
 GRID = """
@@ -198,6 +199,24 @@ def test_a_killed_sweep_goes_on(sweep, monkeypatch):
     assert starts(again)[3] == 2 and 10 <= sum(starts(again)) <= 11
     for run in again.path.glob("trials/*"):
         assert [row["step"] for row in RunDir(run).rows()] == list(range(1, 9))
+
+
+HANGS = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); open(sys.argv[1], 'w'); time.sleep(100)"
+
+
+def test_a_process_left_behind_that_hangs_is_killed_on_this_host_alone(tmp_path):
+    log, said = tmp_path / "003.log", []
+    with open(log, "ab") as file:
+        assert lock(file)
+        hangs = subprocess.Popen([sys.executable, "-S", "-c", HANGS, str(tmp_path / "on")], stdout=file)
+    assert wait_for(tmp_path / "on")
+    for left in (["elsewhere", hangs.pid], None):
+        with pytest.raises(RunError, match=r"trial 003: still runs on (elsewhere, process [0-9]+|a host that is not)"):
+            open_log(log, left, said.append, grace=0.1)
+    assert hangs.poll() is None and not said
+    open_log(log, [socket.gethostname(), hangs.pid], said.append, grace=0.1).close()
+    assert hangs.wait() == -signal.SIGKILL
+    assert [line.split(": ")[2].split(",")[0] for line in said] == ["SIGTERM", "SIGKILL"]
 
 
 def test_sigterm_stops_the_trials_and_the_same_command_goes_on(sweep, monkeypatch):

@@ -211,10 +211,11 @@ class Sweep:
             return self._fail(trial, str(error), refused=True)
         if run_dir.status().get("state") == "done" and run_dir.check(configs.to_dict(config)):
             return self._complete(trial, run_dir)  # trained apart from this sweep: see `trial_command`
-        log = open_log(self.path / "logs" / f"{number:03}.log", trial.user_attrs.get("pid"))
+        file = self.path / "logs" / f"{number:03}.log"
+        log = open_log(file, trial.user_attrs.get("place"), self.progress.say)
         slot = min(set(range(self.workers)) - {trainer.slot for trainer in self.running})
         trainer = Trainer(self._trains(point), run_dir, log, slot)
-        trial.set_user_attr("pid", trainer.process.pid)
+        trial.set_user_attr("place", trainer.place())
         self.running[trainer] = trial
 
     def _follow(self, trainer: Trainer) -> None:
@@ -231,7 +232,7 @@ class Sweep:
         if open_ and died and trainer.deaths() < DEATHS:
             self.progress.say(f"trial {trial.number}: ended with {code}, goes on")
             trainer.start()
-            return trial.set_user_attr("pid", trainer.process.pid)
+            return trial.set_user_attr("place", trainer.place())
         reason = f"ended with {code}, {DEATHS} times without a new row" if died else trainer.last_line()
         if open_ and code == DataError.code:
             raise DataError(f"trial {trial.number}: {reason}")

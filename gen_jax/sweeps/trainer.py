@@ -8,15 +8,19 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from gen_jax.errors import ConfigError
+from gen_jax.errors import ConfigError, RunError
 from gen_jax.run_dir import RunDir
 
+GRACE = 60.0  # seconds that a trial has to save and end
+KILLED = 10.0  # seconds that a killed process takes to be gone
 COMMAND = (sys.executable, "-m", "gen_jax.cli", "train")
 
 
@@ -42,6 +46,10 @@ class Trainer:
         self.process = subprocess.Popen(
             self._command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, env=environment
         )
+
+    def place(self) -> list[Any]:
+        """Its host and its number there, as JSON types."""
+        return [socket.gethostname(), self.process.pid]
 
     def deaths(self) -> int:
         """How often it has died since it last came further; counts one more."""
@@ -70,14 +78,33 @@ def gpu_of(slot: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": names[slot % len(names)]} if names else {}
 
 
-def open_log(path: Path, pid: int | None) -> IO[bytes]:
-    """Opens a trial's log to append; a process `pid` that a sweep has left behind with it is ended first."""
+def open_log(path: Path, left: Sequence[Any] | None, say: Callable[[str], None], grace: float = GRACE) -> IO[bytes]:
+    """Opens a trial's log to append; the process that a sweep has left behind with it is ended first.
+
+    Args:
+      left: `Trainer.place` of that process, if any was noted.
+      say: is told of each signal.
+      grace: seconds between SIGTERM and SIGKILL.
+
+    Raises:
+      RunError: it is not known, on another host, or does not end.
+    """
     file = open(path, "ab")  # noqa: SIM115 (the trainer closes it)
-    if not lock(file) and pid:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
+    if lock(file):
+        return file
+    host, pid = left or ("a host that is not known", "?")
+    if host == socket.gethostname():
+        for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, KILLED)):
+            say(f"{path.stem}: a process was left behind, {pid}: {number.name}, then up to {seconds:g} s")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                if lock(file):
+                    return file
+                time.sleep(0.05)
+    file.close()
+    raise RunError(f"trial {path.stem}: still runs on {host}, process {pid}; end it, then the same command goes on")
 
 
 def lock(file: IO) -> bool:
