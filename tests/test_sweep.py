@@ -400,10 +400,17 @@ def test_pictures_of_numbers_groups_and_gaps():
 
 
 def test_workers_share_the_gpus(monkeypatch):
+    fraction = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+    monkeypatch.delenv(fraction, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert [gpu_of(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["2", "5", "2"]
+    assert [gpu_of(slot, 2) for slot in range(2)] == [{"CUDA_VISIBLE_DEVICES": name} for name in "25"]
+    five = [gpu_of(slot, 5) for slot in range(5)]
+    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in five] == ["2", "5", "2", "5", "2"]
+    assert [float(worker[fraction]) for worker in five] == [0.3, 0.45, 0.3, 0.45, 0.3]
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "0.2")
+    assert gpu_of(4, 5) == {"CUDA_VISIBLE_DEVICES": "2"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert gpu_of(0) == {}
+    assert gpu_of(0, 1) == {}
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ class Sweep:
         file = self.path / "logs" / f"{number:03}.log"
         log = open_log(file, trial.user_attrs.get("place"), self.progress.say)
         slot = min(set(range(self.workers)) - {trainer.slot for trainer in self.running})
-        trainer = Trainer(self._trains(point), run_dir, log, slot)
+        trainer = Trainer(self._trains(point), run_dir, log, slot, min(self.workers, self.total))
         trial.set_user_attr("place", trainer.place())
         self.running[trainer] = trial
 

@@ -21,6 +21,7 @@ from gen_jax.run_dir import RunDir
 
 GRACE = 60.0  # seconds that a trial has to save and end
 KILLED = 10.0  # seconds that a killed process takes to be gone
+FRACTIONS = ("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION")  # XLA refuses both at once
 COMMAND = (sys.executable, "-m", "gen_jax.cli", "train")
 
 
@@ -32,19 +33,20 @@ class Trainer:
       run_dir: made, or gone on with.
       log: as `open_log` gives it; closed when the process has ended.
       slot: which of the workers it is, counted from 0; workers share the GPUs of this machine among them.
+      workers: how many there are.
     """
 
-    def __init__(self, command: Sequence[str], run_dir: RunDir, log: IO[bytes], slot: int):
+    def __init__(self, command: Sequence[str], run_dir: RunDir, log: IO[bytes], slot: int, workers: int):
         self.run_dir, self.log, self.slot = run_dir, log, slot
+        self._environment = {**os.environ, **gpu_of(slot, workers)}
         self._command = [*command, f"--workdir={os.fspath(run_dir.path)}"]
         self._deaths, self._reached = 0, -1
         self.start()
 
     def start(self) -> None:
         """Also again, after an end that asked for it."""
-        environment = {**os.environ, **gpu_of(self.slot)}
         self.process = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, env=environment
+            self._command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, env=self._environment
         )
 
     def place(self) -> list[Any]:
@@ -70,12 +72,20 @@ class Trainer:
         self.process.wait()
 
 
-def gpu_of(slot: int) -> dict[str, str]:
-    """The environment that gives a worker one GPU of its own, as long as there are enough; {} without GPUs."""
+def gpu_of(slot: int, workers: int) -> dict[str, str]:
+    """The environment that gives a worker one GPU, with the others of its card a share of the memory; {} without GPUs.
+
+    XLA takes three quarters of a card when it starts. A fraction that is set already is left alone.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     cards = [str(i) for i in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))]
     names = cards if visible is None else [name for name in visible.split(",") if name]
-    return {"CUDA_VISIBLE_DEVICES": names[slot % len(names)]} if names else {}
+    if not names:
+        return {}
+    place = slot % len(names)
+    sharing = len(range(place, workers, len(names)))
+    given = sharing < 2 or any(name in os.environ for name in FRACTIONS)
+    return {"CUDA_VISIBLE_DEVICES": names[place]} | ({} if given else {FRACTIONS[0]: f"{0.9 / sharing:.3f}"})
 
 
 def open_log(path: Path, left: Sequence[Any] | None, say: Callable[[str], None], grace: float = GRACE) -> IO[bytes]:
