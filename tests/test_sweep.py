@@ -28,7 +28,7 @@ from gen_jax import config as configs
 from gen_jax.errors import ConfigError, DataError, Preempted, RunError
 from gen_jax.run_dir import RunDir
 from gen_jax.sweeps import report, space
-from gen_jax.sweeps.plan import Plan, plan
+from gen_jax.sweeps.plan import Plan, Search, plan
 from gen_jax.sweeps.sweep import Sweep
 from gen_jax.sweeps.trainer import gpu_of, lock, open_log
 
@@ -61,7 +61,7 @@ def config_with(folder: Path, body: str) -> str:
 def sweep(tmp_path):
     """Makes a sweep of fake trials of 8 steps."""
 
-    def make(body=GRID, search="grid", folder="d", steps=8, flags=(), **options):
+    def make(body=GRID, search: Search = "grid", folder="d", steps=8, flags=(), **options):
         steps_flags = [
             f"--config.{key}" for key in (f"total_steps={steps}", "eval_every=1", "steps_per_call=1", *flags)
         ]
@@ -160,13 +160,11 @@ def test_random_and_asha_try_no_point_of_a_grid_twice(sweep):
 def test_tpe_comes_closer_than_chance(tmp_path):
     """40 points for each of 8 seeds; a tenth of the distance to the best, which draws of another seed never have."""
 
-    def distances(search: str, seeds: range) -> list[float]:
+    def distances(search: Search, seeds: range) -> list[float]:
         return [_distance(plan(config_with(tmp_path, RANGES), [f"--config.seed={seed}"], search)) for seed in seeds]
 
-    tpe, chance, again = (
-        np.median(distances(*one)) for one in (("tpe", range(8)), ("random", range(8)), ("random", range(8, 16)))
-    )
-    assert tpe < chance / 10 < again
+    tpe, chance = np.median(distances("tpe", range(8))), np.median(distances("random", range(8)))
+    assert tpe < chance / 10 < np.median(distances("random", range(8, 16)))
 
 
 def _distance(made: Plan) -> float:

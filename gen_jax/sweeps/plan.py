@@ -22,7 +22,7 @@ class Plan:
     """What a sweep is; two plans that differ are not gone on with.
 
     spec, overrides: as `gen-jax train` takes them. define: the config's `sweep`. first: a point that it may give.
-    space: what it draws and sets, by key: of a grid the values of all trials, else the distributions (JSON).
+    tried: what it draws and sets, by key: of a grid the values of all trials, else the distributions (JSON).
     grid: the values of all trials, where they are known: in order for `grid`, shuffled for `random` and `asha` over a
       space without ranges, so that none is tried twice.
     rung: steps before asha first judges, a ninth of all; 0 = it never does.
@@ -34,14 +34,14 @@ class Plan:
     experiment: configs.Experiment
     define: Callable[[space.Space], None]
     first: space.Point
-    space: dict[str, list[Any]]
+    tried: dict[str, list[Any]]
     grid: list[dict[str, Any]]
     rung: int = 0
 
     def identity(self) -> dict[str, Any]:
         """As JSON types."""
         goal, config = f"{self.first.mode}imize {self.first.metric}", configs.to_dict(self.experiment)
-        return {"search": self.search, "goal": goal, "space": self.space, "config": config}
+        return {"search": self.search, "goal": goal, "space": self.tried, "config": config}
 
     def sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """A trial's own: its draws are the same whatever ran beside it and however often the sweep stopped."""
@@ -91,7 +91,7 @@ def plan(spec: str, overrides: list[str], search: Search) -> Plan:
 def _points(
     define: Callable[[space.Space], None], search: Search, seed: int
 ) -> tuple[list[space.Point], dict[str, list[Any]], list[dict[str, Any]]]:
-    """All points, `Plan.space` and the values in the order of the trials; some points and no values, if drawn."""
+    """All points, `Plan.tried` and the values in the order of the trials; some points and no values, if drawn."""
     try:
         walked = [] if search == "tpe" else list(space.grid(define))
     except space.NotAGrid:

@@ -102,7 +102,7 @@ def open_log(path: Path, left: Sequence[Any] | None, say: Callable[[str], None],
     file = open(path, "ab")  # noqa: SIM115 (the trainer closes it)
     if lock(file):
         return file
-    host, pid = left or ("a host that is not known", "?")
+    host, pid = left or ("a host that is not known", 0)
     if host == socket.gethostname():
         for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, KILLED)):
             say(f"{path.stem}: a process was left behind, {pid}: {number.name}, then up to {seconds:g} s")
