@@ -28,7 +28,7 @@ from gen_jax import config as configs
 from gen_jax.errors import ConfigError, DataError, Preempted, RunError
 from gen_jax.run_dir import RunDir
 from gen_jax.sweeps import report, space
-from gen_jax.sweeps.plan import Plan, Search, plan
+from gen_jax.sweeps.definition import Definition, Search, definition
 from gen_jax.sweeps.sweep import Sweep
 from gen_jax.sweeps.trainer import gpu_of, lock, open_log
 
@@ -65,7 +65,7 @@ def sweep(tmp_path):
         steps_flags = [
             f"--config.{key}" for key in (f"total_steps={steps}", "eval_every=1", "steps_per_call=1", *flags)
         ]
-        made = plan(config_with(tmp_path, body), steps_flags, search)
+        made = definition(config_with(tmp_path, body), steps_flags, search)
         return Sweep(made, tmp_path / folder, command=FAKE, poll=0.01, **options)
 
     return make
@@ -132,12 +132,12 @@ def test_a_trial_by_itself_is_the_one_that_the_sweep_would_train(body, search, s
     whole = sweep(body, search, "one", trials=4).run()
     two = sweep(body, search, "two", trials=4)
     two.begin()
-    drawn = [two.plan.drawn(i) for i in range(4)]
+    drawn = [two.definition.drawn(i) for i in range(4)]
     assert [point.params for point in drawn] == [trial.user_attrs["params"] for trial in whole]
     for number in (3, 0):
         subprocess.run(two.trial_command(number), check=True)
         run = two.run_dir(number)
-        run.config_file.write_text(json.dumps(configs.to_dict(two.plan.load(drawn[number]))))
+        run.config_file.write_text(json.dumps(configs.to_dict(two.definition.load(drawn[number]))))
         run.write_status("done", 8)
     assert [trial.value for trial in two.run()] == [trial.value for trial in whole]
     assert starts(two) == [1] * 4
@@ -153,21 +153,23 @@ def test_a_trial_that_depends_on_others_is_not_trained_by_itself(sweep):
 def test_random_and_asha_try_no_point_of_a_grid_twice(sweep):
     asha, random = (sweep(search=search, flags=("eval_every=2",)) for search in ("asha", "random"))
     assert asha.total == random.total == 9
-    assert asha.plan.grid == random.plan.grid != sweep().plan.grid
-    assert sorted(map(str, asha.plan.grid)) == sorted(map(str, sweep().plan.grid))
+    assert asha.definition.grid == random.definition.grid != sweep().definition.grid
+    assert sorted(map(str, asha.definition.grid)) == sorted(map(str, sweep().definition.grid))
 
 
 def test_tpe_comes_closer_than_chance(tmp_path):
     """40 points for each of 8 seeds; a tenth of the distance to the best, which draws of another seed never have."""
 
     def distances(search: Search, seeds: range) -> list[float]:
-        return [_distance(plan(config_with(tmp_path, RANGES), [f"--config.seed={seed}"], search)) for seed in seeds]
+        return [
+            _distance(definition(config_with(tmp_path, RANGES), [f"--config.seed={seed}"], search)) for seed in seeds
+        ]
 
     tpe, chance = np.median(distances("tpe", range(8))), np.median(distances("random", range(8)))
     assert tpe < chance / 10 < np.median(distances("random", range(8, 16)))
 
 
-def _distance(made: Plan) -> float:
+def _distance(made: Definition) -> float:
     """To the least loss, of 40 trials that are not trained."""
     study = optuna.create_study()
     for number in range(40):
@@ -189,12 +191,12 @@ def test_a_worker_that_dies_goes_on_in_its_run_directory(sweep, monkeypatch, end
 
 BEGIN = """
 import sys
-from gen_jax.sweeps.plan import plan
+from gen_jax.sweeps.definition import definition
 from gen_jax.sweeps.sweep import Sweep
 spec, folder, *words = sys.argv[1:]
 flags = [word for word in words if word.startswith("--config.")]
 command = [word for word in words if word not in flags]
-Sweep(plan(spec, flags, "grid"), folder, workers=2, command=command, poll=0.01).run()
+Sweep(definition(spec, flags, "grid"), folder, workers=2, command=command, poll=0.01).run()
 """
 
 
@@ -202,7 +204,7 @@ def test_a_killed_sweep_goes_on(sweep, monkeypatch):
     """Its process is killed with two trials half-way, which live on; a lock is left, and a line of the journal torn."""
     again = sweep(workers=2)
     monkeypatch.setenv("FAKE_STEP", "0.2")
-    argv = [again.plan.spec, str(again.path), *again.plan.overrides, *FAKE]
+    argv = [again.definition.spec, str(again.path), *again.definition.overrides, *FAKE]
     first = subprocess.Popen([sys.executable, "-c", BEGIN, *argv], cwd=ROOT, stderr=subprocess.DEVNULL)
     assert wait_for(again.path / "trials/003/metrics.jsonl")
     first.kill()
@@ -372,26 +374,26 @@ def test_results_table_and_pictures(sweep, monkeypatch, tmp_path):
     monkeypatch.setenv("FAKE_END", "3:000")
     one = sweep(THREE)
     trials = one.run()
-    report.write_csv(one.plan, trials, tmp_path / "results.csv")
+    report.write_csv(one.definition, trials, tmp_path / "results.csv")
     with open(tmp_path / "results.csv") as file:
         rows = list(csv.DictReader(file))
     columns = ["trial", "state", "step", "val/elbo@batch=8", "model.latent", "reason"]
     assert list(rows[0]) == columns
     assert [row["state"] for row in rows] == ["failed", "complete", "complete"]
     assert float(rows[1]["val/elbo@batch=8"]) == trials[1].value
-    lines = [line.split() for line in report.table(one.plan, trials).splitlines()]
+    lines = [line.split() for line in report.table(one.definition, trials).splitlines()]
     assert lines[0] == columns
     assert lines[1] == ["2", "complete", "8", "1.25", "64"]
     assert lines[2] == ["1", "complete", "8", "1.45", "32"]
     assert lines[3][:4] == ["0", "failed", "1", "16"]
-    assert all(path.stat().st_size > 1000 for path in report.draw(one.plan, trials, tmp_path))
+    assert all(path.stat().st_size > 1000 for path in report.draw(one.definition, trials, tmp_path))
 
 
 def test_the_command_of_a_finished_sweep_writes_and_prints_it_again(sweep, capsys):
     done = sweep(THREE)
     done.run()
-    flags = ("--search=grid", *done.plan.overrides)
-    cli.main(["sweep", f"--config={done.plan.spec}", f"--workdir={done.path}", *flags])
+    flags = ("--search=grid", *done.definition.overrides)
+    cli.main(["sweep", f"--config={done.definition.spec}", f"--workdir={done.path}", *flags])
     out = capsys.readouterr().out
     assert out.splitlines()[1].split() == ["2", "complete", "8", "1.25", "64"]
     for name in ("results.csv", "parameters.png", "best.png"):
@@ -500,11 +502,13 @@ def test_what_a_sweep_is_does_not_depend_on_its_words(tmp_path, search, body, ed
         spec = config_with(tmp_path, f"{remark}\n    s.minimize('val/elbo')\n    {body}")
         with open(spec.removesuffix(":smoke"), "a") as file:
             file.write(constant)
-        return Sweep(plan(spec, [], search), tmp_path / "d")
+        return Sweep(definition(spec, [], search), tmp_path / "d")
 
     one = sweep(edits[0])
     one.begin()
-    assert sweep(edits[0], "\n    'A docstring.'").plan.identity() == json.loads((one.path / "sweep.json").read_text())
+    assert sweep(edits[0], "\n    'A docstring.'").definition.identity() == json.loads(
+        (one.path / "sweep.json").read_text()
+    )
     with pytest.raises(ConfigError, match=rf"sweep\(s\) says something else of {key}$"):
         sweep(edits[1])
 
@@ -520,7 +524,7 @@ def test_sixteen_trials_of_digits_with_a_worker_killed(tmp_path, monkeypatch):
     """Two real trainers at a time; the sixth is killed -9 behind its first checkpoint. TensorBoard lists all 16."""
     monkeypatch.setenv("XLA_FLAGS", "")
     periods = ("total_steps=1000", "eval_every=500", "log_every=100", "save_every=200", "mesh.data=1")
-    made = plan("experiments/vae/digits.py:smoke", [f"--config.{flag}" for flag in periods], "random")
+    made = definition("experiments/vae/digits.py:smoke", [f"--config.{flag}" for flag in periods], "random")
     sweep = Sweep(made, tmp_path / "d", workers=2)
     killed = []
 

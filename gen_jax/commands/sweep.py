@@ -34,15 +34,15 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     from gen_jax.sweeps import report
 
     def write(trials: list) -> None:
-        report.write_csv(sweep.plan, trials, sweep.path / "results.csv")
+        report.write_csv(sweep.definition, trials, sweep.path / "results.csv")
 
     sweep.on_end = write
     trials = sweep.run()
     write(trials)
-    parameters, goal = report.columns(sweep.plan, trials)
+    parameters, goal = report.columns(sweep.definition, trials)
     write_hparams_columns(epath.Path(sweep.path / "tb"), parameters, [goal])
-    print(report.table(sweep.plan, trials))
-    paths = (sweep.path / "results.csv", *report.draw(sweep.plan, trials, sweep.path))
+    print(report.table(sweep.definition, trials))
+    paths = (sweep.path / "results.csv", *report.draw(sweep.definition, trials, sweep.path))
     print("\n".join(["written:", *(f"  {os.path.relpath(path)}" for path in paths)]))
     print(f"curves and hyperparameters: {tensorboard_command(args.workdir)}")
 
@@ -58,7 +58,9 @@ def sweep_of(args: argparse.Namespace, overrides: list[str]) -> "Sweep":
             raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
     if is_remote(args.workdir):
         raise ConfigError(f"--workdir: expected a local directory for a sweep, got {args.workdir}")
-    from gen_jax.sweeps.plan import plan  # Optuna takes seconds to import: not before a mistake can be told
+    from gen_jax.sweeps.definition import definition  # Optuna takes seconds to import: not before a mistake can be told
     from gen_jax.sweeps.sweep import Sweep
 
-    return Sweep(plan(args.config, overrides, args.search), args.workdir, trials=args.trials, workers=args.workers)
+    return Sweep(
+        definition(args.config, overrides, args.search), args.workdir, trials=args.trials, workers=args.workers
+    )

@@ -8,18 +8,19 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from gen_jax.sweeps.plan import ETA, Plan
+from gen_jax.sweeps.definition import ETA, Definition
 
 STUDY = "sweep"
 
 
-def opened(path: Path, plan: Plan) -> optuna.Study:
+def opened(path: Path, definition: Definition) -> optuna.Study:
     """The study, made or gone on with; a known grid waits in it. Its direction follows a goal that was corrected."""
-    asha = optuna.pruners.SuccessiveHalvingPruner(min_resource=plan.rung, reduction_factor=ETA) if plan.rung else None
+    rung = definition.rung
+    asha = optuna.pruners.SuccessiveHalvingPruner(min_resource=rung, reduction_factor=ETA) if rung else None
     options = {
         "storage": JournalStorage(JournalFileBackend(os.fspath(path))),
         "study_name": STUDY,
-        "direction": f"{plan.first.mode}imize",
+        "direction": f"{definition.first.mode}imize",
         "pruner": asha or optuna.pruners.NopPruner(),
     }
     study = optuna.create_study(**options, load_if_exists=True)
@@ -28,7 +29,7 @@ def opened(path: Path, plan: Plan) -> optuna.Study:
         optuna.delete_study(study_name=STUDY, storage=options["storage"])
         study = optuna.create_study(**options)
         study.add_trials(trials)
-    for values in plan.grid[len(study.get_trials(deepcopy=False)) :]:
+    for values in definition.grid[len(study.get_trials(deepcopy=False)) :]:
         study.enqueue_trial(values)
     return study
 

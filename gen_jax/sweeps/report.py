@@ -11,20 +11,21 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gen_jax import pictures
 from gen_jax.run_dir import write_atomic
-from gen_jax.sweeps.plan import Plan
+from gen_jax.sweeps.definition import Definition
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
-def columns(plan: Plan, trials: list[FrozenTrial]) -> tuple[list[str], str]:
+def columns(definition: Definition, trials: list[FrozenTrial]) -> tuple[list[str], str]:
     """The parameters that any trial drew, and the whole tag of the goal."""
     keys = dict.fromkeys(key for trial in trials for key in trial.user_attrs.get("params", {}))
-    return [*keys], next((trial.user_attrs["tag"] for trial in trials if "tag" in trial.user_attrs), plan.first.metric)
+    tags = (trial.user_attrs["tag"] for trial in trials if "tag" in trial.user_attrs)
+    return [*keys], next(tags, definition.first.metric)
 
 
-def rows(plan: Plan, trials: list[FrozenTrial]) -> list[dict[str, Any]]:
+def rows(definition: Definition, trials: list[FrozenTrial]) -> list[dict[str, Any]]:
     """A row a trial: trial, state, step, the metric, the parameters, reason. A pruned one has the metric so far."""
-    keys, tag = columns(plan, trials)
+    keys, tag = columns(definition, trials)
     return [
         {
             "trial": trial.number,
@@ -38,31 +39,31 @@ def rows(plan: Plan, trials: list[FrozenTrial]) -> list[dict[str, Any]]:
     ]
 
 
-def write_csv(plan: Plan, trials: list[FrozenTrial], path: Path) -> None:
+def write_csv(definition: Definition, trials: list[FrozenTrial], path: Path) -> None:
     """results.csv, in the order of the trials."""
-    text, table = io.StringIO(), rows(plan, trials)
+    text, table = io.StringIO(), rows(definition, trials)
     writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
     write_atomic(epath.Path(path), text.getvalue())
 
 
-def table(plan: Plan, trials: list[FrozenTrial]) -> str:
+def table(definition: Definition, trials: list[FrozenTrial]) -> str:
     """The trials in columns: the complete ones first, the best of them on top."""
-    sign = -1 if plan.first.mode == "max" else 1
+    sign = -1 if definition.first.mode == "max" else 1
     order = list(STATES)
 
     def place(trial: FrozenTrial) -> tuple:
         state = order.index(trial.state) if trial.state in order else len(order)
         return state, float("inf") if trial.value is None else sign * trial.value
 
-    found = rows(plan, sorted(trials, key=place))
+    found = rows(definition, sorted(trials, key=place))
     cells = [[_short(name) for name in found[0]], *([_short(value) for value in row.values()] for row in found)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
 
 
-def draw(plan: Plan, trials: list[FrozenTrial], folder: Path) -> list[Path]:
+def draw(definition: Definition, trials: list[FrozenTrial], folder: Path) -> list[Path]:
     """parameters.png: the metric against each parameter; best.png: the best so far. Returns their paths."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     values = np.array([trial.value for trial in complete], np.float64)
@@ -70,8 +71,8 @@ def draw(plan: Plan, trials: list[FrozenTrial], folder: Path) -> list[Path]:
     drawn = {key: [trial.user_attrs["params"].get(key) for trial in complete] for key in keys}
     numbers = np.array([trial.number for trial in complete])
     made = {
-        "parameters": pictures.responses(drawn, values, plan.first.metric),
-        "best": pictures.best_so_far(numbers, values, plan.first.metric, maximize=plan.first.mode == "max"),
+        "parameters": pictures.responses(drawn, values, definition.first.metric),
+        "best": pictures.best_so_far(numbers, values, definition.first.metric, maximize=definition.first.mode == "max"),
     }
     for name, picture in made.items():
         write_atomic(epath.Path(folder / f"{name}.png"), pictures.png(picture))

@@ -22,7 +22,7 @@ from gen_jax.errors import ConfigError, DataError, RunError
 from gen_jax.progress import Progress
 from gen_jax.run_dir import RunDir, flatten, write_atomic
 from gen_jax.sweeps import goal, journal, space
-from gen_jax.sweeps.plan import Plan
+from gen_jax.sweeps.definition import Definition
 from gen_jax.sweeps.trainer import COMMAND, Trainer, check_folder, lock, open_log
 
 TRIALS = 16  # where neither the flag nor a grid says how many
@@ -34,8 +34,8 @@ class Sweep:
     """A sweep in its folder: `sweep.json, journal.jsonl, trials/NNN/, logs/NNN.log`.
 
     Args:
-      plan: what to do.
-      workdir: local; made, or gone on with where it holds the same plan.
+      definition: what to do.
+      workdir: local; made, or gone on with where it holds the same sweep.
       trials: how many in all, those of an earlier start included; 0 = the whole grid, or `TRIALS`.
       workers: trials at once.
       on_end: called with all trials whenever one has ended.
@@ -48,7 +48,7 @@ class Sweep:
 
     def __init__(
         self,
-        plan: Plan,
+        definition: Definition,
         workdir: str | os.PathLike,
         *,
         trials: int = 0,
@@ -57,20 +57,22 @@ class Sweep:
         command: Sequence[str] = COMMAND,
         poll: float = 0.5,
     ):
-        self.plan, self.workers, self.command, self.poll, self.on_end = plan, workers, command, poll, on_end
+        self.definition, self.workers, self.command, self.poll, self.on_end = definition, workers, command, poll, on_end
         if "://" in os.fspath(workdir):
             raise ConfigError(f"workdir: expected a local directory for a sweep, got {workdir}")
         self.path = Path(os.path.abspath(os.path.expanduser(workdir)))
-        wanted = trials or (len(plan.grid) if plan.search == "grid" else TRIALS)
-        self.total = min(wanted, len(plan.grid)) if plan.grid else wanted
+        wanted = trials or (len(definition.grid) if definition.search == "grid" else TRIALS)
+        self.total = min(wanted, len(definition.grid)) if definition.grid else wanted
         self.running: dict[Trainer, optuna.Trial] = {}
         self.measured = False  # a trial has the goal in a row
         if check_folder(self.path):
             self._compare()
 
     def _compare(self) -> None:
-        """Refuses the folder of another plan; what no trial was judged by yet may be corrected."""
-        old, new = (flatten(one) for one in (json.loads((self.path / "sweep.json").read_text()), self.plan.identity()))
+        """Refuses the folder of another sweep; what no trial was judged by yet may be corrected."""
+        old, new = (
+            flatten(one) for one in (json.loads((self.path / "sweep.json").read_text()), self.definition.identity())
+        )
         trials = journal.begun(self.path / "journal.jsonl")
         changed = [key for key in old | new if old.get(key) != new.get(key)]
         if "search" in changed:  # which writes the same space otherwise
@@ -91,7 +93,7 @@ class Sweep:
         check_folder(self.path)
         for folder in ("trials", "logs"):
             (self.path / folder).mkdir(parents=True, exist_ok=True)
-        file, text = self.path / "sweep.json", json.dumps(self.plan.identity(), indent=2) + "\n"
+        file, text = self.path / "sweep.json", json.dumps(self.definition.identity(), indent=2) + "\n"
         if not file.exists() or file.read_text() != text:
             write_atomic(epath.Path(file), text)
 
@@ -105,16 +107,16 @@ class Sweep:
         Raises:
           ConfigError: there is no such trial, or it depends on others.
         """
-        if self.plan.search not in ("grid", "random"):
-            raise ConfigError(f"--search: expected grid or random beside --trial, got {self.plan.search}")
+        if self.definition.search not in ("grid", "random"):
+            raise ConfigError(f"--search: expected grid or random beside --trial, got {self.definition.search}")
         if not 0 <= number < self.total:
             raise ConfigError(f"--trial: expected 0 to {self.total - 1}, got {number}")
-        point = self.plan.drawn(number)
-        self.plan.load(point)
+        point = self.definition.drawn(number)
+        self.definition.load(point)
         return [*self._trains(point), f"--workdir={os.fspath(self.run_dir(number).path)}"]
 
     def _trains(self, point: space.Point) -> list[str]:
-        return [*self.command, f"--config={self.plan.spec}", *self.plan.overrides, *point.flags()]
+        return [*self.command, f"--config={self.definition.spec}", *self.definition.overrides, *point.flags()]
 
     def run(self) -> list[optuna.trial.FrozenTrial]:
         """Trains until `trials` have ended; returns them.
@@ -188,7 +190,7 @@ class Sweep:
                 os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
             if journal.all_refused(old := journal.begun(file)):
                 self._forget(old)
-            self.study = journal.opened(file, self.plan)
+            self.study = journal.opened(file, self.definition)
             yield
 
     def _forget(self, trials: list[optuna.trial.FrozenTrial]) -> None:
@@ -200,13 +202,13 @@ class Sweep:
     def _start(self, left_behind: optuna.trial.FrozenTrial | None) -> None:
         """Starts a new trial, or one that an earlier start of the sweep has left."""
         number = left_behind.number if left_behind else self._started()
-        self.study.sampler = self.plan.sampler(number)
+        self.study.sampler = self.definition.sampler(number)
         trial = optuna.Trial(self.study, left_behind._trial_id) if left_behind else self.study.ask()
         run_dir = self.run_dir(number)
         try:
-            point = space.ask(self.plan.define, trial)
+            point = space.ask(self.definition.define, trial)
             trial.set_user_attr("params", point.params)
-            config = self.plan.load(point)
+            config = self.definition.load(point)
         except ConfigError as error:
             return self._fail(trial, str(error), refused=True)
         if run_dir.status().get("state") == "done" and run_dir.check(configs.to_dict(config)):
@@ -223,8 +225,8 @@ class Sweep:
         trial, code = self.running[trainer], trainer.process.poll()
         open_ = self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING
         if code is None:
-            self.measured = self.measured or goal.is_measured(trainer.run_dir, self.plan.first.metric)
-            if open_ and self.plan.rung and self._falls_behind(trainer, trial):
+            self.measured = self.measured or goal.is_measured(trainer.run_dir, self.definition.first.metric)
+            if open_ and self.definition.rung and self._falls_behind(trainer, trial):
                 self._tell(trial, trainer.run_dir, TrialState.PRUNED)
                 trainer.process.terminate()
             return
@@ -247,7 +249,7 @@ class Sweep:
         """Reports the new rows that have the metric, until asha stops the trial. Never by its last row."""
         seen = self.study.get_trials(deepcopy=False)[trial.number].last_step or 0
         for row in trainer.run_dir.rows():
-            tags = protocol.find(self.plan.first.metric, list(row))
+            tags = protocol.find(self.definition.first.metric, list(row))
             if seen < row["step"] < trainer.run_dir.config()["total_steps"] and len(tags) == 1:
                 value = row[tags[0]]
                 trial.report(float("nan") if value is None else value, row["step"])
@@ -257,7 +259,7 @@ class Sweep:
 
     def _complete(self, trial: optuna.Trial, run_dir: RunDir) -> None:
         try:
-            tag, value = goal.last(run_dir.rows(), self.plan.first.metric)
+            tag, value = goal.last(run_dir.rows(), self.definition.first.metric)
         except ConfigError as error:
             if any("tag" in other.user_attrs for other in self.trials()):
                 return self._fail(trial, str(error), run_dir)

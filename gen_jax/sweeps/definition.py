@@ -18,8 +18,8 @@ ETA = 3  # asha: of the trials that came to a rung, one in so many goes on; the 
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a sweep is; two plans that differ are not gone on with.
+class Definition:
+    """What a sweep is; two that differ are not gone on with.
 
     spec, overrides: as `gen-jax train` takes them. define: the config's `sweep`. first: a point that it may give.
     tried: what it draws and sets, by key: of a grid the values of all trials, else the distributions (JSON).
@@ -60,7 +60,7 @@ class Plan:
         return configs.replaced(self.experiment, point.overrides)
 
 
-def plan(spec: str, overrides: list[str], search: Search) -> Plan:
+def definition(spec: str, overrides: list[str], search: Search) -> Definition:
     """Reads a config and its sweep; a grid is checked whole, another search at `PROBES` random points.
 
     Raises:
@@ -69,7 +69,7 @@ def plan(spec: str, overrides: list[str], search: Search) -> Plan:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     experiment, define = configs.load(spec, overrides), configs.sweep_of(spec)
     points, drawn, values = _points(define, search, experiment.seed)
-    made = Plan(spec, overrides, search, experiment, define, points[0], drawn, values)
+    made = Definition(spec, overrides, search, experiment, define, points[0], drawn, values)
     given = {override.partition("=")[0].removeprefix("--config.") for override in overrides}
     for point in points:
         if (point.metric, point.mode) != (points[0].metric, points[0].mode):
@@ -91,7 +91,7 @@ def plan(spec: str, overrides: list[str], search: Search) -> Plan:
 def _points(
     define: Callable[[space.Space], None], search: Search, seed: int
 ) -> tuple[list[space.Point], dict[str, list[Any]], list[dict[str, Any]]]:
-    """All points, `Plan.tried` and the values in the order of the trials; some points and no values, if drawn."""
+    """All points, `Definition.tried` and the values in the order of the trials; some points and no values, if drawn."""
     try:
         walked = [] if search == "tpe" else list(space.grid(define))
     except space.NotAGrid:
