@@ -148,21 +148,25 @@ def state_shardings(state: State, rules: Rules, mesh: Mesh, optimisers: dict[str
 
 
 def gathered(state: State, shardings: State) -> State:
-    """The state that a step computes with: kernels of convolutions that are cut over `fsdp` alone are put together.
+    """The state that a step computes with: what `fsdp` alone cuts of a network that convolves is put together.
 
-    A convolution whose kernel is cut would be done in pieces; on a mesh that also has `model` the partitioner of jax
-    0.10.2 adds them up wrongly: two convolutions in a row, on 2 x 2 x 2 devices, gave twice the sum. Matrices are left
-    to the compiler, which puts each together where it is used: all at once would take the memory that `fsdp` saves.
+    A convolution whose kernel or input is cut over channels would be done in pieces; on a mesh that has `model` too the
+    partitioner of jax 0.10.2 adds them up wrongly: two convolutions in a row, on 2 x 2 x 2 devices, gave twice the sum.
+    Other networks are left to the compiler, which puts each matrix together where it is used; all at once would take
+    the memory that `fsdp` saves.
     """
 
-    def whole(path, x, placed):
-        convolves = x.ndim - (SCANNED in path_name(path)) >= 3
-        return ops.constrain(x) if convolves and set(placed.spec) - {None} == {"fsdp"} else x
+    def whole(x, placed):
+        return ops.constrain(x) if set(placed.spec) - {None} == {"fsdp"} else x
 
-    nets = {}
+    nets = dict(state.nets)
     for name, net in state.nets.items():
-        params = jax.tree_util.tree_map_with_path(whole, net.params, shardings.nets[name].params)
-        nets[name] = dataclasses.replace(net, params=params)
+        if any(
+            x.ndim >= 3 and SCANNED not in path_name(path)
+            for path, x in jax.tree_util.tree_leaves_with_path(net.params)
+        ):
+            params = jax.tree.map(whole, net.params, shardings.nets[name].params)
+            nets[name] = dataclasses.replace(net, params=params)
     return dataclasses.replace(state, nets=nets)
 
 
