@@ -21,6 +21,7 @@ class Chip:
         sum over all ports and both directions: 2400 Gbit/s (v4, one direction), 400, 1200, 800 GB/s (v5e, v5p, v6e).
       dimensions: of the torus; two ports each.
       ring: chips along a dimension from which on it closes to a ring, in multiples of itself; a line otherwise.
+      config: libtpu's word for how the chip's TensorCores are used, where its own choice makes a device of each.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Chip:
     link: float
     dimensions: int
     ring: int
+    config: str = ""
 
     @property
     def peak(self) -> float:
@@ -37,7 +39,7 @@ class Chip:
 
 
 CHIPS = {
-    "v4": Chip("TPU v4", 32 * 2**30, 1200e9, 50e9, 3, 4),
+    "v4": Chip("TPU v4", 32 * 2**30, 1200e9, 50e9, 3, 4, "megacore"),
     "v5e": Chip("TPU v5 lite", 16 * 2**30, 819e9, 50e9, 2, 16),
     "v5p": Chip("TPU v5p", 95 * 2**30, 2765e9, 100e9, 3, 4),
     "v6e": Chip("TPU v6 lite", 32 * 2**30, 1638e9, 100e9, 2, 16),

@@ -30,7 +30,7 @@ def devices(where: Slice) -> list[Any]:
     """The devices of a slice, as a jax that ran on it would list them.
 
     Raises:
-      ConfigError: libtpu is not installed, or has no such topology.
+      ConfigError: libtpu is not installed, or has no such topology, or another number of devices than of chips.
     """
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError("--topology: expected libtpu, the TPU's compiler; run: pip install 'gen_jax[plan]'")
@@ -38,12 +38,15 @@ def devices(where: Slice) -> list[Any]:
         os.environ.setdefault(name, value)
     from jax.experimental import topologies  # loads nothing of the TPU, but is wanted here alone
 
+    options = {"chip_config_name": where.chip.config} if where.chip.config else {}
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=where.name).devices
+        found = topologies.get_topology_desc(platform="tpu", topology_name=where.name, **options).devices
     except Exception as error:  # what jax and libtpu raise for a wrong name is not documented
         raise ConfigError(
             f"--topology: expected one that libtpu knows, got {where.name!r}: {first_line(error)}"
         ) from None
+    if len(found) != where.size:
+        raise ConfigError(f"--topology: expected {where.size} devices of {where.name}, one a chip, got {len(found)}")
     return list(found)
 
 

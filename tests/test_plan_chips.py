@@ -1,0 +1,28 @@
+"""The table of chips against what jax and libtpu say of them, and rings and lines of slices."""
+
+import importlib.util
+import types
+
+import pytest
+
+from gen_jax.errors import ConfigError
+from gen_jax.plan import chips, topology
+
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install 'gen_jax[plan]'")
+SMALL = ("v4:2x2x2", "v5e:2x4", "v5p:2x2x2", "v6e:2x4")
+
+
+@needs_libtpu
+@pytest.mark.parametrize("name", SMALL)
+def test_a_chip_is_one_device(name):
+    """A v4 and a v5p have two TensorCores."""
+    where = chips.parse(name)
+    assert len(topology.devices(where)) == where.size == 8
+
+
+@needs_libtpu
+def test_another_number_of_devices_than_of_chips_is_one_line(monkeypatch):
+    found = types.SimpleNamespace(devices=[object()] * 8)
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", lambda *_, **__: found)
+    with pytest.raises(ConfigError, match="--topology: expected 4 devices of v5e:2x2, one a chip, got 8"):
+        topology.devices(chips.parse("v5e:2x2"))
