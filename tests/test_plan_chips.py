@@ -5,6 +5,7 @@ import types
 
 import pytest
 
+from gen_jax import flops
 from gen_jax.errors import ConfigError
 from gen_jax.plan import chips, topology
 
@@ -26,3 +27,12 @@ def test_another_number_of_devices_than_of_chips_is_one_line(monkeypatch):
     monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", lambda *_, **__: found)
     with pytest.raises(ConfigError, match="--topology: expected 4 devices of v5e:2x2, one a chip, got 8"):
         topology.devices(chips.parse("v5e:2x2"))
+
+
+@needs_libtpu
+@pytest.mark.parametrize("name", SMALL)
+def test_jax_calls_a_chip_what_the_table_does(name):
+    """jax's word for a v5p is TPU v5, with which that for a v5e begins."""
+    where = chips.parse(name)
+    device = topology.devices(where)[0]
+    assert device.device_kind == where.chip.kind and flops.peak(device) == where.chip.peak

@@ -41,7 +41,7 @@ class Chip:
 CHIPS = {
     "v4": Chip("TPU v4", 32 * 2**30, 1200e9, 50e9, 3, 4, "megacore"),
     "v5e": Chip("TPU v5 lite", 16 * 2**30, 819e9, 50e9, 2, 16),
-    "v5p": Chip("TPU v5p", 95 * 2**30, 2765e9, 100e9, 3, 4),
+    "v5p": Chip("TPU v5", 95 * 2**30, 2765e9, 100e9, 3, 4),
     "v6e": Chip("TPU v6 lite", 32 * 2**30, 1638e9, 100e9, 2, 16),
 }
 LATENCY = 1e-6  # seconds a hop
