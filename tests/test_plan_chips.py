@@ -1,6 +1,7 @@
 """The table of chips against what jax and libtpu say of them, and rings and lines of slices."""
 
 import importlib.util
+import math
 import types
 
 import pytest
@@ -36,3 +37,25 @@ def test_jax_calls_a_chip_what_the_table_does(name):
     where = chips.parse(name)
     device = topology.devices(where)[0]
     assert device.device_kind == where.chip.kind and flops.peak(device) == where.chip.peak
+
+
+@pytest.mark.parametrize(
+    ("name", "spans", "links"),
+    [
+        ("v5p:8x8x16", [(4, 1), (1, 1), (1, 1)], 1),  # half of a ring
+        ("v5p:8x8x16", [(4, 1), (2, 1), (1, 1)], 2),
+        ("v5p:8x8x16", [(8, 1), (1, 1), (1, 1)], 2),
+        ("v5p:8x8x16", [(1, 1), (1, 1), (4, 4)], 2 / 4),
+        ("v5p:2x4x4", [(1, 1), (4, 1), (1, 1)], 1),  # no whole cube
+        ("v4:4x4x4", [(4, 1), (4, 1), (4, 1)], 6),
+        ("v5e:8x16", [(8, 1), (1, 1), (1, 1)], 1),
+        ("v5e:8x16", [(1, 1), (16, 1), (1, 1)], 2),  # each dimension by itself
+        ("v6e:16x16", [(8, 1), (1, 1), (1, 1)], 1),
+    ],
+)
+def test_a_ring_closes_where_a_group_has_the_whole_side(name, spans, links):
+    """An all-gather of S bytes over n chips takes S (n - 1) / n over the links that a group has."""
+    where = chips.parse(name)
+    n = math.prod(count for count, _ in spans)
+    found = chips.seconds("all-gather", 10**15, spans, where)
+    assert found == pytest.approx(10**15 * (n - 1) / n / (links * where.chip.link), rel=1e-6)

@@ -20,7 +20,8 @@ class Chip:
       link: bytes/s that one port of the interconnect sends; it receives as much at the same time. Google publishes the
         sum over all ports and both directions: 2400 Gbit/s (v4, one direction), 400, 1200, 800 GB/s (v5e, v5p, v6e).
       dimensions: of the torus; two ports each.
-      ring: chips along a dimension from which on it closes to a ring, in multiples of itself; a line otherwise.
+      ring: a dimension of that many chips, or a multiple, closes to a ring; a line otherwise. A 3D torus is one of
+        cubes whose optical switches close all of its dimensions, or none.
       config: libtpu's word for how the chip's TensorCores are used, where its own choice makes a device of each.
     """
 
@@ -59,9 +60,10 @@ class Slice:
     def size(self) -> int:
         return math.prod(self.sides)
 
-    def ways(self, side: int) -> int:
-        """Directions in which data flow along a dimension of `side` chips: 2 around a ring, 1 along a line."""
-        return 2 if side % self.chip.ring == 0 else 1
+    def ways(self, covered: int, side: int) -> int:
+        """Directions in which data flow among `covered` chips of a dimension of `side`: 2 around a ring, 1 on a line."""
+        closing = self.sides if self.chip.dimensions == 3 else (side,)
+        return 2 if covered == side and all(one % self.chip.ring == 0 for one in closing) else 1
 
 
 def parse(name: str) -> Slice:
@@ -93,7 +95,8 @@ def seconds(kind: str, payload: int, spans: Sequence[tuple[int, int]], where: Sl
     an all-reduce is a reduce-scatter and an all-gather; in an all-to-all of S bytes a chip, each byte travels a quarter
     of a ring, half of a line. A hop takes 1 us.
     """
-    used = [(count, apart, where.ways(count * apart)) for count, apart in spans if count > 1]
+    along = zip(spans, where.sides, strict=False)  # devices of a 2D slice have a third coordinate, always 0
+    used = [(count, apart, where.ways(count * apart, side)) for (count, apart), side in along if count > 1]
     if not used:
         return 0.0
     n = math.prod(count for count, _, _ in used)
