@@ -1,9 +1,11 @@
 """The table of chips against what jax and libtpu say of them, and rings and lines of slices."""
 
 import importlib.util
+import itertools
 import math
 import types
 
+import numpy as np
 import pytest
 
 from gen_jax import flops
@@ -59,3 +61,20 @@ def test_a_ring_closes_where_a_group_has_the_whole_side(name, spans, links):
     n = math.prod(count for count, _ in spans)
     found = chips.seconds("all-gather", 10**15, spans, where)
     assert found == pytest.approx(10**15 * (n - 1) / n / (links * where.chip.link), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "ring"), [(16, True), (8, False), (4, False)])
+def test_an_all_to_all_takes_what_the_busiest_link_carries(n, ring):
+    """Each byte the shortest way, along a dimension of a v6e; halfway around a ring half of them each way."""
+    carried = np.zeros((2, n))  # by link, to the right and to the left
+    for a, b in itertools.permutations(range(n), 2):
+        right, left = (b - a) % n, (a - b) % n
+        shares = (1, 0) if (right < left if ring else b > a) else (0, 1)
+        for way, (share, hops) in enumerate(
+            zip((0.5, 0.5) if ring and right == left else shares, (right, left), strict=True)
+        ):
+            for hop in range(hops if share else 0):
+                carried[way, (a + hop) % n if way == 0 else (a - 1 - hop) % n] += share / n
+    where = chips.parse(f"v6e:{n}x1")
+    found = chips.seconds("all-to-all", 10**15, [(n, 1), (1, 1)], where)
+    assert found == pytest.approx(10**15 * carried.max() / where.chip.link, rel=1e-6)

@@ -191,7 +191,9 @@ def test_what_a_loop_updates_in_place_counts_once():
         ("all-gather", [(16, 1), (16, 1)], 255 / 256 / 4, 16),  # both dimensions at once
         ("all-gather", [(4, 4), (1, 1)], 3 / 4 * 2, 8),  # a ring of every fourth chip, shared by four groups
         ("all-reduce", [(4, 1), (1, 1)], 2 * 3 / 4, 8),
-        ("all-to-all", [(16, 1), (1, 1)], 16 / 4, 8),
+        ("all-to-all", [(16, 1), (1, 1)], 16 / 8, 8),
+        ("all-to-all", [(8, 1), (1, 1)], 8 / 4, 8),  # a line
+        ("all-to-all", [(16, 1), (16, 1)], 16 / 8, 16),  # 16 rows, each with its own links through the middle
         ("collective-permute", [(2, 1), (1, 1)], 1, 1),
         ("all-reduce", [(1, 1), (1, 1)], 0, 0),
     ],

@@ -61,7 +61,7 @@ class Slice:
         return math.prod(self.sides)
 
     def ways(self, covered: int, side: int) -> int:
-        """Directions in which data flow among `covered` chips of a dimension of `side`: 2 around a ring, 1 on a line."""
+        """Directions in which data flow among `covered` chips of a dimension of `side`: 2 on a ring, 1 on a line."""
         closing = self.sides if self.chip.dimensions == 3 else (side,)
         return 2 if covered == side and all(one % self.chip.ring == 0 for one in closing) else 1
 
@@ -92,8 +92,10 @@ def seconds(kind: str, payload: int, spans: Sequence[tuple[int, int]], where: Sl
 
     A group's dimensions work at the same time, each in both directions where it is a whole ring; groups that lie
     between each other's chips share the links. An all-gather of S bytes over n chips sends S (n - 1) / n through each;
-    an all-reduce is a reduce-scatter and an all-gather; in an all-to-all of S bytes a chip, each byte travels a quarter
-    of a ring, half of a line. A hop takes 1 us.
+    an all-reduce is a reduce-scatter and an all-gather. An all-to-all waits for what crosses the middle of its longest
+    side: of n chips in a row with P bytes each, n / 2 send half of theirs, n P / 4, through one link of a line or two
+    of a ring, which makes n P / 4 and n P / 8 a link; chips along other dimensions have links of their own there. A
+    hop takes 1 us.
     """
     along = zip(spans, where.sides, strict=False)  # devices of a 2D slice have a third coordinate, always 0
     used = [(count, apart, where.ways(count * apart, side)) for (count, apart), side in along if count > 1]
@@ -105,6 +107,6 @@ def seconds(kind: str, payload: int, spans: Sequence[tuple[int, int]], where: Sl
     if kind == "collective-permute":
         return payload / where.chip.link + LATENCY
     if kind == "all-to-all":
-        return payload * max(count for count, _, _ in used) / (2 * rate) + hops
+        return payload * max(count * apart / ways for count, apart, ways in used) / (4 * where.chip.link) + hops
     times = 2 if kind == "all-reduce" else 1
     return times * (payload * (n - 1) / n / rate + hops)
