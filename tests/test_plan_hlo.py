@@ -163,6 +163,35 @@ def test_a_collective_is_exposed_where_nothing_runs_beside_it(network, exposed):
     assert {(one.kind, count) for one, _, count in totals.collectives} == {("all-gather", 5), ("all-reduce", 1)}
 
 
+UPDATED = """HloModule step, is_scheduled=true
+
+%gather (p: f32[32,128]) -> f32[128,128] {
+  %p = f32[32,128]{1,0} parameter(0)
+  ROOT %r = f32[128,128]{1,0} all-gather(%p), channel_id=1, replica_groups=[1,4]<=[4], dimensions={0}
+}
+
+ENTRY %main (a: f32[32,128], x: f32[128,128]) -> f32[128,128] {
+  %a = f32[32,128]{1,0} parameter(0)
+  %x = f32[128,128]{1,0} parameter(1)
+  %s = ((f32[32,128]{1,0}), f32[128,128]{1,0}, u32[]) async-start(%a), calls=%gather
+  %u = ((f32[32,128]{1,0}), f32[128,128]{1,0}, u32[]) async-update(%s)
+  %y = f32[128,128]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %v = ((f32[32,128]{1,0}), f32[128,128]{1,0}, u32[]) async-update(%u)
+  %d = f32[128,128]{1,0} async-done(%v)
+  ROOT %z = f32[128,128]{1,0} dot(%y, %d), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""
+OPEN = re.sub(r"  %v = .*\n  %d = .*\n", "", UPDATED).replace("(%y, %d)", "(%y, %x)")
+
+
+@pytest.mark.parametrize(("program", "exposed"), [(UPDATED, 2.0), (OPEN, 1.0)], ids=["updated", "open"])
+def test_every_collective_is_waited_for(program, exposed):
+    """It takes three products' time; one runs before its end, which follows two updates, two where none is here."""
+    where = roofline.Roofline(peak=float(WORK), bandwidth=1e30, seconds=lambda one: 3.0, devices=4)
+    totals = where.run(hlo.parse(program))
+    assert totals.compute == pytest.approx(2) and totals.exposed == pytest.approx(exposed)
+
+
 def test_traffic_counts_main_memory_and_slices():
     module = hlo.parse(PROGRAM)
     body = module.computations["body"]

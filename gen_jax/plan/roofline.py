@@ -102,10 +102,14 @@ class Roofline:
                 seconds = flops / self.peak  # its bytes come over the network
             elif found and phase == "done":
                 clock.end(found.channel)
+            elif one.opcode.endswith("-update"):
+                clock.names[one.name] = clock.names[one.operands[0]]
             elif one.opcode.endswith("-done"):
                 clock.end(clock.names.get(one.operands[0], "") if one.operands else "")
             clock.work(seconds)
             total.flops, total.bytes, total.compute = total.flops + flops, total.bytes + moved, total.compute + seconds
+        for channel in [*clock.ends]:  # what no instruction here waits for, the next computation does
+            clock.end(channel)
         total.compute, total.exposed = max(total.compute, total.bytes / self.bandwidth), total.exposed + clock.waited
         return total
 
@@ -125,7 +129,7 @@ class _Clock:
     def __init__(self):
         self.now = self.free = self.waited = 0.0
         self.ends: dict[str, float] = {}
-        self.names: dict[str, str] = collections.defaultdict(str)  # a start's instruction -> its channel
+        self.names: dict[str, str] = collections.defaultdict(str)  # a start or an update -> its channel
 
     def work(self, seconds: float) -> None:
         self.now += seconds
