@@ -200,6 +200,22 @@ def test_traffic_counts_main_memory_and_slices():
     assert moved["slice"] == 4 * 32 * 128 and moved["t"] == moved["x"] == 0
 
 
+@pytest.mark.parametrize(
+    ("instruction", "moved"),
+    [
+        ("f32[] gather(%x, %i), offset_dims={}", 2 * 4),  # read and written
+        ("f32[1,1]{1,0} dynamic-slice(%x, %i, %i)", 2 * 4),
+        ("(f32[128,128]{1,0}, f32[32,128]{1,0:T(8,128)S(1)}, s32[1]{0}) slice-start(%x)", 4 * 32 * 128),
+    ],
+)
+def test_traffic_of_a_slice_is_what_it_takes(instruction, moved):
+    """Also a scalar; a slice that is started tells of its operand, its result and a flag of its own."""
+    lines = ["  %x = f32[128,128]{1,0} parameter(0)", "  %i = s32[] parameter(1)", f"  ROOT %one = {instruction}"]
+    module = hlo.parse("\n".join(["HloModule m", "", "ENTRY %main (x: f32[128,128]) -> f32[] {", *lines, "}"]))
+    computation = module.computations["main"]
+    assert work.traffic(module, computation, computation.root) == moved
+
+
 @needs_libtpu
 def test_what_a_loop_updates_in_place_counts_once():
     """A scan over stacked weights reads each once, and writes each layer's output once."""

@@ -95,7 +95,7 @@ def traffic(module: Module, computation: Computation, instruction: Instruction) 
     if opcode == "copy-start":
         return _hbm(result[:2])
     if opcode in ("slice", "dynamic-slice", "gather", "slice-start"):
-        moved = [leaf for leaf in result if leaf.dims][-1]
+        moved = (result[:2] if opcode == "slice-start" else result[:1])[-1]  # behind its operand
         return moved.bytes * sum(leaf.space == 0 for leaf in (moved, *computation.operands(instruction)[:1]))
     if opcode in ("dynamic-update-slice", "scatter"):
         return 2 * _hbm(computation.operands(instruction)[1:])
