@@ -3,8 +3,11 @@
 import importlib.util
 import itertools
 import math
+import re
 import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -78,3 +81,16 @@ def test_an_all_to_all_takes_what_the_busiest_link_carries(n, ring):
     where = chips.parse(f"v6e:{n}x1")
     found = chips.seconds("all-to-all", 10**15, [(n, 1), (1, 1)], where)
     assert found == pytest.approx(10**15 * carried.max() / where.chip.link, rel=1e-6)
+
+
+@needs_libtpu
+@pytest.mark.parametrize("name", SMALL)
+def test_a_chip_has_no_more_memory_than_its_compiler_gives(name):
+    """Of the maker's GiB some are reserved."""
+    where = chips.parse(name)
+    alone = jax.sharding.NamedSharding(jax.sharding.Mesh(topology.devices(where), "d"), jax.sharding.PartitionSpec())
+    huge = jax.ShapeDtypeStruct((2**18, 2**18), jnp.float32, sharding=alone)  # 256 GiB
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"exceeds available HBM \(([\d.]+)G\)") as error:
+        topology.compiled(jax.jit(lambda x: x @ x).lower(huge))
+    given = float(re.findall(r"available HBM \(([\d.]+)G\)", str(error.value))[0])
+    assert given - 1 < where.chip.hbm / chips.GIB <= given

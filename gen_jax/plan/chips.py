@@ -16,9 +16,8 @@ class Chip:
 
     Attributes:
       kind: what jax calls the device.
-      hbm: bytes of memory. bandwidth: of it, bytes/s.
-      link: bytes/s that one port of the interconnect sends; it receives as much at the same time. Google publishes the
-        sum over all ports and both directions: 2400 Gbit/s (v4, one direction), 400, 1200, 800 GB/s (v5e, v5p, v6e).
+      hbm: bytes of memory that a program can have. bandwidth: of it, bytes/s.
+      link: bytes/s that one port of the interconnect sends; it receives as much at the same time.
       dimensions: of the torus; two ports each.
       ring: a dimension of that many chips, or a multiple, closes to a ring; a line otherwise. A 3D torus is one of
         cubes whose optical switches close all of its dimensions, or none.
@@ -39,11 +38,17 @@ class Chip:
         return flops.PEAK[self.kind]
 
 
+# Memory: what libtpu 0.0.42 says that a program has when it runs out of it, of 32, 16 and 32 GiB; of a v5p the 95 of 96
+# GiB that Google's page gives, which reserves more than libtpu (95.74). Links: v4, 6 of 50 GB/s (Jouppi et al. 2023,
+# "TPU v4", table 4; the page's 24 TB/s through the middle of a pod make 47 for each of 512); of the others the pages
+# give the sum over all ports and both directions: 400, 1200, 800 GB/s (v5e, v5p, v6e). Rings: "How to Scale Your Model"
+# (Austin et al. 2025), part 2; v5p's page: "All 4x4x4 and larger slices have full 3D torus".
+GIB = 2**30
 CHIPS = {
-    "v4": Chip("TPU v4", 32 * 2**30, 1200e9, 50e9, 3, 4, "megacore"),
-    "v5e": Chip("TPU v5 lite", 16 * 2**30, 819e9, 50e9, 2, 16),
-    "v5p": Chip("TPU v5", 95 * 2**30, 2765e9, 100e9, 3, 4),
-    "v6e": Chip("TPU v6 lite", 32 * 2**30, 1638e9, 100e9, 2, 16),
+    "v4": Chip("TPU v4", int(30.75 * GIB), 1200e9, 50e9, 3, 4, "megacore"),
+    "v5e": Chip("TPU v5 lite", int(15.75 * GIB), 819e9, 50e9, 2, 16),
+    "v5p": Chip("TPU v5", 95 * GIB, 2765e9, 100e9, 3, 4),
+    "v6e": Chip("TPU v6 lite", int(31.25 * GIB), 1638e9, 100e9, 2, 16),
 }
 LATENCY = 1e-6  # seconds a hop
 
