@@ -3,9 +3,11 @@
 An instruction takes the longer of its work at the chip's peak and its bytes at the memory's bandwidth. Copies that run
 beside the rest cost bandwidth only: a loop's body takes no less than all its bytes do. Collectives share one network,
 one after the other. One that is started and ended by two instructions runs beside what stands between; the rest of its
-time, and all the time of any other, is exposed. What is left out: work of other kinds than matrix products and
-convolutions where its data lie on the chip, the cost of starting an instruction, and how far kernels stay below the
-peak. So the step cannot be faster, if the tables are right; expect it to be slower.
+time, and all the time of any other, is exposed. Of a conditional's branches the slowest is taken.
+
+It is an estimate, not a bound. Too short: work of other kinds than matrix products and convolutions where its data lie
+on the chip, the cost of starting an instruction, and how far kernels stay below the peak are left out. Too long:
+collectives over different dimensions of the torus can run at once.
 """
 
 import collections
@@ -18,8 +20,8 @@ from gen_jax.plan.hlo import Instruction, Module
 
 ASSUMPTIONS = (
     "an instruction takes the longer of its work at the bf16 peak and its bytes at the bandwidth of the memory; "
-    "collectives follow each other on a torus whose dimensions work at once, 1 us a hop; one without a start and an "
-    "end of its own is wholly exposed. Real kernels stay below these peaks: the step will not be faster than this."
+    "collectives run on a torus whose dimensions work at once, 1 us a hop; one without a start and an end of its own "
+    "is wholly exposed. An estimate: kernels reach their peaks here, and collectives wait for each other."
 )
 
 
