@@ -3,8 +3,8 @@
 `gen-jax train --config=experiments/transformer/gpt2_124m.py --workdir=runs/gpt2_124m`
 It reads Python's documentation as bytes, so that it starts anywhere. For a text of your own: `gen-jax data tokenize
 --path=TEXTS --out=tokens --tokenizer=bpe --vocab_size=50304`, then `--config=FILE:tokens=tokens`.
-It has not been run. `gen-jax plan --topology=v5e:4x4` takes 53 s on 2 cores: 6.6 GB, 38 % of a chip; a step of 0.43 s
-or more, collectives that nothing hides 0.02 of the rest; an MFU of 31 % at most.
+It has not been run. `gen-jax plan --topology=v5e:4x4` takes 53 s on 2 cores: 6.6 GB, 39 % of a chip; a step of about
+0.43 s, collectives that nothing hides 0.02 of the rest; an MFU of about 31 %.
 """
 
 from ml_collections import ConfigDict

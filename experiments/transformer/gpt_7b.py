@@ -3,8 +3,8 @@
 `gen-jax train --config=experiments/transformer/gpt_7b.py --workdir=runs/gpt_7b`
 It reads Python's documentation as bytes, so that it starts anywhere. For a text of your own: `gen-jax data tokenize
 --path=TEXTS --out=tokens --tokenizer=bpe --vocab_size=50304`, then `--config=FILE:tokens=tokens`.
-It has not been run. `gen-jax plan --topology=v5p:8x8x16` takes 45 s on 2 cores: 9.7 GB, 10 % of a chip; a step of
-0.79 s or more, collectives that nothing hides 0.20 of the rest; an MFU of 49 % at most.
+It has not been run. `gen-jax plan --topology=v5p:8x8x16` takes 45 s on 2 cores: 9.7 GB, 9 % of a chip; a step of
+about 0.79 s, collectives that nothing hides 0.20 of the rest; an MFU of about 49 %.
 """
 
 from ml_collections import ConfigDict
