@@ -222,6 +222,11 @@ def run(capsys, *flags):
             "config.mesh: expected data x fsdp x model to fit 4 devices, got -1 x 1 x 3",
             marks=needs_libtpu,
         ),
+        pytest.param(
+            ("--topology=v5e:2x2", "--config.mesh.data=2"),
+            "config.mesh: expected 4 devices, all of v5e:2x2, got 2",
+            marks=needs_libtpu,
+        ),
     ],
 )
 def test_wrong_input_is_one_line(capsys, flags, message):

@@ -108,7 +108,8 @@ def make(name: str, experiment: Experiment, where: Slice, say: Callable[[str], N
     """Compiles the training step of a config for a slice and reads the plan off the program; `say` is told of it.
 
     Raises:
-      ConfigError, DataError: as `Program`. DoesNotFit: the compiler ran out of memory.
+      ConfigError, DataError: as `Program`; and where the mesh leaves chips of the slice out.
+      DoesNotFit: the compiler ran out of memory.
     """
     if experiment.parallel != "jit":
         raise ConfigError(f"config.parallel: expected jit for a plan, got {experiment.parallel}")
@@ -116,6 +117,8 @@ def make(name: str, experiment: Experiment, where: Slice, say: Callable[[str], N
         raise ConfigError(f"config.platform: expected any or tpu for a plan, got {experiment.platform}")
     with ops.compiling_for("tpu"):
         program, notes = _program(experiment, topology.devices(where))
+        if (used := program.mesh.devices.size) != where.size:
+            raise ConfigError(f"config.mesh: expected {where.size} devices, all of {where.name}, got {used}")
         say(f"compiling for {where.name}, up to some minutes")
         started, cpu = time.perf_counter(), time.process_time()
         inputs, step = abstract_inputs(program), program.compiled_step
