@@ -13,6 +13,7 @@ from gen_jax import ops, sharding
 from gen_jax.checkpoint import Checkpoints
 from gen_jax.errors import ConfigError
 from gen_jax.models.transformer import FSDP, TENSOR_PARALLEL
+from gen_jax.plan import gathers
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
 from gen_jax.settings import validate
@@ -141,16 +142,6 @@ def collectives(built):
     return {kind for _, kind in found}, {tuple(sorted(map(int, shape.split(",")), reverse=True)) for shape in made}
 
 
-def pieces(built):
-    """The shapes of parameters, one layer each, cut over `model` alone: what a step may gather."""
-    found = set()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(built.abstract.nets["net"].params):
-        spec = (*leaf.sharding.spec, *(None,) * leaf.ndim)[: leaf.ndim]
-        cut = [n // (2 if axis == "model" else 1) for n, axis in zip(leaf.shape, spec, strict=True)]
-        found.add(tuple(sorted(cut[1:] if "layers" in str(path) else cut, reverse=True)))
-    return found
-
-
 # no two of rows, tokens, width, heads, MLP and vocabulary are alike
 SIZES = ("batch_size=16", "model.heads=4", "model.width=32", "model.mlp_width=72", "model.scan_layers=True")
 SIZES += ("model.remat=full", "model.context=20", "data.context=20")
@@ -160,7 +151,8 @@ def surplus(built):
     """Collectives of other kinds, and what is gathered but no parameter and no score of the likeliest tokens."""
     kinds, found = collectives(built)
     tokens, rows = 20, 16 // (built.mesh.shape["data"] * built.mesh.shape["fsdp"])
-    return kinds - {"all-gather", "all-reduce", "reduce-scatter"}, found - pieces(built) - {(tokens, rows, 2)}
+    good = {tuple(sorted(shape, reverse=True)) for shape in gathers.pieces(built).values()}
+    return kinds - {"all-gather", "all-reduce", "reduce-scatter"}, found - good - {(tokens, rows, 2)}
 
 
 @pytest.mark.parametrize(

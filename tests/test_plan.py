@@ -18,7 +18,7 @@ from gen_jax.program import Program
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install 'gen_jax[plan]'")
 GPT = "experiments/transformer/gpt2_124m.py:smoke"
-LAYERS, WIDTH, CONTEXT, VOCAB, BATCH = 3, 64, 32, 128, 16
+LAYERS, WIDTH, CONTEXT, VOCAB, BATCH = 3, 64, 20, 8192, 16
 
 
 def experiment(rules=((".*", "replicate"),), **mesh):
@@ -104,28 +104,55 @@ def test_a_rule_that_puts_activations_together_is_named(rules, mesh, seen):
     found = [line for line in made.warnings if "activations are put together" in line]
     assert bool(found) == seen
     if seen:
-        assert re.match(r"all-gather of \w+\[[\d,]+\] over model: larger than any parameter", found[0])
+        assert all(re.match(r"all-gather of \w+\[[\d,]+\] over model: no parameter is stored", line) for line in found)
+    else:
+        assert not any(re.match("all-|reduce-", line) for line in made.warnings)
 
 
-def totals(kind, dims, groups):
-    one = collectives.Collective(kind, (hlo.Array("bf16", dims),), np.asarray(groups), "1", "somewhere")
-    return roofline.Totals(collectives=[(one, 0.0, 3)])
+AXES = {"data": [[0, 4], [1, 5], [2, 6], [3, 7]], "fsdp": [[0, 2], [1, 3], [4, 6], [5, 7]]}
+AXES |= {"model": [[0, 1], [2, 3], [4, 5], [6, 7]]}
+UP = WIDTH, 4 * WIDTH
+SUMS, TOGETHER, LOOP = "activations are summed", "activations are put together", 2 * LAYERS
+
+
+@pytest.fixture(scope="module")
+def cube():
+    e = experiment(TENSOR_PARALLEL, data=2, fsdp=2, model=2)
+    return Program(e, planner.stand_in(e))
 
 
 @pytest.mark.parametrize(
-    ("kind", "dims", "line"),
+    ("kind", "axis", "dims", "count", "line"),
     [
-        ("all-gather", (LAYERS, WIDTH, 4 * WIDTH), "all layers of net/blocks/layers/mlp/up/kernel"),
-        ("all-gather", (1, WIDTH, 4 * WIDTH), ""),  # one layer
-        ("all-reduce", (LAYERS, WIDTH, 4 * WIDTH), ""),  # its gradients
-        ("all-gather", (BATCH, CONTEXT, WIDTH), "larger than any parameter"),
+        ("all-gather", "fsdp", (1, WIDTH, 2 * WIDTH), LOOP, ""),  # one layer, half of its columns
+        ("all-gather", "fsdp", (2, 3, 16, WIDTH), LOOP, ""),  # two heads' queries, keys and values
+        ("all-gather", "fsdp", (VOCAB // 2, WIDTH), 2, ""),
+        ("all-gather", "fsdp", (LAYERS, WIDTH, 2 * WIDTH), 2, "all layers of net/blocks/layers/mlp/up/kernel"),
+        ("all-gather", "fsdp", (LAYERS, WIDTH, 2 * WIDTH), LOOP, TOGETHER),  # a batch of LAYERS rows
+        ("all-gather", "fsdp", (LAYERS, 2 * WIDTH, WIDTH), 2, "all layers of net/blocks/layers/mlp/down/kernel"),
+        ("all-gather", "fsdp", (VOCAB, WIDTH), 2, TOGETHER),  # over `model` it is not whole
+        ("all-gather", "model", (1, *UP), LOOP, TOGETHER),
+        ("all-gather", "data", (1, *UP), LOOP, TOGETHER),
+        ("all-gather", "model", (BATCH // 4, CONTEXT, WIDTH), LOOP, TOGETHER),
+        ("all-gather", "model", (BATCH // 4, CONTEXT, 2), 2, ""),  # scores of the likeliest tokens
+        ("all-reduce", "model", (BATCH // 4, CONTEXT, WIDTH), LOOP, ""),  # a product of pieces
+        ("all-reduce", "data", (LAYERS, *UP), 2, ""),  # gradients
+        ("all-reduce", "data", (WIDTH // 2, 2 * WIDTH), LOOP, ""),
+        ("reduce-scatter", "fsdp", (VOCAB // 2, WIDTH), 2, ""),
+        ("all-reduce", "data", (BATCH, CONTEXT, WIDTH), LOOP, SUMS),
+        ("all-to-all", "model", (BATCH // 4, CONTEXT, WIDTH), LOOP, "in other pieces"),
     ],
 )
-def test_what_is_put_together_whole(kind, dims, line):
-    program = Program(experiment(), planner.stand_in(experiment()))
-    mesh = dict(program.mesh.shape)
-    found = gathers.warnings(totals(kind, dims, [range(8)]), program, mesh)
-    assert len(found) == bool(line) and all(line in one and "over data" in one for one in found)
+def test_what_is_put_together_whole(cube, kind, axis, dims, count, line):
+    one = collectives.Collective(kind, (hlo.Array("bf16", dims),), np.asarray(AXES[axis]), "1", "somewhere")
+    totals = roofline.Totals(collectives=[(one, 0.0, count)])
+    found = gathers.warnings(totals, cube, dict(cube.mesh.shape))
+    assert len(found) == bool(line) and all(line in one and f"over {axis}:" in one for one in found)
+
+
+def test_axes_may_be_split_and_exchanged():
+    assert gathers.splits((4, 3, 16, 64), (64, 192)) and gathers.splits((1, 64, 192), (64, 192))
+    assert not gathers.splits((2, 96, 64), (64, 96)) and not gathers.splits((48, 256), (64, 192))
 
 
 def test_bytes_a_chip_do_not_grow_with_the_devices():
