@@ -256,7 +256,9 @@ def does_not_fit(error: Exception, where: Slice) -> Exception:
     text = " ".join(str(error).split())
     if "RESOURCE_EXHAUSTED" not in text:
         return error
-    needs = re.search(r"\(([\d.]+[KMGT])\) exceeds|Used ([\d.]+[KMGT]) of", text)
-    size = f"{next(filter(None, needs.groups()))}iB" if needs else "more memory"
-    has = where.chip.hbm / 2**30
-    return DoesNotFit(f"config: the step does not fit {where.name}: it needs {size} a chip, which has {has:.0f} GiB")
+    size = r"([\d.]+[KMGT])"
+    told = re.search(rf"\({size}\) exceeds[^(]*\({size}\)|Used {size} of {size}", text)
+    needs, has = filter(None, told.groups()) if told else ("more", f"{where.chip.hbm / 2**30:.0f}G")
+    return DoesNotFit(
+        f"config: the step does not fit {where.name}: it needs {needs} of a chip's memory, where {has} are free"
+    )
