@@ -110,6 +110,23 @@ def test_a_rule_that_puts_activations_together_is_named(rules, mesh, seen):
 
 
 AXES = {"data": [[0, 4], [1, 5], [2, 6], [3, 7]], "fsdp": [[0, 2], [1, 3], [4, 6], [5, 7]]}
+KERNELS = """HloModule step
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %a = f32[8]{0} custom-call(%x), custom_call_target="AllocateBuffer"
+  %b = f32[8]{0} custom-call(%x), custom_call_target="tpu_custom_call", metadata={op_name="flash"}
+  ROOT %c = f32[8]{0} custom-call(%b), custom_call_target="tpu_custom_call"
+}
+"""
+
+
+def test_kernels_whose_work_is_unknown_are_noted():
+    (line,) = planner.kernels(hlo.parse(KERNELS))
+    assert line == "custom calls, whose work is not known, count 0 FLOP: 2 x tpu_custom_call"
+    assert planner.kernels(hlo.parse(KERNELS.replace("tpu_custom_call", "ConcatBitcast"))) == []
+
+
 AXES |= {"model": [[0, 1], [2, 3], [4, 5], [6, 7]]}
 UP = WIDTH, 4 * WIDTH
 SUMS, TOGETHER, LOOP = "activations are summed", "activations are put together", 2 * LAYERS

@@ -3,6 +3,7 @@
 `topologies` of jax describe the chips; libtpu holds their compiler. No array is made: the step is lowered from shapes.
 """
 
+import collections
 import dataclasses
 import importlib.metadata
 import math
@@ -25,6 +26,8 @@ from gen_jax.plan.chips import Slice
 from gen_jax.program import Program
 from gen_jax.state import PyTree
 
+TARGET = re.compile(r'custom_call_target="([^"]*)"')
+OWN = re.compile(r"([A-Z][a-z]+)+")  # the compiler's marks, as AllocateBuffer; a kernel of Pallas is a tpu_custom_call
 SPARE = 0.1  # of the memory, which a plan should leave
 EXPOSED = 0.3  # of the time of the rest, which collectives that nothing hides should stay below
 
@@ -158,6 +161,7 @@ def make(name: str, experiment: Experiment, where: Slice, say: Callable[[str], N
         versions={name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
     )
     plan.warnings.extend(_warnings(plan, totals))
+    plan.notes.extend(kernels(module))
     return plan
 
 
@@ -173,6 +177,15 @@ def _warnings(plan: Plan, totals: roofline.Totals) -> list[str]:
     if totals.unknown_loops:
         found.append(f"{totals.unknown_loops} loops of unknown length are counted once")
     return found
+
+
+def kernels(module: hlo.Module) -> list[str]:
+    """A line for what hand-written kernels hide from the count; none where the program has none."""
+    found = [one for part in module.computations.values() for one in part if one.opcode == "custom-call"]
+    counts = collections.Counter(target for one in found for target in TARGET.findall(one.attributes))
+    own = {target: n for target, n in counts.items() if not OWN.fullmatch(target)}
+    listed = ", ".join(f"{n} x {target}" for target, n in sorted(own.items()))
+    return [f"custom calls, whose work is not known, count 0 FLOP: {listed}"] if own else []
 
 
 def _program(experiment: Experiment, found: list[Any]) -> tuple[Program, list[str]]:
