@@ -83,6 +83,7 @@ def test_missing_text_is_one_note_and_no_obstacle(plan):
     assert not any("gather" in line for line in plan.warnings)
     assert json.loads(json.dumps(plan.as_json()))["step"] == plan.step
     assert all(f"  {use}" in report.text(plan) for use in plan.memory)
+    assert "not planned: evaluation, sampling, the first state" in report.text(plan)
 
 
 WRONG = ((".*/(qkv|up)/kernel", ("model", None)), (".*/(out|down)/kernel", (None, "model")), (".*", "replicate"))

@@ -33,6 +33,7 @@ def text(plan: Plan) -> str:
         "on the torus: " + "; ".join(f"{name}: {where}" for name, where in plan.placement.items()),
         f"\nmemory of a chip, {quantity(plan.hbm, 'B')}:",
         *(f"  {name:28}{quantity(size, 'B'):>10}{size / plan.hbm:>8.1%}" for name, size in plan.memory.items()),
+        "  not planned: evaluation, sampling, the first state",
         "\nwork of a chip and a step:",
         f"  matrix products {quantity(plan.flops, 'FLOP')}, {quantity(plan.flops / chip.peak, 's')} at the peak",
         f"  memory traffic {quantity(plan.bytes, 'B')}, {quantity(plan.bytes / chip.bandwidth, 's')} at the bandwidth",
