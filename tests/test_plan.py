@@ -315,3 +315,16 @@ def test_a_mesh_is_that_of_the_devices_that_are_given():
     assert mesh.devices.size == 3
     with pytest.raises(ConfigError, match="to fit 3 devices"):
         sharding.make_mesh(sharding.MeshConfig(model=2), jax.devices()[:3])
+def test_plans_are_kept_where_the_next_does_not_fit(capsys, monkeypatch, tmp_path):
+    def make(name, sized, where, say):
+        if where.size == 16:
+            raise planner.DoesNotFit("config: too large")
+        return dataclasses.replace(PLAN, topology=where.name, mesh={"data": where.size})
+
+    monkeypatch.setattr(planner, "make", make)
+    out = tmp_path / "plan.json"
+    code, line = run(capsys, "--topology=v5e:2x2,v5e:2x4,v5e:4x4", f"--out={out}")
+    assert code == 2 and "too large" in line
+    assert [plan["topology"] for plan in json.loads(out.read_text())] == ["v5e:2x2", "v5e:2x4"]
+
+

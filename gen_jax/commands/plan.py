@@ -9,6 +9,7 @@ import jax
 from gen_jax import config
 from gen_jax.errors import ConfigError
 from gen_jax.plan import chips, report, shapes
+from gen_jax.plan.planner import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,14 +35,18 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
             raise ConfigError(f"--out: expected a directory that is there, got {path.parent}")
     jax.config.update("jax_platforms", "cpu")  # devices of this machine have no part in it
     experiment = config.load(args.config, overrides)
+
+    def keep(plans: list[Plan]) -> None:
+        """What is there, should the next not fit."""
+        if out:
+            report.write(out, plans)
+
     if args.sweep:
-        plans = shapes.sweep(args.config, experiment, slices[0], lambda plans: out and report.write(out, plans))
+        plans = shapes.sweep(args.config, experiment, slices[0], keep)
         print(report.table(plans, slices[0].name))
     else:
-        plans = shapes.scale(args.config, experiment, slices)
+        plans = shapes.scale(args.config, experiment, slices, keep)
         print(report.text(plans[0]) if len(plans) == 1 else report.table(plans))
-    if out:
-        report.write(out, plans)
     if picture:
         picture.write_bytes(report.weak_scaling(plans))
     for path in filter(None, (out, picture)):

@@ -17,8 +17,13 @@ MODEL = 8  # devices on the axis `model`, at most: its collectives stand between
 BATCHES = (1, 2)  # times the config's batch
 
 
-def scale(name: str, experiment: Experiment, slices: list[Slice]) -> list[Plan]:
+def scale(
+    name: str, experiment: Experiment, slices: list[Slice], on_plan: Callable[[list[Plan]], object]
+) -> list[Plan]:
     """A plan for each slice; the config's batch is that of the largest, and each chip has as much on all of them.
+    Args:
+      on_plan: called with the plans so far after each.
+
 
     Raises:
       ConfigError: the batch cannot be cut so; and as `planner.make`.
@@ -34,6 +39,7 @@ def scale(name: str, experiment: Experiment, slices: list[Slice]) -> list[Plan]:
                     f"share, got {experiment.batch_size}"
                 )
             sized = experiment if where.size == most else _sized(experiment, {}, batch)
+            on_plan(plans)
             plans.append(planner.make(name, sized, where, progress.say))
             if len(slices) > 1:
                 progress.say(line(plans[-1]))
