@@ -189,26 +189,48 @@ def test_bytes_a_chip_do_not_grow_with_the_devices():
     assert parameters <= payloads[-1] <= 1.01 * parameters
 
 
+@pytest.mark.parametrize(
+    ("rules", "meshes"),
+    [
+        (((".*", "replicate"),), {(1, 1)}),
+        (FSDP, {(1, 1), (4, 1), (8, 1)}),
+        (((".*/kernel", (None, "model")), (".*", "replicate")), {(1, 1), (1, 2), (1, 4), (1, 8)}),
+        (TENSOR_PARALLEL, {(1, 1), (4, 1), (8, 1), (1, 2), (4, 2), (1, 4), (2, 4), (1, 8)}),
+    ],
+)
+def test_a_sweep_tries_the_axes_that_the_rules_name(rules, meshes):
+    """The whole slice is one choice of `fsdp`; no mesh twice."""
+    tried = [*shapes.candidates(experiment(rules), chips.parse("v5e:2x4"))]
+    assert all(np.prod([*mesh.values()]) == 8 for mesh, _ in tried)
+    assert sorted((mesh["fsdp"], mesh["model"]) for mesh, _ in tried) == sorted([*meshes] * 2)
+    assert {batch for _, batch in tried} == {BATCH, 2 * BATCH}
+
+
+# seconds by (fsdp, model)
+STEPS = {(1, 1): 0.1, (4, 1): 3.0, (8, 1): 2.0, (1, 2): 9.0, (4, 2): 1.0, (1, 4): 8.0, (2, 4): 5.0}
+
+
 def test_a_sweep_ranks_what_fits(monkeypatch):
     where = chips.parse("v5e:2x4")
-    tried = [*shapes.candidates(experiment(), where)]
-    assert all(np.prod([*mesh.values()]) == 8 and batch % (8 // mesh["model"]) == 0 for mesh, batch in tried)
-    assert {(mesh["fsdp"], mesh["model"]) for mesh, _ in tried} >= {(1, 1), (4, 2), (1, 8)}
+    tried = [*shapes.candidates(experiment(TENSOR_PARALLEL), where)]
 
     def make(name, sized, where):
         if sized.mesh.model == 8:
             raise planner.DoesNotFit("config: too large")
         used = 10**9 * (20 if sized.mesh.fsdp == 1 else 1)
+        step = STEPS[sized.mesh.fsdp, sized.mesh.model] * (1 if sized.batch_size == BATCH else 1.5)
         return dataclasses.replace(
             PLAN, mesh=sized.mesh.model_dump(), batch_size=sized.batch_size, memory={"total": used}
         )
 
     monkeypatch.setattr(planner, "make", make)
     seen = []
-    plans = shapes.sweep("gpt", experiment(), where, lambda plans: seen.append(len(plans)))
+    plans = shapes.sweep("gpt", experiment(TENSOR_PARALLEL), where, lambda plans: seen.append(len(plans)))
     assert len(plans) == len([mesh for mesh, _ in tried if mesh["model"] < 8]) and seen == [*range(1, len(plans) + 1)]
     assert [plan.fits for plan in plans] == sorted([plan.fits for plan in plans], reverse=True)
-    assert plans[0].batch_size == 2 * BATCH
+    ranked = [((plan.mesh["fsdp"], plan.mesh["model"]), plan.batch_size // BATCH) for plan in plans if plan.fits]
+    best = [((4, 2), 2), ((4, 2), 1), ((8, 1), 2), ((8, 1), 1), ((4, 1), 2)]  # 0.75, 1, 1.5, 2, 2.25 s for BATCH rows
+    assert ranked[:5] == best
     assert report.table(plans, "gpt").count("!") == sum(not plan.fits for plan in plans)
 
 

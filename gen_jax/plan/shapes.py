@@ -1,6 +1,5 @@
 """Several plans of one config: other meshes and batches on one slice, or the same on slices of other sizes."""
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +20,9 @@ def scale(
     name: str, experiment: Experiment, slices: list[Slice], on_plan: Callable[[list[Plan]], object]
 ) -> list[Plan]:
     """A plan for each slice; the config's batch is that of the largest, and each chip has as much on all of them.
+
     Args:
       on_plan: called with the plans so far after each.
-
 
     Raises:
       ConfigError: the batch cannot be cut so; and as `planner.make`.
@@ -39,8 +38,8 @@ def scale(
                     f"share, got {experiment.batch_size}"
                 )
             sized = experiment if where.size == most else _sized(experiment, {}, batch)
-            on_plan(plans)
             plans.append(planner.make(name, sized, where, progress.say))
+            on_plan(plans)
             if len(slices) > 1:
                 progress.say(line(plans[-1]))
     return plans
@@ -87,20 +86,22 @@ def line(plan: Plan) -> str:
 
 
 def candidates(experiment: Experiment, where: Slice) -> Iterator[tuple[dict[str, int], int]]:
-    """Meshes whose axes are powers of 4 or what is left, `model` small, with batches that they divide."""
-    axes = [*type(experiment.mesh).model_fields]
-    choices = []
-    for axis in axes[1:]:
-        most = MODEL if axis == "model" else where.size
-        divisors = [n for n in range(1, min(most, where.size) + 1) if where.size % n == 0]
-        choices.append([n for n in divisors if axis == "model" or n in {4**i for i in range(16)}])
+    """Meshes of the axes that the rules name, with batches that they divide; `data` has the rest.
+
+    `model` is a power of 2, up to 8; `fsdp` is 1, a power of 4, or all that `model` leaves.
+    """
+    rules = [rule for _, rule in experiment.sharding]
+    named = {axis for rule in rules for axis in ((rule,) if isinstance(rule, str) else rule)}
+    powers = [2**i for i in range(int(math.log2(MODEL)) + 1)] if "model" in named else [1]
     for times in BATCHES:
-        for sizes in itertools.product(*choices):
-            mesh = dict(zip(axes[1:], sizes, strict=True))
-            used = math.prod(mesh.values())
-            rows = where.size // mesh.get("model", 1)
-            if where.size % used == 0 and experiment.batch_size * times % rows == 0:
-                yield {axes[0]: where.size // used} | mesh, experiment.batch_size * times
+        batch = experiment.batch_size * times
+        for model in powers:
+            rows, over = divmod(where.size, model)
+            if over or not rows or batch % rows:
+                continue
+            for fsdp in sorted({rows, *(4**i for i in range(16))}) if "fsdp" in named else [1]:
+                if rows % fsdp == 0:
+                    yield {"data": rows // fsdp, "fsdp": fsdp, "model": model}, batch
 
 
 def _sized(experiment: Experiment, mesh: dict[str, int], batch: int) -> Experiment:
