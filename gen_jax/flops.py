@@ -51,8 +51,8 @@ def _convolution(eqn: Any) -> float:
     return 2.0 * math.prod(eqn.outvars[0].aval.shape) * per_output / zeros
 
 
-# Dense peak in bf16, FLOP/s a chip, from the makers' data sheets, by how jax's name of the device begins: the first that
-# fits. A v5p is "TPU v5".
+# Dense peak in bf16, FLOP/s a chip, from the makers' data sheets, by how jax's name of the device begins: the first
+# that fits. A v5p is "TPU v5".
 PEAK = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
