@@ -158,6 +158,7 @@ def cube():
         ("all-reduce", "data", (WIDTH // 2, 2 * WIDTH), LOOP, ""),
         ("reduce-scatter", "fsdp", (VOCAB // 2, WIDTH), 2, ""),
         ("all-reduce", "data", (BATCH, CONTEXT, WIDTH), LOOP, SUMS),
+        ("all-reduce", "data", (BATCH, 2 * WIDTH), 2, ""),  # small gradients side by side
         ("all-to-all", "model", (BATCH // 4, CONTEXT, WIDTH), LOOP, "in other pieces"),
     ],
 )

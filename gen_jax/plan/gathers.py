@@ -20,6 +20,8 @@ from gen_jax.program import Program
 from gen_jax.sharding import SCANNED
 from gen_jax.state import path_name
 
+LITTLE = 0.01  # of all parameters: a sum of no more than that, as of small gradients side by side, is no matter
+
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
@@ -91,7 +93,9 @@ class _Judge:
             return ""
         if one.kind == "all-to-all":
             return "it is needed in other pieces than those it is in"
-        if one.kind in ("all-reduce", "reduce-scatter") and over != "model" and not self._gradient(array):
+        summed = one.kind in ("all-reduce", "reduce-scatter") and over != "model"
+        gradients = sum(math.prod(parameter.shape) for parameter in self.known.values())
+        if summed and array.size > LITTLE * gradients and not self._gradient(array):
             return "no parameter has this shape: activations are summed over the rows"
         return ""
 
