@@ -9,7 +9,8 @@ from gen_jax.models.base import HasLogProb
 from gen_jax.program import Program
 
 CASES = [(name, ()) for name in MODELS]
-CASES += [("vae", ("model.likelihood=logistic_mixture", "model.k=3", "model.num_classes=10"))]
+MIXTURE = ("model.likelihood=logistic_mixture", "model.k=3", "model.num_classes=10")
+CASES += [pytest.param("vae", MIXTURE, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("name", "flags"), CASES, ids=str)

@@ -249,6 +249,7 @@ def idx(path, header):
     return np.frombuffer(gzip.decompress(path.read_bytes())[header:], np.uint8)
 
 
+@pytest.mark.slow
 def test_mnist_is_the_original(shared_data):
     dataset = load(source="tfds", name="mnist", data_dir=str(shared_data / "tfds"), validation=0)
     assert dataset.sizes == {"train": 60_000, "test": 10_000}

@@ -148,6 +148,7 @@ def test_wrong_sections_are_refused():
         smoke(PATH, "model.end=301")
 
 
+@pytest.mark.slow
 def test_a_trained_run_has_a_curve_of_bleu_and_translates_prompts(tmp_path):
     train(smoke(PATH, "total_steps=2", "log_every=2", "eval_every=2", "save_every=2"), tmp_path / "run")
     assert (tmp_path / "run/samples/curves_bleu_00000002.png").exists()

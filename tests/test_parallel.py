@@ -52,8 +52,9 @@ def sgd(path, *flags, **kwargs):
 SLOW = {"code_prior", "cyclegan", "encoder_decoder", "pixel_transformer", "vaegan", "vqvae", "wavenet"}
 
 
-def some_slow(names):
-    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in sorted(names)]
+def some_slow(names, others=()):
+    slow = SLOW.union(others)
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in sorted(names)]
 
 
 # the others' are cut over `fsdp` alone
@@ -96,7 +97,7 @@ QUIET = {
 }
 
 
-@pytest.mark.parametrize("name", some_slow(QUIET))
+@pytest.mark.parametrize("name", some_slow(QUIET, {"transformer"}))
 def test_pmap_equals_jit_where_there_is_no_noise(name):
     jit, _ = losses(program(SMALLEST[name], *QUIET[name], devices=8), steps=5)
     pmap, _ = losses(program(SMALLEST[name], *QUIET[name], "parallel=pmap", devices=8, rules=WHOLE), steps=5)

@@ -51,6 +51,7 @@ def test_samples_follow_the_likelihood_and_the_label():
     np.testing.assert_allclose(np.bincount(codes, minlength=16) / 4000, expected, atol=0.03)
 
 
+@pytest.mark.slow
 def test_classes_come_in_turn_and_pixels_in_raster_order():
     model, state = build(levels=256, num_classes=3, image=(2, 3, 2))
     image = jnp.arange(12, dtype=jnp.uint8).reshape(1, 2, 3, 2)

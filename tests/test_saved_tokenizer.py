@@ -34,6 +34,7 @@ def run(tmp_path, monkeypatch):
     return start
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_tokenizer_that_it_began_with(run, monkeypatch):
     first = run()
     saved = first.tokenizer_file.read_bytes()

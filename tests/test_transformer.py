@@ -79,6 +79,7 @@ def test_a_token_changes_nothing_before_it(name):
     assert (np.abs(before[:, 4:] - after[:, 4:]).max(axis=-1) > 1e-4).all()
 
 
+@pytest.mark.slow
 def test_scan_and_remat_are_only_other_ways_to_compile():
     plain, state, batch = build(), state_of(), batch_of(tokens_of())
 
@@ -201,7 +202,8 @@ def test_sizes_that_do_not_fit_are_refused(fields, message):
         validate(transformer.Config, SMALL | fields, "config.model")
 
 
-@pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scan", [False, True])
 def test_heads_over_devices_equal_one_device(scan):
     """The rules beside the model, on 2 x 4 devices: every large kernel is cut, and losses stay."""
     path = "experiments/transformer/shakespeare_char_cpu.py"
@@ -237,6 +239,7 @@ def test_attention_is_drawn_with_its_tokens():
     assert image.dtype == np.uint8 and image.shape[2] == 3 and image.std() > 1
 
 
+@pytest.mark.slow
 def test_a_document_starts_with_its_token_when_it_is_sampled():
     model = build(end=V - 1)
     tokens, lengths = model.prompts(SampleOptions(prompts=((1, 2), ())), 2)

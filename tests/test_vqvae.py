@@ -218,7 +218,7 @@ def test_prior_loss_is_the_cross_entropy_of_the_true_codes():
     np.testing.assert_allclose(other, rest - np.log(picked / odds[:, -1].sum(-1)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("num_classes", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_prior_samples(num_classes):
     model, state = prior(num_classes)
     sample = jax.jit(lambda rng, options: model.sample(state, rng, 5, options), static_argnums=1)
