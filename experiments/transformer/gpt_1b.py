@@ -3,7 +3,7 @@
 `gen-jax train --config=experiments/transformer/gpt_1b.py --workdir=runs/gpt_1b`
 It reads Python's documentation as bytes, so that it starts anywhere. For a text of your own: `gen-jax data tokenize
 --path=TEXTS --out=tokens --tokenizer=bpe --vocab_size=50304`, then `--config=FILE:tokens=tokens`.
-It has not been run. `gen-jax plan --topology=v5e:16x16` takes 37 s on 2 cores: 3.8 GB, 23 % of a chip; a step of about
+It has not been run. `gen-jax plan --topology=v5e:16x16` takes 37 s on 2 cores: 3.2 GB, 19 % of a chip; a step of about
 0.33 s, collectives that nothing hides 0.17 of the rest; an MFU of about 47 %.
 """
 

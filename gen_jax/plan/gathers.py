@@ -93,7 +93,7 @@ class _Judge:
             return ""
         if one.kind == "all-to-all":
             return "it is needed in other pieces than those it is in"
-        summed = one.kind in ("all-reduce", "reduce-scatter") and over != "model"
+        summed = one.kind == "all-reduce" and over != "model"  # a reduce-scatter leaves pieces, of padded gradients too
         gradients = sum(math.prod(parameter.shape) for parameter in self.known.values())
         if summed and array.size > LITTLE * gradients and not self._gradient(array):
             return "no parameter has this shape: activations are summed over the rows"
