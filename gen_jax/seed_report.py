@@ -1,7 +1,5 @@
 """What the seeds of a run have in common: means and deviations over them, written beside their run directories."""
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Mapping
@@ -9,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gen_jax import pictures, protocol
+from gen_jax import pictures, protocol, tables
 from gen_jax.log import Writer, tensorboard_command
 from gen_jax.loop import hparams
 from gen_jax.pictures import STD
@@ -54,7 +52,7 @@ class SeedReport:
         if self.writer:
             self.writer.write_images(max(self.written, 0), pictures.of_a_run(self.run_dir.rows()))
             self.writer.close()
-        write_atomic(self.run_dir.path / TABLE, _csv(states(self.folders)))
+        write_atomic(self.run_dir.path / TABLE, tables.to_csv(states(self.folders)))
 
     def update(self, step: int | None) -> None:
         """Writes what is not written yet and no seed can add to: the rows up to `step`, or all."""
@@ -112,15 +110,6 @@ def states(folders: Mapping[int, RunDir]) -> list[Row]:
     return table
 
 
-def _csv(table: list[Row]) -> str:
-    text = io.StringIO()
-    names = dict.fromkeys(name for row in table for name in row)
-    writer = csv.DictWriter(text, [*names], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()
-
-
 def summary(run_dir: RunDir, name: str) -> str:
     """Mean, deviation and range over the seeds of what was evaluated last, as a table."""
     table = states(folders(run_dir))
@@ -132,7 +121,6 @@ def summary(run_dir: RunDir, name: str) -> str:
         if len(values) > 1:
             numbers = values.mean(), values.std(ddof=1), values.min(), values.max()
             cells.append([protocol.name_of(tag), *(f"{number:.5g}" for number in numbers)])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [f"done: {len(table)} seeds in {name}, trained to step {max(row['step'] for row in table)}"]
-    lines += ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    lines += [f"  {line}" for line in tables.aligned(cells)]
     return "\n".join([*lines, f"each seed: {run_dir.path / TABLE}", f"curves: {tensorboard_command(name)}"])

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "gen_jax"
 PURE = {"state", "ops", "losses", "likelihoods", "sampling", "beam", "lora", "settings", "errors"}
-PURE |= {"adversarial", "augment", "cache", "gradients", "protocol"}
+PURE |= {"adversarial", "augment", "cache", "gradients", "protocol", "tables"}
 LOOP = {"config", "optim", "sharding", "checkpoint", "step_dirs", "log", "run_dir", "pictures", "signals", "progress"}
 LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2"}
 LOOP |= {"distributed", "watch", "aborts", "loop", "seeds", "seed_report", "spool"}
@@ -21,7 +21,18 @@ ALLOWED = {
     "metrics": {"metrics"},
     "features": PURE | {"features", "nets", "progress"},
     "plan": PURE | LOOP - {"train", "cli", "commands"} | {"plan", "data.base", "data.datasets"},
-    "sweeps": {"sweeps", "config", "errors", "pictures", "progress", "protocol", "run_dir", "settings", "signals"},
+    "sweeps": {
+        "sweeps",
+        "config",
+        "errors",
+        "pictures",
+        "progress",
+        "protocol",
+        "run_dir",
+        "settings",
+        "signals",
+        "tables",
+    },
     "evaluators": PURE | {"evaluators", "features", "metrics", "pictures", "models.base"},
 }
 FILES = sorted(ROOT.rglob("*.py"))

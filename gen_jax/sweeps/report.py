@@ -1,7 +1,5 @@
 """What a sweep leaves to read: results.csv, a table, pictures."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,7 @@ import numpy as np
 from etils import epath
 from optuna.trial import FrozenTrial, TrialState
 
-from gen_jax import pictures
+from gen_jax import pictures, tables
 from gen_jax.run_dir import write_atomic
 from gen_jax.sweeps.definition import Definition
 
@@ -41,11 +39,7 @@ def rows(definition: Definition, trials: list[FrozenTrial]) -> list[dict[str, An
 
 def write_csv(definition: Definition, trials: list[FrozenTrial], path: Path) -> None:
     """results.csv, in the order of the trials."""
-    text, table = io.StringIO(), rows(definition, trials)
-    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    write_atomic(epath.Path(path), text.getvalue())
+    write_atomic(epath.Path(path), tables.to_csv(rows(definition, trials)))
 
 
 def table(definition: Definition, trials: list[FrozenTrial]) -> str:
@@ -59,8 +53,7 @@ def table(definition: Definition, trials: list[FrozenTrial]) -> str:
 
     found = rows(definition, sorted(trials, key=place))
     cells = [[_short(name) for name in found[0]], *([_short(value) for value in row.values()] for row in found)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+    return "\n".join(tables.aligned(cells))
 
 
 def draw(definition: Definition, trials: list[FrozenTrial], folder: Path) -> list[Path]:
