@@ -7,8 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator
 
-from jax._src.distributed import global_state
-
+from gen_jax.compat import global_state
 from gen_jax.errors import Lost
 from gen_jax.watch import HUB_GONE, go_on
 

@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+
+from gen_jax.compat import multihost_utils
 
 Arrays = dict[str, np.ndarray]
 

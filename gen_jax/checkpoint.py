@@ -14,9 +14,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
 from gen_jax import step_dirs
+from gen_jax.compat import multihost_utils
 from gen_jax.errors import CheckpointError, ConfigError, kind_and_line
 from gen_jax.run_dir import absolute, is_primary, write_atomic
 from gen_jax.state import PyTree, path_name

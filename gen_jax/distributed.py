@@ -20,10 +20,8 @@ from pathlib import Path
 from types import FrameType
 
 import jax
-from jax._src.clusters import ClusterEnv
-from jax._src.distributed import global_state
 
-from gen_jax import aborts
+from gen_jax import aborts, compat
 from gen_jax.errors import ConfigError, Interrupted, Lost, first_line
 from gen_jax.spool import is_remote
 
@@ -115,9 +113,7 @@ def _in_a_cluster() -> bool:
     """Whether jax finds itself in a job of several processes. It would take a job of one for a reason to hide GPUs."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            known = (env for env in ClusterEnv._cluster_types if not env.opt_in_only_method)
-            found = next((env for env in known if env.is_env_present()), None)
-            return found is not None and found.get_process_count() > 1
+            return compat.cluster_processes() > 1
     except Exception as error:  # of the cluster's own client
         line = first_line(error)
         raise ConfigError(f"--num_processes: expected 1, or a cluster that jax can ask: {line}") from None
@@ -126,7 +122,7 @@ def _in_a_cluster() -> bool:
 def _part(error: BaseException) -> None:
     """Where not all failed, ends this process without the meeting at which jax would wait for the others."""
     try:
-        global_state.client.wait_at_barrier("gen_jax_failed", FAREWELL_MS)  # pyright: ignore[reportOptionalMemberAccess]
+        compat.global_state.client.wait_at_barrier("gen_jax_failed", FAREWELL_MS)  # pyright: ignore[reportOptionalMemberAccess]
     except Exception:
         code = Interrupted.code if isinstance(error, KeyboardInterrupt) else getattr(error, "code", 1)
         atexit.register(_leave, code)  # runs before jax's, which is older

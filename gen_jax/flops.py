@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.interpreters.partial_eval import dce_jaxpr
 
-from gen_jax import ops
+from gen_jax import compat
 
 
 def count(fn: Callable, *args: Any) -> float:
@@ -18,8 +17,7 @@ def count(fn: Callable, *args: Any) -> float:
 
     What no result depends on does not count: XLA drops it.
     """
-    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
-    return _jaxpr(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
+    return _jaxpr(compat.live_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr))
 
 
 def _jaxpr(jaxpr: Any) -> float:
@@ -34,7 +32,7 @@ def _equation(eqn: Any) -> float:
         return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(shape[i] for i in contract)
     if name == "conv_general_dilated":
         return _convolution(eqn)
-    inner = [_jaxpr(sub) for sub in ops.inner_jaxprs(eqn)]
+    inner = [_jaxpr(sub) for sub in compat.inner_jaxprs(eqn)]
     if name == "scan":
         return eqn.params["length"] * sum(inner, 0.0)
     if name == "cond":

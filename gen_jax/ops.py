@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.shard_alike import shard_alike
-from jax.extend import core
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Int16, Key, UInt8
+
+from gen_jax import compat
 
 ROWS = ("data", "fsdp")  # the axes of a mesh that cut the rows of a batch
 _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
@@ -109,12 +109,6 @@ def split(rng: Key[Array, "*rows"], num: int) -> list[Key[Array, "*rows"]]:
     return list(jax.vmap(lambda key: jax.random.split(key, num), out_axes=1)(rng))
 
 
-def cut_as(x: Float[Array, "B *D"], rows: Float[Array, "B *E"]) -> Float[Array, "B *D"]:
-    """`x`, cut over the devices as `rows` are: what is made of noise alone would be made whole on each of them."""
-    column = rows.reshape(len(rows), *(1 for _ in x.shape[1:]), -1)[..., 0]
-    return shard_alike(x, jnp.broadcast_to(column, x.shape))[0]
-
-
 def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
     """`x`, cut over the mesh as `axes` says of its leading axes: ROWS, "model" or None for whole, as those behind are.
 
@@ -137,16 +131,9 @@ def row_keys(rng: Key[Array, ""], index: jax.Array) -> Key[Array, " B"]:
     return jax.vmap(functools.partial(jax.random.fold_in, rng))(index)
 
 
-def inner_jaxprs(equation: Any) -> list[Any]:
-    """What an equation of a jaxpr calls: bodies of loops, branches, nested functions."""
-    values = [v for value in equation.params.values() for v in (value if isinstance(value, (tuple, list)) else [value])]
-    closed = [value.jaxpr for value in values if isinstance(value, core.ClosedJaxpr)]
-    return closed + [value for value in values if isinstance(value, core.Jaxpr)]
-
-
 def _convolves(jaxpr: Any) -> bool:
     return any(
-        equation.primitive.name == "conv_general_dilated" or any(map(_convolves, inner_jaxprs(equation)))
+        equation.primitive.name == "conv_general_dilated" or any(map(_convolves, compat.inner_jaxprs(equation)))
         for equation in jaxpr.eqns
     )
 

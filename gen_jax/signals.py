@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 import jax
-from jax.experimental import multihost_utils
 
+from gen_jax.compat import multihost_utils
 from gen_jax.errors import Interrupted, Preempted, RunError
 
 _ERRORS = {signal.SIGTERM: Preempted, signal.SIGINT: Interrupted}

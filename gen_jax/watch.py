@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import jax
-from jax._src.distributed import global_state
 
+from gen_jax.compat import global_state
 from gen_jax.errors import Interrupted, Lost, NonFiniteError, Preempted, RunError, kind_and_line
 
 BEAT_S = 1.0

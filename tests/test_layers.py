@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "gen_jax"
-PURE = {"state", "ops", "losses", "likelihoods", "sampling", "beam", "lora", "settings", "errors"}
+PURE = {"compat", "state", "ops", "losses", "likelihoods", "sampling", "beam", "lora", "settings", "errors"}
 PURE |= {"adversarial", "augment", "cache", "gradients", "protocol", "tables"}
 LOOP = {"config", "optim", "sharding", "checkpoint", "step_dirs", "log", "run_dir", "pictures", "signals", "progress"}
 LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2"}
@@ -23,6 +23,7 @@ ALLOWED = {
     "plan": PURE | LOOP - {"train", "cli", "commands"} | {"plan", "data.base", "data.datasets"},
     "sweeps": {
         "sweeps",
+        "compat",
         "config",
         "errors",
         "pictures",

@@ -30,7 +30,7 @@ def test_a_chip_is_one_device(name):
 @needs_libtpu
 def test_another_number_of_devices_than_of_chips_is_one_line(monkeypatch):
     found = types.SimpleNamespace(devices=[object()] * 8)
-    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", lambda *_, **__: found)
+    monkeypatch.setattr("gen_jax.compat.topologies.get_topology_desc", lambda *_, **__: found)
     with pytest.raises(ConfigError, match="--topology: expected 4 devices of v5e:2x2, one a chip, got 8"):
         topology.devices(chips.parse("v5e:2x2"))
 

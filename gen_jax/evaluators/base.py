@@ -12,8 +12,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
+from gen_jax.compat import multihost_utils
 from gen_jax.errors import ConfigError
 from gen_jax.features import Features, choice
 from gen_jax.models import base as models

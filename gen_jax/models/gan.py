@@ -289,7 +289,8 @@ class GAN:
     def with_noise(self, batch: Batch, rng: Key[Array, "*rows"]) -> Batch:
         """`batch` and the "noise" [B, L] of a fake for each row."""
         x, _ = self._examples(batch)
-        return batch | {"noise": ops.cut_as(ops.normal(rng, (len(x), self.latent)), x)}
+        # made of noise alone, it would be made whole on each device
+        return batch | {"noise": ops.constrain(ops.normal(rng, (len(x), self.latent)), ops.ROWS)}
 
 
 def _run(module: nn.Module, variables: PyTree, x: Array, label: Array | None, train: bool) -> tuple[Any, PyTree]:

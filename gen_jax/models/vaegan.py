@@ -148,7 +148,7 @@ class VAEGAN:
         shape = (len(x), self.latent)
         mean, log_var = self._encode(nets["enc"], x)
         z = mean + jnp.exp(0.5 * log_var) * ops.normal(posterior_rng, shape)
-        prior = ops.cut_as(ops.normal(prior_rng, shape), x)
+        prior = ops.constrain(ops.normal(prior_rng, shape), ops.ROWS)  # made of noise alone, it would be made whole
         (features, real), (made_features, rec), (_, fake) = (
             self._judge(nets["disc"], image)
             for image in (x, self._generate(nets["gen"], z), self._generate(nets["gen"], prior))

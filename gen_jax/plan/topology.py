@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from gen_jax import compat
 from gen_jax.errors import ConfigError, first_line
 from gen_jax.plan import chips, collectives, roofline
 from gen_jax.plan.chips import Slice
@@ -36,11 +36,9 @@ def devices(where: Slice) -> list[Any]:
         raise ConfigError("--topology: expected libtpu, the TPU's compiler; run: pip install 'gen_jax[plan]'")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from jax.experimental import topologies  # loads nothing of the TPU, but is wanted here alone
-
     options = {"chip_config_name": where.chip.config} if where.chip.config else {}
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=where.name, **options).devices
+        found = compat.topologies.get_topology_desc(platform="tpu", topology_name=where.name, **options).devices
     except Exception as error:  # what jax and libtpu raise for a wrong name is not documented
         raise ConfigError(
             f"--topology: expected one that libtpu knows, got {where.name!r}: {first_line(error)}"
@@ -55,12 +53,12 @@ def _uncached() -> Iterator[None]:
     """Without jax's cache of programs: it cannot read those of devices that are not here."""
     before = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_enable_compilation_cache", False)
-    reset_cache()  # it asks once whether it is enabled
+    compat.reset_cache()  # it asks once whether it is enabled
     try:
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
-        reset_cache()
+        compat.reset_cache()
 
 
 def compiled(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:

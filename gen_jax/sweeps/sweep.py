@@ -16,8 +16,8 @@ import optuna
 from etils import epath
 from optuna.trial import TrialState
 
+from gen_jax import compat, protocol, signals
 from gen_jax import config as configs
-from gen_jax import protocol, signals
 from gen_jax.errors import ConfigError, DataError, RunError
 from gen_jax.progress import Progress
 from gen_jax.run_dir import RunDir, flatten, write_atomic
@@ -203,7 +203,7 @@ class Sweep:
         """Starts a new trial, or one that an earlier start of the sweep has left."""
         number = left_behind.number if left_behind else self._started()
         self.study.sampler = self.definition.sampler(number)
-        trial = optuna.Trial(self.study, left_behind._trial_id) if left_behind else self.study.ask()
+        trial = optuna.Trial(self.study, compat.trial_id(left_behind)) if left_behind else self.study.ask()
         run_dir = self.run_dir(number)
         try:
             point = space.ask(self.definition.define, trial)
