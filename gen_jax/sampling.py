@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
+from gen_jax.filters import keep_min_p, keep_top_k, keep_top_p, penalise, tempered
 from gen_jax.state import PyTree
 
 Draw = Callable[..., jax.Array]  # (keys [B], outputs [B, V], options) -> [B]
@@ -26,8 +27,10 @@ class SampleOptions:
 
     Attributes:
       temperature: scales the noise (latents) or divides the logits (tokens, codes); 1 is the model itself, 0 its mode.
-      top_k: only the k likeliest tokens can be drawn; 0 = all.
-      top_p: only the smallest set of tokens whose probability reaches p (Holtzman et al. 2020); 1 = all.
+      top_k: exactly the k likeliest tokens can be drawn, of equal ones those with the lowest ids; 0 = all.
+      top_p: only the smallest set of tokens whose probability reaches p (Holtzman et al. 2020), chosen as top_k
+        chooses; 1 = all.
+      min_p: only tokens at least p times as likely as the likeliest (Nguyen et al. 2024); 0 = all.
       repetition_penalty: logits of tokens that are already there are divided by it where they are positive and
         multiplied where they are negative (Keskar et al. 2019); 1 = off.
       min_length, length: tokens to generate at least and at most; before `min_length`, `end` cannot be drawn.
@@ -41,6 +44,7 @@ class SampleOptions:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
     min_length: int = 0
     length: int = 256
@@ -57,33 +61,16 @@ class SampleOptions:
         return jnp.arange(n) % num_classes if self.label is None else jnp.full(n, self.label)
 
 
-def penalise(logits: Float[Array, "B V"], seen: Bool[Array, "B V"], penalty: float) -> Float[Array, "B V"]:
-    """The repetition penalty on the tokens that are `seen`."""
-    return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
-
-
-def keep_top_k(logits: Float[Array, "B V"], k: int) -> Float[Array, "B V"]:
-    """-inf on all but the k largest; what equals the k-th stays."""
-    kth = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:]
-    return jnp.where(logits < kth, -jnp.inf, logits)
-
-
-def keep_top_p(logits: Float[Array, "B V"], p: float) -> Float[Array, "B V"]:
-    """-inf on all but the fewest likeliest tokens whose probabilities add up to `p`; the likeliest always stays."""
-    ordered = -jnp.sort(-logits, axis=-1)
-    probs = jax.nn.softmax(ordered, axis=-1)
-    kept = jnp.cumsum(probs, axis=-1) - probs < p  # what comes before it does not reach p yet
-    last = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where(logits < last, -jnp.inf, logits)
-
-
 def process(
     logits: Float[Array, "B V"],
     options: SampleOptions,
     seen: Bool[Array, "B V"] | None = None,
     fresh: Int[Array, " B"] | None = None,
 ) -> Float[Array, "B V"]:
-    """The logits that a token is drawn from: penalty, shortest length, temperature, top-k, top-p, in this order.
+    """The logits that a token is drawn from.
+
+    In this order, which is that of Hugging Face's `generate`: repetition penalty, shortest length, temperature, top-k,
+    top-p, min-p. Each reads the probabilities that the one before it leaves.
 
     Args:
       logits: the model's.
@@ -98,11 +85,13 @@ def process(
         logits = jnp.where(ends & (fresh < options.min_length)[:, None], -jnp.inf, logits)
     if options.temperature == 0:
         return logits
-    logits = logits / options.temperature
+    logits = tempered(logits, options.temperature)
     if options.top_k:
         logits = keep_top_k(logits, options.top_k)
     if options.top_p < 1:
         logits = keep_top_p(logits, options.top_p)
+    if options.min_p:
+        logits = keep_min_p(logits, options.min_p)
     return logits
 
 

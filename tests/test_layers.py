@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "gen_jax"
 PURE = {"compat", "state", "ops", "losses", "likelihoods", "sampling", "beam", "lora", "settings", "errors"}
-PURE |= {"adversarial", "augment", "cache", "gradients", "protocol", "tables"}
+PURE |= {"adversarial", "augment", "cache", "filters", "gradients", "protocol", "tables"}
 LOOP = {"config", "optim", "sharding", "checkpoint", "step_dirs", "log", "run_dir", "pictures", "signals", "progress"}
 LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2"}
 LOOP |= {"distributed", "watch", "aborts", "loop", "seeds", "seed_report", "spool"}

@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--stream", action="store_true", help="print the text while it is drawn; one sample")
     text.add_argument("--top_k", type=int, default=default.top_k, help="of the k likeliest tokens; 0 = all")
     text.add_argument("--top_p", type=float, default=default.top_p, help="of the likeliest tokens that add up to p")
+    text.add_argument("--min_p", type=float, default=default.min_p, help="at least p times as likely as the likeliest")
     text.add_argument("--repetition_penalty", type=float, default=default.repetition_penalty, help="1 = off")
     text.add_argument("--min_length", type=int, default=default.min_length, help="tokens before a text may end")
     text.add_argument("--beams", type=int, default=default.beams, help="hypotheses of a beam search; 0 = draw")
@@ -64,6 +65,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         raise ConfigError(f"--seed: expected less than {2**32}, got {args.seed}")
     if not 0 < args.top_p <= 1:
         raise ConfigError(f"--top_p: expected a share above 0 and up to 1, got {args.top_p}")
+    if not 0 <= args.min_p <= 1:
+        raise ConfigError(f"--min_p: expected a share from 0 to 1, got {args.min_p}")
     if not 0 < args.repetition_penalty < float("inf"):
         raise ConfigError(f"--repetition_penalty: expected a positive number, got {args.repetition_penalty}")
     run_dir = RunDir(args.workdir)

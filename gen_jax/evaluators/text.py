@@ -12,7 +12,7 @@ from gen_jax.evaluators import base
 from gen_jax.metrics import text as metrics
 from gen_jax.models import base as models
 from gen_jax.sampling import SampleOptions
-from gen_jax.settings import Count, NonNegative, Positive, PositiveFloat
+from gen_jax.settings import Count, Fraction, NonNegative, Positive, PositiveFloat
 from gen_jax.state import State
 
 LITTLE = 0.02  # of repetition is none: real text may have 0
@@ -20,7 +20,7 @@ LITTLE = 0.02  # of repetition is none: real text may have 0
 
 class Config(base.EvalConfig):
     """prompt: what each sample goes on from. n: samples that are shown. length: tokens of each, at most.
-    temperature, top_k, top_p, repetition_penalty: as in `SampleOptions`.
+    temperature, top_k, top_p, min_p, repetition_penalty: as in `SampleOptions`.
     alarm_n: samples whose variety is measured; 0 = none.
     repetition_n: characters of the strings whose repetition is measured.
     alarm_factor: a warning where samples repeat more than this many times what real text does."""
@@ -31,6 +31,7 @@ class Config(base.EvalConfig):
     temperature: NonNegative = 1.0
     top_k: Count = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    min_p: Fraction = 0.0
     repetition_penalty: PositiveFloat = 1.0
     alarm_n: Count = 16
     repetition_n: Positive = 16
@@ -71,6 +72,7 @@ def _options(cfg: Config, context: base.Context) -> SampleOptions:
         temperature=cfg.temperature,
         top_k=cfg.top_k,
         top_p=cfg.top_p,
+        min_p=cfg.min_p,
         repetition_penalty=cfg.repetition_penalty,
         length=cfg.length,
         end=context.info.end,

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Int16, Key
 
 from gen_jax import losses, ops
 from gen_jax.errors import ConfigError
+from gen_jax.filters import tempered
 from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets.wavenet import WaveNet, receptive_field
@@ -107,7 +108,7 @@ def draw_amplitude(keys: Key[Array, " B"], outputs: Float[Array, "B V"], options
         which, where = jax.random.split(key)
         if options.temperature == 0:
             return means[logits.argmax()]
-        k = jax.random.categorical(which, logits / options.temperature)
+        k = jax.random.categorical(which, tempered(logits, options.temperature))
         noise = jax.random.logistic(where) * options.temperature
         floor = losses.min_log_scale(LEVELS)
         return means[k] + jnp.exp(jnp.maximum(log_scales[k], floor)) * noise
