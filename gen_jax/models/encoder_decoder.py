@@ -42,7 +42,7 @@ class Config(Settings):
     vocab: number of tokens of both languages. end: the token that begins and ends a target and ends a source, as in the
       data; None = the last.
     encoder_layers, decoder_layers, heads, width: mlp_width = 0: 4 x width.
-    dropout: of the embeddings and of what a layer adds.
+    dropout: of the embeddings, of the attention weights and of what a layer adds.
     smoothing: share of the probability that the loss spreads over the whole vocabulary.
     """
 
@@ -270,7 +270,7 @@ def from_config(cfg: Config, txs: dict[str, Optimiser]) -> EncoderDecoder:
     norm = functools.partial(nn.LayerNorm, 1e-5, dtype=dtype)
     reads, writes = init(2 * cfg.encoder_layers), init(3 * cfg.decoder_layers)
     mlp_width = cfg.mlp_width or 4 * cfg.width
-    attention = functools.partial(nets.Attention, cfg.heads, cfg.heads, causal=False)
+    attention = functools.partial(nets.Attention, cfg.heads, cfg.heads, causal=False, dropout=cfg.dropout)
     block = functools.partial(
         nets.Block,
         functools.partial(attention, **reads),
@@ -281,7 +281,7 @@ def from_config(cfg: Config, txs: dict[str, Optimiser]) -> EncoderDecoder:
     decoder = functools.partial(
         DecoderBlock,
         functools.partial(attention, **writes),
-        functools.partial(CrossAttention, cfg.heads, cfg.width, **writes),
+        functools.partial(CrossAttention, cfg.heads, cfg.width, dropout=cfg.dropout, **writes),
         functools.partial(nets.MLP, mlp_width, **writes),
         norm,
         cfg.dropout,

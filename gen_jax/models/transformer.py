@@ -40,7 +40,8 @@ class Config(Settings):
     layers, heads, width: kv_heads = 0 takes as many as heads; fewer are shared. mlp_width = 0: 4 x width.
     norm, position, mlp, qk_norm: LayerNorm or RMSNorm; learned or rotary positions; an exact GELU, its approximation by
       tanh (GPT-2's published weights) or SwiGLU; a norm of queries and keys. bias: in linear layers and LayerNorms.
-    tied: the output layer is the token table. dropout: of the embeddings and of what a layer adds.
+    tied: the output layer is the token table.
+    dropout: of the embeddings, of the attention weights and of what a layer adds, as in nanoGPT.
     scan_layers, remat: compile one block for all layers; what blocks keep for the gradient.
     dtype: of the computation; parameters are float32.
     loss_parts: the positions of a window are so many parts in the loss, whose logits are never there together.

@@ -14,11 +14,12 @@ from gen_jax.ops import ROWS, constrain
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of a sequence to another one, whose `keys` are computed once."""
+    """Multi-head attention of a sequence to another one, whose `keys` are computed once; `dropout` of the weights."""
 
     heads: int
     width: int
     use_bias: bool = True
+    dropout: float = 0.0
     kernel_init: Any = initializers.normal(0.02)
     out_init: Any = initializers.normal(0.02)
     dtype: Any = jnp.float32
@@ -28,6 +29,7 @@ class CrossAttention(nn.Module):
         self.q = dense(self.width, kernel_init=self.kernel_init)
         self.kv = dense(2 * self.width, kernel_init=self.kernel_init)
         self.out = dense(self.width, kernel_init=self.out_init)
+        self.drop = nn.Dropout(self.dropout, deterministic=False)
 
     def keys(self, memory: Float[Array, "B S D"]) -> Cache:
         """Keys and values, [B, N, S, H] each."""
@@ -35,12 +37,15 @@ class CrossAttention(nn.Module):
         kv = constrain(kv, ROWS, "model")
         return {"k": kv[..., 0, :], "v": kv[..., 1, :]}
 
-    def __call__(self, x: Float[Array, "B T D"], keys: Cache, mask: Bool[Array, "B 1 #T S"]) -> Float[Array, "B T D"]:
+    def __call__(
+        self, x: Float[Array, "B T D"], keys: Cache, mask: Bool[Array, "B 1 #T S"], train: bool = False
+    ) -> Float[Array, "B T D"]:
         q = constrain(self.q(x).reshape(*x.shape[:2], self.heads, -1), ROWS, None, "model")
         if self.is_mutable_collection("intermediates"):
             self.sow("intermediates", "weights", attention_weights(q, keys["k"], mask, causal=False))
         mask = jnp.broadcast_to(mask, (*mask.shape[:2], x.shape[1], mask.shape[3]))
-        y = constrain(attend(q, keys["k"], keys["v"], mask, causal=False), ROWS, None, "model")
+        drop = self.drop if train and self.dropout else None
+        y = constrain(attend(q, keys["k"], keys["v"], mask, causal=False, drop=drop), ROWS, None, "model")
         return self.out(y.reshape(x.shape))
 
 
@@ -74,8 +79,8 @@ class DecoderBlock(nn.Module):
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """`cache` and `index` as in `Attention`, of what this block has seen of its own sequence."""
         first, second, third = self.norms
-        h, cache = self.attend(first(x), positions, mask, cache, index)
+        h, cache = self.attend(first(x), positions, mask, cache, index, train)
         x = constrain(x + self.drop(h, deterministic=not train), ROWS)
-        h = self.cross(second(x), keys, cross_mask)
+        h = self.cross(second(x), keys, cross_mask, train)
         x = constrain(x + self.drop(h, deterministic=not train), ROWS)
         return constrain(x + self.drop(self.feed(third(x)), deterministic=not train), ROWS), cache

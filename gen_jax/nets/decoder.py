@@ -147,6 +147,7 @@ def decoder(
         kv_heads or heads,
         normalise=functools.partial(NORMS["rms"], dtype=kind) if qk_norm else None,
         rotate=nets.rotary if position == "rotary" else None,
+        dropout=dropout,
         **linear,
     )
     make_mlp = functools.partial(MLPS[mlp], mlp_width or 4 * width, **linear)

@@ -55,13 +55,19 @@ def attend(
     mask: Bool[Array, "#B 1 T S"] | None,
     *,
     causal: bool,
+    drop: Callable | None = None,
 ) -> Float[Array, "B T N H"]:
-    """Each query's mean of the values, N // K queries to a key; flash attention on a GPU where there is no mask."""
-    if ops.platform() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and mask is None:
+    """Each query's mean of the values, N // K queries to a key.
+
+    `drop`, if any, changes the weights [B, N, T, S] first. On a GPU this is flash attention where neither it nor a mask
+    is given: `jax.nn.dot_product_attention` has no dropout.
+    """
+    if ops.platform() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and mask is None and drop is None:
         k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
         return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")
     k, v = (jnp.repeat(x, q.shape[2] // x.shape[1], axis=1) for x in (k, v))
     weights = attention_weights(q, k, mask, causal=causal).astype(v.dtype)
+    weights = drop(weights) if drop else weights
     return jnp.einsum("bnts,bnsh->btnh", weights, v)
 
 
@@ -87,6 +93,7 @@ class Attention(nn.Module):
       normalise: QK-norm (Henry et al. 2020): a factory of norms over H; None = off.
       rotate: (q or k, positions) -> the same, turned; None = off.
       causal: position t sees 0 ... t where no mask is given.
+      dropout: of the weights, in training.
       out_init: of the output kernel.
     """
 
@@ -96,6 +103,7 @@ class Attention(nn.Module):
     normalise: Factory | None = None
     rotate: Callable | None = None
     causal: bool = True
+    dropout: float = 0.0
     kernel_init: Any = initializers.normal(0.02)
     out_init: Any = initializers.normal(0.02)
     dtype: Any = jnp.float32
@@ -108,6 +116,7 @@ class Attention(nn.Module):
         mask: Bool[Array, "#B 1 T S"] | None = None,
         cache: Cache | None = None,
         index: Int[Array, ""] | int = 0,
+        train: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """`cache` has `index` tokens; those of `x` follow. With a cache, the mask must say what is seen."""
         b, t, d = x.shape
@@ -130,7 +139,8 @@ class Attention(nn.Module):
         if self.is_mutable_collection("intermediates"):
             keys = jnp.repeat(k, group, axis=1)
             self.sow("intermediates", "weights", attention_weights(q, keys, mask, causal=causal))
-        y = constrain(attend(q, k, v, mask, causal=causal), ROWS, None, "model")
+        drop = nn.Dropout(self.dropout, deterministic=False) if train and self.dropout else None
+        y = constrain(attend(q, k, v, mask, causal=causal, drop=drop), ROWS, None, "model")
         return dense(d, kernel_init=self.out_init, name="out")(y.reshape(b, t, d)), cache
 
 
@@ -189,7 +199,7 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
         h = self.norm(name="attention_norm")(x)
-        h, cache = self.attention(name="attention")(h, positions, mask, cache, index)
+        h, cache = self.attention(name="attention")(h, positions, mask, cache, index, train)
         x = constrain(x + drop()(h), ROWS)
         h = self.mlp(name="mlp")(self.norm(name="mlp_norm")(x))
         return constrain(x + drop()(h), ROWS), cache
