@@ -4,7 +4,6 @@ Built on Orbax's `AsyncCheckpointer` rather than on its `CheckpointManager`: whi
 which stay is decided here, by the manifests of `step_dirs`.
 """
 
-import json
 import logging
 import threading
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from etils import epath
 from gen_jax import step_dirs
 from gen_jax.compat import multihost_utils
 from gen_jax.errors import CheckpointError, ConfigError, kind_and_line
-from gen_jax.run_dir import absolute, is_primary, write_atomic
+from gen_jax.run_dir import absolute, is_primary
 from gen_jax.state import PyTree, path_name
 from gen_jax.step_dirs import available
 
@@ -36,7 +35,8 @@ class Checkpoints:
       directory: made where it is missing.
       keep: so many last checkpoints stay, and the best one that each of them names.
       hash_limit_mb: above this size (10^6 bytes) the files of a checkpoint are checked by their sizes alone.
-      committing: called by process 0, in a thread, before a step counts as saved: what belongs to it is stored then.
+      committing: called by process 0, in a thread, before a step counts as saved or its record as written: what belongs
+        to them is stored then.
 
     Raises:
       CheckpointError: there are finished checkpoints and none is intact.
@@ -91,8 +91,19 @@ class Checkpoints:
         except Exception as error:
             raise CheckpointError(f"{self._directory}: step {step} was not saved: {kind_and_line(error)}") from error
         self._best[step] = loop.get("best_step")
-        self._thread = threading.Thread(target=self._finish, args=(step,), name="checkpoint")
-        self._thread.start()
+        self._start(self._finish, step)
+
+    def record(self, step: int, loop: dict[str, Any]) -> None:
+        """Starts noting what the loop knows of a saved step by now, in place of what it knew at the save.
+
+        It goes into the step's manifest: the state is not written again.
+
+        Raises:
+          CheckpointError: the save before it failed.
+        """
+        self.wait()
+        self._best[step] = loop.get("best_step")
+        self._start(self._record, step, loop)
 
     def restore(self, abstract: PyTree, step: int | None = None) -> tuple[int, PyTree, dict[str, Any]] | None:
         """The newest intact checkpoint, or that of `step`: (step, state, loop). None where there is none yet.
@@ -139,24 +150,47 @@ class Checkpoints:
                 raise
             log.error("%s", second)  # the first error says why the run ends
 
+    def _start(self, work: Callable[..., None], *args: Any) -> None:
+        """In a thread; `wait` raises what it raises."""
+
+        def run() -> None:
+            try:
+                work(*args)
+            except BaseException as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=run, name="checkpoint")
+        self._thread.start()
+
     def _finish(self, step: int) -> None:
-        """In a thread: waits for the commit, writes the manifest, deletes what need not be kept."""
+        """Waits for the commit, writes the manifest, deletes what need not be kept."""
         try:
             self._saver.wait_until_finished()
             if is_primary():
                 self._committing()
                 files = step_dirs.fingerprint(self._directory / str(step), self._hash_limit)
-                manifest = {"step": step, "best_step": self._best[step], "files": files}
-                write_atomic(step_dirs.manifest_path(self._directory, step), json.dumps(manifest, indent=1))
-            kept = set(sorted(self._best)[-self._keep :])
-            kept |= {self._best[other] for other in kept}
-            for old in set(self._best) - kept:
-                del self._best[old]
-                if is_primary():
-                    step_dirs.delete(self._directory, old)
-        except BaseException as error:
+                step_dirs.write_manifest(self._directory, step, {"best_step": self._best[step], "files": files})
+            self._prune()
+        except BaseException:
             self._best.pop(step, None)
-            self._error = error
+            raise
+
+    def _record(self, step: int, loop: dict[str, Any]) -> None:
+        if is_primary():
+            self._committing()
+            manifest = step_dirs.read_manifest(self._directory, step)
+            if not manifest:
+                raise OSError(f"the manifest of step {step} is gone")
+            step_dirs.write_manifest(self._directory, step, {**manifest, "best_step": self._best[step], "loop": loop})
+        self._prune()
+
+    def _prune(self) -> None:
+        kept = set(sorted(self._best)[-self._keep :])
+        kept |= {self._best[other] for other in kept}
+        for old in set(self._best) - kept:
+            del self._best[old]
+            if is_primary():
+                step_dirs.delete(self._directory, old)
 
 
 def load(
@@ -225,7 +259,8 @@ def _read(
         restored = reader.restore(directory / str(step), args=items)
     arrays = paths(restored.state)
     leaves = [arrays[name] if name in chosen else None for name in wanted]
-    return jax.tree.structure(abstract).unflatten(leaves), restored.loop
+    loop = step_dirs.read_manifest(directory, step).get("loop", restored.loop)
+    return jax.tree.structure(abstract).unflatten(leaves), loop
 
 
 def _restore_args(leaf: Any) -> ocp.RestoreArgs:

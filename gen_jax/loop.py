@@ -18,9 +18,10 @@ import numpy as np
 from gen_jax import config as configs
 from gen_jax import gpt2, optim, pictures, protocol, sharding, signals
 from gen_jax.checkpoint import Checkpoints
-from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted, RunError
+from gen_jax.errors import NonFiniteError, RunError
 from gen_jax.evaluators.base import read
 from gen_jax.init_from import load_into
+from gen_jax.journal import Journal
 from gen_jax.log import Writer
 from gen_jax.perf import Timer, Tracer
 from gen_jax.program import Program
@@ -30,24 +31,6 @@ from gen_jax.state import State, path_name
 
 Asked = Callable[[], type[RunError] | None]
 Run = Generator[int, None, State]  # yields the number of a step before it is made
-
-
-@dataclasses.dataclass
-class Journal:
-    """What a resumed loop must know beside the state; saved as JSON in every checkpoint.
-
-    evaluated: the last step that was evaluated. best, best_step: of the metric `config.best`, whose whole tag is
-    best_tag. worse: evaluations since then. window: name -> [total, weight] of the steps since the last log. row:
-    scalars of this step whose row is not written yet.
-    """
-
-    evaluated: int = -1
-    best: float | None = None
-    best_step: int | None = None
-    best_tag: str = ""
-    worse: int = 0
-    window: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    row: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Loop:
@@ -74,7 +57,7 @@ class Loop:
         self.evaluators = self.program.evaluators
         self.state = self.program.enter(state)  # donated to every step
         self.pending: list[dict] = []  # metrics still on the device
-        first_row = self.step if self.journal.row else self.step + 1  # that is not in metrics.jsonl yet
+        first_row = self.step if self.journal.row or self.journal.open else self.step + 1  # that is to be written
         run_dir.truncate_after(first_row - 1)
         self.writer = Writer(run_dir, first_row if self.step else 0)
         self.progress = progress
@@ -88,7 +71,9 @@ class Loop:
         if restored:
             step, state, journal = restored
             self.saved = step, journal
-            return state, Journal(**journal)
+            found = Journal(**journal)
+            found.forget_another_best(self.experiment.best)
+            return state, found
         state = program.init()
         source = self.experiment.init_from
         if source.workdir:
@@ -182,35 +167,33 @@ class Loop:
         self.progress.update(self.step, " ".join(f"{k} {v:.4g}" for k, v in list(scalars.items())[:3]))
 
     def finish_boundary(self) -> None:
-        """Evaluates, ends the row, saves: whatever is due at this step and not done."""
-        improved, started = False, time.perf_counter()
-        if self.evaluates():
-            before = dataclasses.replace(self.journal)
-            try:
-                improved = self.evaluate(self.program.leave(self.state))
-            except (Preempted, Interrupted):
-                self.journal = before
-                self.save()
-                self.checkpoints.wait()
-                raise
+        """Evaluates, ends the row, saves: whatever is due at this step and not done.
+
+        A step is saved before it is evaluated, so that nothing an evaluator raises costs what was trained: the same
+        command evaluates it again. What the evaluation found is noted beside it then.
+        """
+        started, evaluates = time.perf_counter(), self.evaluates()
+        if evaluates:
+            self.journal.open = True
+            self.save()
+            self.evaluate(self.program.leave(self.state))
         if self.journal.row:
             self.writer.end_step(self.step)
-            self.journal.row = {}
-        if self.step and (self.due(self.experiment.save_every) or improved or self.stopped()):
+        self.journal.row, self.journal.open = {}, False
+        if evaluates or (self.step and self.due(self.experiment.save_every)):
             self.save()
         self.timer.pause(time.perf_counter() - started)
 
-    def evaluate(self, state: State) -> bool:
-        """Runs the evaluators that are due; returns whether the best metric became better."""
+    def evaluate(self, state: State) -> None:
+        """Runs the evaluators that are due."""
         scalars = self._evaluate(state, "always")
-        improved = self._judge(scalars)
+        self.journal.judge(self.experiment.best, scalars, self.step)
         if self.step == self.experiment.total_steps or self.stopped():
             scalars |= self._evaluate(state, "end")
         if self.experiment.histograms:
             self.writer.write_histograms(self.step, _histograms(state))
         self.journal.evaluated = self.step
         self.journal.row = self.journal.row | scalars
-        return improved
 
     def _evaluate(self, state: State, when: str) -> dict[str, float]:
         scalars: dict[str, float] = {}
@@ -222,36 +205,24 @@ class Loop:
                 scalars |= write_report(self.writer, self.step, cfg, evaluator(state), self.progress.say)
         return scalars
 
-    def _judge(self, scalars: dict[str, float]) -> bool:
-        best = self.experiment.best
-        if not best.metric:
-            return False
-        tags = protocol.find(best.metric, list(scalars))
-        if len(tags) != 1:
-            known = ", ".join(tags or map(protocol.name_of, scalars))
-            raise ConfigError(f"config.best.metric: expected one of {known}, got {best.metric!r}")
-        tag, old = tags[0], self.journal.best
-        if old is not None and (unlike := protocol.difference(self.journal.best_tag or tag, tag)):
-            raise ConfigError(f"config.best.metric: {best.metric} is not measured as the best one was: {unlike}")
-        value, self.journal.best_tag = scalars[tag], tag
-        better = math.isfinite(value) and (old is None or (value < old if best.mode == "min" else value > old))
-        if better:
-            self.journal.best, self.journal.best_step, self.journal.worse = value, self.step, 0
-        else:
-            self.journal.worse += 1
-        return better
-
     def save(self) -> None:
-        """Saves this step, again where the journal has changed since; never a state that is not finite."""
+        """Saves this step; where it is saved, notes the journal that has changed since.
+
+        Raises:
+          NonFiniteError: the state is not finite; that is never saved.
+        """
         self.read()
-        saved = self.step, dataclasses.asdict(self.journal)
-        if self.saved == saved:
+        journal = dataclasses.asdict(self.journal)
+        if self.saved == (self.step, journal):
             return
-        state = self.program.leave(self.state)
-        if not _finite(state):
-            raise NonFiniteError(f"a parameter is not finite at step {self.step}, which is not saved")
-        self.checkpoints.save(self.step, state, saved[1])
-        self.saved = saved
+        if self.saved and self.saved[0] == self.step:
+            self.checkpoints.record(self.step, journal)
+        else:
+            state = self.program.leave(self.state)
+            if not _finite(state):
+                raise NonFiniteError(f"a parameter is not finite at step {self.step}, which is not saved")
+            self.checkpoints.save(self.step, state, journal)
+        self.saved = self.step, journal
 
     def _draw_curves(self) -> None:
         self.writer.write_images(self.step, pictures.of_a_run(self.run_dir.rows()))

@@ -16,7 +16,7 @@ import numpy as np
 
 from gen_jax import ops, sharding
 from gen_jax.config import Experiment, Profile
-from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted
+from gen_jax.errors import ConfigError, Interrupted, Preempted, RunError
 from gen_jax.evaluators.base import Evaluator, Report
 from gen_jax.loop import Run
 from gen_jax.models.base import Preprocesses
@@ -121,7 +121,7 @@ class Seeds(Program):
     def train(self, runs: Sequence[Run], after: Callable[[int | None], None]) -> State:
         """Runs the seats' loops to their ends; returns their last states, stacked.
 
-        A loop that meets a number that is not finite ends without the others.
+        A loop that fails ends without the others: what they have trained is not lost.
 
         Args:
           runs: of the seats, in order.
@@ -129,7 +129,7 @@ class Seeds(Program):
             make it: None when there is none.
 
         Raises:
-          NonFiniteError, Preempted, Interrupted: when all have ended; names the seed.
+          Preempted, Interrupted, or else what the first loop to fail raised: when all have ended; names the seed.
         """
         steps = [0] * len(runs)
         ended: dict[int, Any] = {}  # states, or errors
@@ -141,19 +141,29 @@ class Seeds(Program):
                             steps[i] = next(run)
                         except StopIteration as end:
                             ended[i] = end.value
-                        except (NonFiniteError, Preempted, Interrupted) as error:
-                            ended[i] = type(error)(f"seed {self.seats[i].experiment.seed}: {error}")
-                going = [step for i, step in enumerate(steps) if not isinstance(ended.get(i), State | NonFiniteError)]
+                        except Exception as error:
+                            ended[i] = self._named(error, i)
+                stays = (Preempted, Interrupted)
+                going = [step for i, step in enumerate(steps) if i not in ended or isinstance(ended[i], stays)]
                 after(min(going, default=None))
                 if len(ended) < len(runs):
                     self._advance(steps)
         finally:
             for run in runs:
                 run.close()
-        for stopped in (Preempted, Interrupted, NonFiniteError):  # to go on comes first
-            if lines := [str(end) for end in ended.values() if isinstance(end, stopped)]:
-                raise stopped("; ".join(lines))
+        failed = [end for end in ended.values() if isinstance(end, Exception)]
+        for stopped in (Preempted, Interrupted, *map(type, failed)):  # to go on comes first
+            if found := [end for end in failed if type(end) is stopped]:
+                raise stopped("; ".join(map(str, found))) if issubclass(stopped, RunError) else found[0]
         return self._stack([ended[i] for i in range(len(runs))])
+
+    def _named(self, error: Exception, i: int) -> Exception:
+        """The error of run `i`, with its seed."""
+        name = f"seed {self.seats[i].experiment.seed}"
+        if isinstance(error, RunError):
+            return type(error)(f"{name}: {error}")
+        error.add_note(f"in the run of {name}")
+        return error
 
     def _advance(self, steps: list[int]) -> None:
         """Makes the steps; those of a run that has ended are made again, for nothing."""

@@ -2,7 +2,8 @@
 
 Orbax restores a flipped bit without a word, and takes a step that a kill left unfinished for its latest one. So every
 committed step gets a manifest, `<step>.sha256.json` beside `<step>/`: the last thing a save writes. A step without one
-was never finished; a file that differs from it is damage.
+was never finished; a file that differs from it is damage. What the loop learns of a step after its save is recorded in
+it.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from typing import Any
 
 from etils import epath
 
-from gen_jax.run_dir import absolute
+from gen_jax.run_dir import absolute, write_atomic
 from gen_jax.spool import is_remote
 
 COMMITTED = "commit_success.txt"  # the last file of a step that Orbax writes where it cannot rename
@@ -39,15 +40,30 @@ def manifest_path(directory: epath.Path, step: int) -> epath.Path:
     return directory / f"{step}.sha256.json"
 
 
+def write_manifest(directory: epath.Path, step: int, manifest: dict[str, Any]) -> None:
+    """Writes `manifest` whole or not at all, with a hash of itself."""
+    body = {**manifest, "step": step}
+    write_atomic(manifest_path(directory, step), json.dumps({**body, "sha256": _digest(body)}, indent=1))
+
+
 def read_manifest(directory: epath.Path, step: int) -> dict[str, Any]:
-    """{"step", "best_step", "files"}; {} where it is missing or unreadable."""
+    """{"step", "best_step", "files"}, and "loop" where that was recorded after the save.
+
+    {} where it is missing, unreadable or damaged.
+    """
     try:
         if not manifest_path(directory, step).exists():  # gcsfs logs what it fails to read
             return {}
         manifest = json.loads(manifest_path(directory, step).read_text())
-        return manifest if manifest["step"] == step and isinstance(manifest["files"], dict) else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        digest = manifest.pop("sha256", None)
+        intact = digest is None or digest == _digest(manifest)  # an older one has none
+        return manifest if intact and manifest["step"] == step and isinstance(manifest["files"], dict) else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(path: epath.Path, hash_limit: int) -> dict[str, tuple[int, str | None]]:

@@ -9,7 +9,7 @@ from typing import Any
 from gen_jax import config as configs
 from gen_jax import gpt2, seed_report, seeds, sharding, signals
 from gen_jax.checkpoint import Checkpoints
-from gen_jax.errors import Interrupted, NonFiniteError, Preempted
+from gen_jax.errors import Interrupted, Preempted, kind_and_line
 from gen_jax.loop import Asked, Loop, Run
 from gen_jax.program import Program
 from gen_jax.progress import Part, Progress
@@ -97,8 +97,9 @@ def _side_by_side(
         with folder.locked(), _status(folder) as step:
             try:
                 return (yield from _run(seat, folder, asked, moved, step, progress))
-            except NonFiniteError as error:
-                progress.say(f"{error}; the others go on")
+            except Exception as error:
+                if not isinstance(error, Preempted | Interrupted):
+                    progress.say(f"{kind_and_line(error)}; the others go on")
                 raise
 
     with (

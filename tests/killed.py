@@ -1,7 +1,8 @@
 """`python killed.py WHERE N ARG...`: `gen-jax ARG...`, killed with SIGKILL at the N-th call of WHERE, if not `never`.
 
 WHERE: `step` before a dispatch, `seeds` before one of several seeds, `save` while a checkpoint's arrays are being
-written, `manifest` after they are committed and before the checkpoint counts, `upload` just before that, on `gs://`. At
+written, `manifest` after they are committed and before the checkpoint counts, `upload` just before that, on `gs://`,
+`evaluated` when an evaluation's row is written and its end is not recorded yet. At
 `sleep`, before a dispatch, and at `sleep_in_save`, where `manifest` is, it is not killed but sleeps for ever.
 """
 
@@ -22,6 +23,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "sleep": (Program, "step"),
     "sleep_in_save": (step_dirs, "fingerprint"),
     "save": (Checkpoints, "save"),
+    "evaluated": (Checkpoints, "record"),
     "upload": (spool._Spool, "upload"),
     "manifest": (step_dirs, "fingerprint"),
 }

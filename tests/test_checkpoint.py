@@ -196,6 +196,28 @@ def test_saving_a_step_again_replaces_it(folder):
     assert (step, loop) == (3, {"evaluated": 3})
 
 
+def test_what_is_recorded_after_a_save_is_read_with_it(folder):
+    """The arrays are not written again; the best step that the record names is kept."""
+    written = biggest_file(folder / "3").stat()
+    with opened(folder, keep=1) as checkpoints:
+        checkpoints.record(3, {"best_step": 3, "evaluated": 3, "best": 0.1})
+    assert available(folder) == [3]
+    assert load(folder, abstract_of(make_state()), "best")[2] == {"best_step": 3, "evaluated": 3, "best": 0.1}
+    again = biggest_file(folder / "3").stat()
+    assert (again.st_ino, again.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+    assert step_dirs.damage(step_dirs.absolute(folder), 3) is None
+
+
+def test_a_changed_manifest_is_damage(folder):
+    manifest = folder / "3.sha256.json"
+    manifest.write_text(manifest.read_text().replace('"best_step": null', '"best_step": 1'))
+    assert "no readable manifest" in step_dirs.damage(step_dirs.absolute(folder), 3)
+    old = json.loads((folder / "2.sha256.json").read_text())
+    del old["sha256"]  # as they were before they had one
+    (folder / "2.sha256.json").write_text(json.dumps(old))
+    assert step_dirs.damage(step_dirs.absolute(folder), 2) is None
+
+
 @pytest.mark.parametrize("surface", ["save", "wait", "close"])
 def test_an_error_in_the_background_surfaces_once(tmp_path, monkeypatch, surface):
     checkpoints = opened(tmp_path)
@@ -303,7 +325,7 @@ def test_load_into_leaves_what_is_reset(other_run):
 
 KILLED = """
 import os, signal, sys, time
-from gen_jax import checkpoint, step_dirs
+from gen_jax import step_dirs
 from tests.test_checkpoint import make_state, opened
 folder, where = sys.argv[1:]
 die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
@@ -312,7 +334,7 @@ for step in range(1, 50):
     if step == 4 and where == "before the manifest":
         step_dirs.fingerprint = die
     if step == 4 and where == "in the manifest":
-        checkpoint.write_atomic = lambda path, text: [(path.parent / f".{path.name}.tmp").write_text(text[:9]), die()]
+        step_dirs.write_atomic = lambda path, text: [(path.parent / f".{path.name}.tmp").write_text(text[:9]), die()]
     if step == 4 and where == "in a deletion":
         type(checkpoints._directory).rmtree = die
     checkpoints.save(step, make_state(step, width=20_000), {"best_step": None})

@@ -38,7 +38,7 @@ def final_state(path, workdir):
 
 def kill_three_times(path, tmp_path):
     assert gen_jax(path, tmp_path / "whole") == 0
-    for where, number in (("step", 3), ("save", 1), ("manifest", 2), ("step", 2)):
+    for where, number in (("step", 3), ("save", 1), ("manifest", 2), ("evaluated", 1), ("step", 2)):
         assert gen_jax(path, tmp_path / "killed", where, number) == -signal.SIGKILL, where
     assert gen_jax(path, tmp_path / "killed") == 0
     whole, killed = RunDir(tmp_path / "whole"), RunDir(tmp_path / "killed")

@@ -17,6 +17,7 @@ from test_killed import gen_jax
 from gen_jax import cli, config, data, pictures, seed_report, step_dirs
 from gen_jax.checkpoint import load
 from gen_jax.errors import ConfigError, NonFiniteError, Preempted
+from gen_jax.loop import Loop
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
 from gen_jax.seeds import MAPS, Seeds, make
@@ -205,6 +206,26 @@ def test_a_seed_that_diverges_is_named_and_leaves_the_others_alone(tmp_path, mon
         whole, run = (RunDir(tmp_path / folder / name).metrics.read_bytes() for folder in ("whole", "run"))
         assert run == whole
     assert [(row["step"], row["seeds"]) for row in RunDir(tmp_path / "run").rows()] == [(2, 3), (4, 3), (6, 2), (8, 2)]
+
+
+def test_a_seed_whose_evaluator_raises_is_saved_and_leaves_the_others_alone(tmp_path, monkeypatch):
+    flags = ("num_seeds=2", "total_steps=8", "log_every=2", "save_every=0", "eval_every=4")
+    whole = train(seeds(*flags), tmp_path / "whole")
+    evaluate = Loop._evaluate
+
+    def broken(self, state, when):
+        if self.experiment.seed == 0:
+            raise KeyError("label")
+        return evaluate(self, state, when)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_evaluate", broken)
+        with pytest.raises(KeyError, match="label") as error:
+            train(seeds(*flags), tmp_path / "run")
+    assert error.value.__notes__ == ["in the run of seed 0"]
+    kept = [step_dirs.available(RunDir(tmp_path / f"run/seed_{seed}").checkpoints) for seed in (0, 1)]
+    assert kept == [[4], [4, 8]]
+    assert_same(whole, train(seeds(*flags), tmp_path / "run"))
 
 
 def test_rows_of_seeds_are_merged_by_what_all_have():

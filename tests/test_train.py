@@ -14,6 +14,7 @@ import pytest
 from members import SMALLEST, smoke
 
 from gen_jax import cli, config, step_dirs
+from gen_jax.checkpoint import Checkpoints
 from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted
 from gen_jax.loop import Loop
 from gen_jax.program import Program
@@ -28,6 +29,7 @@ def digits(*flags):
     return config.load(DIGITS, [f"--config.{flag}" for flag in ("mesh.data=1", *flags)])
 
 
+BEST = ("evals.elbo.split=validation", "best.metric=val/loss")
 LONG = ("total_steps=24", "log_every=4", "eval_every=8", "save_every=6")
 
 
@@ -66,6 +68,46 @@ def test_preempted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, where
     assert RunDir(tmp_path / "cut").status()["state"] == "done"
     train(digits(*LONG), tmp_path / "cut")  # a third time: nothing is left to do
     assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("number", [1, 3])  # of an evaluation in the middle of the run, and of the last one
+def test_an_evaluator_that_raises_costs_nothing(tmp_path, monkeypatch, number):
+    """`save_every` is 0: the step is saved before its evaluation, and the same command evaluates it again."""
+    flags = (*LONG, "save_every=0", "keep=9")
+    whole = train(digits(*flags), tmp_path / "whole")
+    original, calls = Loop._evaluate, []
+
+    def broken(self, state, when):
+        calls.append(when)
+        if calls.count("always") == number:
+            original(self, state, when)  # its pictures and numbers are there, its row is not
+            raise KeyError("label")
+        return original(self, state, when)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_evaluate", broken)
+        with pytest.raises(KeyError, match="label"):
+            train(digits(*flags), tmp_path / "cut")
+    run = RunDir(tmp_path / "cut")
+    assert step_dirs.available(run.checkpoints) == [8, 16, 24][:number]
+    assert run.status() | {"time": 0} == {"state": "failed", "step": 8 * number, "time": 0}
+    steps = []
+    step = Program.step
+    monkeypatch.setattr(Program, "step", lambda self, state, at: steps.append(at) or step(self, state, at))
+    same(whole, train(digits(*flags), run.path))
+    assert steps == list(range(8 * number, 24, 2))  # none is made twice
+    assert run.metrics.read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+def test_an_evaluation_writes_the_state_once(tmp_path, monkeypatch):
+    """A step that is the best, evaluated and due to be saved is written once; the next command does nothing."""
+    save, saved = Checkpoints.save, []
+    monkeypatch.setattr(Checkpoints, "save", lambda self, step, *rest: saved.append(step) or save(self, step, *rest))
+    train(digits(*LONG, *BEST), tmp_path / "run")
+    assert saved == [6, 8, 12, 16, 18, 24]
+    before = (tmp_path / "run/checkpoints/24.sha256.json").stat().st_mtime_ns
+    train(digits(*LONG, *BEST), tmp_path / "run")
+    assert len(saved) == 6 and (tmp_path / "run/checkpoints/24.sha256.json").stat().st_mtime_ns == before
 
 
 def test_ctrl_c_saves_too(tmp_path, monkeypatch):
@@ -172,11 +214,11 @@ def test_an_alarm_since_the_last_row_is_one_warning(tmp_path, monkeypatch, capsy
 
 
 def test_stops_early_and_keeps_the_best(tmp_path):
-    flags = ("total_steps=40", "eval_every=4", "save_every=0", "best.metric=test/loss", "best.patience=2")
+    flags = ("total_steps=40", "eval_every=4", "save_every=0", *BEST, "best.patience=2")
     experiment = digits(*flags, "optim.net.lr=1e-9", "optim.net.warmup=0", "best.mode=max")
     state = train(experiment, tmp_path / "run")
     rows = RunDir(tmp_path / "run").rows()
-    values = {row["step"]: row["test/loss"] for row in rows if "test/loss" in row}
+    values = {row["step"]: row["val/loss"] for row in rows if "val/loss" in row}
     assert int(state.step) < 40
     best = max(values, key=values.get)
     assert int(state.step) - best == 8
@@ -185,10 +227,10 @@ def test_stops_early_and_keeps_the_best(tmp_path):
 
 
 def test_the_best_outlives_keep_and_is_what_step_best_evaluates(tmp_path, capsys):
-    flags = ("total_steps=40", "eval_every=4", "save_every=2", "keep=1", "best.metric=test/loss", "best.patience=3")
+    flags = ("total_steps=40", "eval_every=4", "save_every=2", "keep=1", *BEST, "best.patience=3")
     experiment = digits(*flags, "optim.net.lr=1e-9", "optim.net.warmup=0", "best.mode=max")
     state = train(experiment, tmp_path / "run")
-    values = {row["step"]: row["test/loss"] for row in RunDir(tmp_path / "run").rows() if "test/loss" in row}
+    values = {row["step"]: row["val/loss"] for row in RunDir(tmp_path / "run").rows() if "val/loss" in row}
     best = max(values, key=values.get)
     assert best < int(state.step) < 40
     kept = {int(path.name) for path in (tmp_path / "run/checkpoints").glob("*/")}
@@ -197,7 +239,7 @@ def test_the_best_outlives_keep_and_is_what_step_best_evaluates(tmp_path, capsys
     said = capsys.readouterr().out
     assert f"step {best}\n" in said
     rows = [json.loads(line) for line in (tmp_path / "run/eval/metrics.jsonl").read_text().splitlines()]
-    assert rows[-1]["step"] == best and rows[-1]["test/loss"] == pytest.approx(values[best], rel=1e-6)
+    assert rows[-1]["step"] == best and rows[-1]["val/loss"] == pytest.approx(values[best], rel=1e-6)
     same(train(experiment, tmp_path / "run"), state)  # it stays stopped
 
 
@@ -207,10 +249,10 @@ def test_what_is_not_a_number_is_never_the_best(tmp_path, monkeypatch):
     def first_is_nan(self, state, when):
         scalars = evaluate(self, state, when)
         seen.append(self.step)
-        return scalars | ({"test/loss": math.nan} if len(seen) == 1 and "test/loss" in scalars else {})
+        return scalars | ({"val/loss": math.nan} if len(seen) == 1 and "val/loss" in scalars else {})
 
     monkeypatch.setattr(Loop, "_evaluate", first_is_nan)
-    train(digits("total_steps=8", "eval_every=4", "save_every=4", "best.metric=test/loss"), tmp_path / "run")
+    train(digits("total_steps=8", "eval_every=4", "save_every=4", *BEST), tmp_path / "run")
     assert [seen[0], step_dirs.read_manifest(RunDir(tmp_path / "run").checkpoints, 8)["best_step"]] == [4, 8]
 
 

@@ -22,8 +22,9 @@ def get_config(arg=""):
     c.optim = dict(net=dict(name="adamw", b2=0.99, weight_decay=0.1, clip=1.0) | rate)
     c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 64
-    c.best = dict(metric="validation+test/loss")
+    c.best = dict(metric="val/loss")
     c.evals = dict(
+        validation=dict(type="mean", split="validation"),
         loss=dict(type="mean", split="validation+test"),
         attention=dict(type="attention", split="validation", when="end"),
         text=dict(type="text", split="validation", prompt="ROMEO:", n=2, length=400, temperature=0.8, when="end"),
