@@ -15,8 +15,9 @@ from etils import epath
 from gen_jax import pictures
 from gen_jax.commands import restored
 from gen_jax.data import pixels
-from gen_jax.data.image_folder import SUFFIXES
-from gen_jax.errors import ConfigError
+from gen_jax.data.files import File, list_folder
+from gen_jax.data.image_folder import KIND
+from gen_jax.errors import ConfigError, DataError
 from gen_jax.models.base import TranslatesImages
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir, write_atomic
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace, program: Program, run_dir: RunDir) -> None:
     step, state = restored.restore(program, run_dir, args.step)
     folder = epath.Path(args.out) if args.out else run_dir.samples
     stem = f"translate_{run_dir.path.name}_step{step}_{args.translate}"
-    targets = [folder / stem / f"{file.stem}.png" for file in files]
+    targets = [folder / stem / f"{file.path.stem}.png" for file in files]
     found = [str(path) for path in (folder / f"{stem}.png", *targets) if path.exists()]
     if found and not args.overwrite:
         raise ConfigError(f"--overwrite: {found[0]} is there; pass --overwrite to replace it, or another --out")
@@ -74,26 +75,26 @@ def run(args: argparse.Namespace, program: Program, run_dir: RunDir) -> None:
     print(f"{folder / stem}/\n{folder / stem}.png")
 
 
-def _files(folder: str) -> list[Path]:
+def _files(folder: str) -> list[File]:
     """The pictures in a folder. Raises ConfigError where there are none, or two whose PNG would be the same."""
-    path = Path(folder).expanduser()
-    files = sorted(file for file in path.glob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    if not files:
-        raise ConfigError(
-            f"--images: expected a folder of pictures ({', '.join(sorted(SUFFIXES))}), found none in {path}"
-        )
-    stems = [file.stem for file in files]
+    try:
+        listing = list_folder(Path(folder).expanduser(), KIND, named="nothing", deep=False)
+    except DataError as error:
+        raise ConfigError(f"--images: {str(error).removeprefix('config.data.path: ')}") from None
+    listing.say()
+    files = listing.files["train"]
+    stems = [file.path.stem for file in files]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None:
         raise ConfigError(f"--images: expected one picture of each name, found several called {twice!r}")
     return files
 
 
-def _batches(files: list[Path], program: Program) -> Iterator[np.ndarray]:
+def _batches(files: list[File], program: Program) -> Iterator[np.ndarray]:
     """uint8 [B, H, W, C] as in training; the last batch is filled with its last picture."""
     side, _, channels = program.dataset.info.shape
     size = min(program.experiment.eval_batch_size, len(files))
     for start in range(0, len(files), size):
         part = files[start : start + size]
-        images = [pixels.read(file, side, channels) for file in part]
+        images = [pixels.read(file.path, side, channels) for file in part]
         yield np.stack(images + images[-1:] * (size - len(images)))

@@ -1,16 +1,17 @@
 """Text files to token files, document by document: what `gen-jax data tokenize` does."""
 
 import dataclasses
+import functools
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gen_jax.data import token_file
-from gen_jax.data.base import cut, cut_end
+from gen_jax.data import text_file, token_file
+from gen_jax.data.base import SPLITS, cut, cut_end
 from gen_jax.data.documents import SEPARATOR
 from gen_jax.data.text_file import Config
 from gen_jax.data.tokenising import PIECE, Document, dtype_of, encoded, new_tokenizer, read_tokenizer
@@ -76,32 +77,36 @@ def between(texts: Iterable[str], start: int, stop: int | None = None) -> Iterat
         yield "".join(waiting)
 
 
-def _missing(cfg: Config) -> tuple[str, ...]:
-    return tuple(split for split in ("validation", "test") if getattr(cfg, split) > 0)
+def _missing(cfg: Config, found: Collection[str]) -> tuple[str, ...]:
+    return tuple(split for split in ("validation", "test") if getattr(cfg, split) > 0 and split not in found)
 
 
 Documents = Callable[[], Iterable[Document]]  # read anew each time
 
 
-def split_files(files: list[Path], cfg: Config, progress: Progress) -> dict[str, Documents]:
-    """Split -> its documents, the same as `documents.cut_documents` and `documents.joined` make of whole texts."""
-    missing = _missing(cfg)
-    if len(files) > len(missing):
-        parts = cut(len(files), cfg, missing) if missing else {"train": range(len(files))}
-        found = {split: [files[i] for i in index] for split, index in parts.items()}
+def split_files(found: dict[str, list[Path]], cfg: Config, progress: Progress) -> dict[str, Documents]:
+    """Split -> its documents, the same as `documents.cut_documents` and `documents.joined` make of whole texts.
+
+    Args:
+      found: split -> its files; the splits that are missing are cut off `train`.
+    """
+    missing, files = _missing(cfg, found), found["train"]
+    if in_place := len(files) <= len(missing):
+        length = sum(map(len, progress.counted(read_joined(files))))
+        places = cut_end(range(length), cfg, missing)
+    elif missing:
+        found = found | {split: [files[i] for i in part] for split, part in cut(len(files), cfg, missing).items()}
+
+    def documents(split: str) -> Iterable[Document]:
+        if in_place and split in places:
+            at = places[split]
+            return [progress.counted(between(read_joined(files), at.start, at.stop))]
         if cfg.documents == "packed":
-            return {
-                split: lambda part=part: map(progress.counted, map(read_pieces, part)) for split, part in found.items()
-            }
-        return {
-            split: lambda part=part: [progress.counted(between(read_joined(part), 0))] for split, part in found.items()
-        }
-    length = sum(map(len, progress.counted(read_joined(files))))
-    places = cut_end(range(length), cfg, missing)
-    return {
-        split: lambda at=places[split]: [progress.counted(between(read_joined(files), at.start, at.stop))]
-        for split in ("train", *missing)
-    }
+            return map(progress.counted, map(read_pieces, found[split]))
+        return [progress.counted(between(read_joined(found[split]), 0))]
+
+    names = [split for split in SPLITS if split in found or split in missing]
+    return {split: functools.partial(documents, split) for split in names}
 
 
 def write_npy(path: Path, arrays: Iterable[np.ndarray], dtype: Any) -> int:
@@ -142,17 +147,12 @@ def tokenise(cfg: Config, out: Path, report: Report, overwrite: bool = False) ->
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
         raise ConfigError(f"--out: {out} is there and not empty; pass --overwrite to replace it, or another --out")
-    path = Path(cfg.path).expanduser()
-    if not path.exists():
-        raise DataError(f"--path: there is no {path}")
-    files = sorted(file for file in path.rglob(cfg.pattern) if file.is_file()) if path.is_dir() else [path]
-    files = [file for file in files if file.stat().st_size]
-    if not files:
-        raise DataError(f"--path: no text in {path} (pattern {cfg.pattern})")
-    size = sum(file.stat().st_size for file in files)
-    in_place, reads = len(files) <= len(_missing(cfg)), not cfg.tokenizer_file and cfg.tokenizer != "byte"
+    found = text_file.files(cfg)
+    size = sum(file.stat().st_size for files in found.values() for file in files)
+    in_place = len(found["train"]) <= len(_missing(cfg, found))
+    reads = not cfg.tokenizer_file and cfg.tokenizer != "byte"
     progress = Progress(report, size * (1 + in_place + reads), "finding the splits")
-    splits = split_files(files, cfg, progress)
+    splits = split_files(found, cfg, progress)
     if cfg.tokenizer_file:
         tokenizer = read_tokenizer(cfg.tokenizer_file)
     else:

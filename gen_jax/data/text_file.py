@@ -6,11 +6,15 @@ from typing import Literal
 from gen_jax.data.base import TokenSource
 from gen_jax.data.datasets import TokenSet
 from gen_jax.data.documents import token_set
+from gen_jax.data.files import Kind, list_folder
 from gen_jax.errors import DataError
 
 
 class Config(TokenSource):
-    """path: a file, or a folder whose files (those that match `pattern`, at any depth) are read in order."""
+    """path: a file, or a folder whose files (those that match `pattern`, at any depth) are read in order.
+
+    Folders or files that are named after splits (`data.split_names`) are these splits.
+    """
 
     source: Literal["text_file"] = "text_file"
     path: str
@@ -27,13 +31,28 @@ def read(path: Path) -> str:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}, run: iconv -t UTF-8") from None
 
 
+def files(cfg: Config) -> dict[str, list[Path]]:
+    """Split -> the files that hold text, in order; what was found in a folder is said on stderr.
+
+    Raises DataError where there are none.
+    """
+    path = Path(cfg.path).expanduser()
+    if path.is_dir():
+        listing = list_folder(path, Kind("texts", pattern=cfg.pattern), named="files")
+        listing.say()
+        found = {split: [file.path for file in files if file.size] for split, files in listing.files.items()}
+    elif path.exists():
+        found = {"train": [path]}
+    else:
+        raise DataError(f"config.data.path: there is no {path}")
+    if empty := next((split for split, files in found.items() if not files), None):
+        raise DataError(f"config.data.path: no text for {empty} in {path} (pattern {cfg.pattern})")
+    return found
+
+
 def load(cfg: Config, seed: int) -> TokenSet:
     """The set, cut into splits: a folder by file, a file by place. `seed` is that of the training order."""
-    path = Path(cfg.path).expanduser()
-    if not path.exists():
-        raise DataError(f"config.data.path: there is no {path}")
-    files = sorted(file for file in path.rglob(cfg.pattern) if file.is_file()) if path.is_dir() else [path]
-    documents = [text for file in files if (text := read(file))]
-    if not documents:
-        raise DataError(f"config.data.path: no text in {path} (pattern {cfg.pattern})")
-    return token_set({"train": documents}, cfg, seed)
+    documents = {split: [text for file in found if (text := read(file))] for split, found in files(cfg).items()}
+    if empty := next((split for split, texts in documents.items() if not texts), None):
+        raise DataError(f"config.data.path: no text for {empty} in {cfg.path} (pattern {cfg.pattern})")
+    return token_set(documents, cfg, seed)

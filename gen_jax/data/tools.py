@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from gen_jax.data import image_folder, tfds, wav_folder
+from gen_jax.data import archives, image_folder, tfds, wav_folder
 from gen_jax.data.base import Dataset
+from gen_jax.data.files import Kind, list_folder
 from gen_jax.data.sources import SOURCES, load, parse
 from gen_jax.errors import ConfigError
 
@@ -23,18 +24,25 @@ def resolve(name: str, data_dir: str = "", **fields: Any) -> dict[str, Any]:
     if name in SOURCES:
         raise ConfigError(f"data: {name} needs a path or a name: pass a TFDS name, an .npz, a text file or a folder")
     path = Path(name).expanduser()
-    if path.is_file() and path.name.lower().endswith(wav_folder.ARCHIVES):
+    if archives.is_archive(path):
         return {"source": "wav_folder", "path": str(path), **fields}
     if (path / "tokens.json").is_file():
         return {"source": "token_file", "path": str(path), **fields}
     if path.is_file():
         return {"source": "npz" if path.suffix == ".npz" else "text_file", "path": str(path), **fields}
-    if path.is_dir() and any(file.suffix.lower() == ".wav" for file in path.rglob("*")):
-        return {"source": "wav_folder", "path": str(path), **fields}
     if path.is_dir():
-        pictures = any(file.suffix.lower() in image_folder.SUFFIXES for file in path.rglob("*"))
-        return {"source": "image_folder" if pictures else "text_file", "path": str(path), **fields}
+        return {"source": _source_of(path), "path": str(path), **fields}
     return {"source": "tfds", "name": name, "data_dir": data_dir, **fields}
+
+
+def _source_of(folder: Path) -> str:
+    """The source that reads a folder: of sound where one file is, else of pictures where one is, else of text."""
+    listing = list_folder(folder, Kind("files", pattern="*"), named="nothing")
+    names = [file.name for file in listing.files["train"]]
+    for source in (wav_folder, image_folder):
+        if any(name in source.KIND for name in names):
+            return source.__name__.rpartition(".")[2]
+    return "text_file"
 
 
 def list_prepared(data_dir: str = "") -> list[str]:

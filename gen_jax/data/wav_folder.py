@@ -1,31 +1,33 @@
 """Your own sound: a folder of wav files, or an archive of one that is read without being unpacked."""
 
+import contextlib
 import hashlib
 import io
 import re
-import tarfile
-import zipfile
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Int16
+from jaxtyping import Float64, Int16
 from pydantic import model_validator
 
 from gen_jax.cache import cached
+from gen_jax.data import archives, files
 from gen_jax.data.base import SPLITS, Arrays, ExampleSource, Info, cut_arrays
 from gen_jax.data.datasets import ExampleSet
 from gen_jax.errors import DataError
 from gen_jax.settings import Count, Positive, Regex
 
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+KIND = files.Kind("sounds", (".wav", ".wave"))
+LITTLE = 0.5  # said where less than this share of the samples is read
 
 
 class Config(ExampleSource):
     """Wav files at any depth below a folder, or in a .tar, .tar.gz or .zip archive.
 
-    path: of the folder or the archive.
+    path: of the folder or the archive. Folders in it may be named after splits (`data.split_names`).
     label: a regex with one group, searched in a file's name: what the group finds is its class. "" = the folder that a
       file lies in is its class, and there are none where all lie in one.
     length: samples T of every example: longer files are cut at the end, shorter ones padded with silence of mask 0.
@@ -52,13 +54,15 @@ class Config(ExampleSource):
 def load(cfg: Config, seed: int) -> ExampleSet:
     """The set, with the missing splits cut; `seed` is that of the training order. It lives on the device as int16.
 
-    Channels are averaged. Raises DataError where there is no wav file, one cannot be read or has another rate or no
-    class, or a pattern finds nothing.
+    Channels are averaged; samples in -1 .. 1 become -32768 .. 32767, what lies beyond is clipped, and said. Raises
+    DataError where there is no wav file, one cannot be read, is empty or has another rate or no class, or a pattern
+    finds nothing.
     """
     path = Path(cfg.path).expanduser()
-    if not path.is_dir() and not (path.is_file() and path.name.lower().endswith(ARCHIVES)):
-        raise DataError(f"config.data.path: there is no folder or archive ({', '.join(ARCHIVES)}) {path}")
+    if not path.is_dir() and not archives.is_archive(path):
+        raise DataError(f"config.data.path: there is no folder or archive ({', '.join(archives.ENDS)}) {path}")
     found = cached(_cache_name(cfg, path), lambda: _read_all(cfg, path))
+    print("\n".join(found["lines"]), file=sys.stderr, flush=True)
     names = [str(name) for name in found["names"]]
     classes, label = _classes(cfg, names)
     mask = np.arange(cfg.length) < found["sizes"][:, None]
@@ -66,7 +70,7 @@ def load(cfg: Config, seed: int) -> ExampleSet:
     if classes:
         arrays["label"] = label
     info = Info("audio", (cfg.length,), len(classes), classes, sample_rate=int(found["rate"]))
-    return ExampleSet(info, cut_arrays(_splits(cfg, names, arrays), cfg), seed)
+    return ExampleSet(info, cut_arrays(_splits(cfg, names, found["splits"], arrays), cfg), seed)
 
 
 def fit(sound: Int16[np.ndarray, " L"], length: int) -> tuple[Int16[np.ndarray, " T"], int]:
@@ -77,56 +81,66 @@ def fit(sound: Int16[np.ndarray, " L"], length: int) -> tuple[Int16[np.ndarray, 
     return fitted, kept
 
 
-def _files(path: Path) -> Iterator[tuple[str, Any]]:
-    """Names with `/` below the root, and how to read each; in an archive in its order."""
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.suffix.lower() == ".wav" and file.is_file():
-                yield file.relative_to(path).as_posix(), file.read_bytes
-    elif path.suffix.lower() == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.lower().endswith(".wav"):
-                    yield name, lambda name=name: archive.read(name)
-    else:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile() and member.name.lower().endswith(".wav"):
-                    yield member.name, lambda member=member: archive.extractfile(member).read()  # pyright: ignore
+@contextlib.contextmanager
+def _listed(path: Path) -> Iterator[files.Listing]:
+    with (
+        archives.opened(path, KIND) if path.is_file() else contextlib.nullcontext(files.list_folder(path, KIND)) as one
+    ):
+        yield one
 
 
 def _read_all(cfg: Config, path: Path) -> Arrays:
-    """Every file, sorted by name."""
-    rows, expected = [], cfg.sample_rate
-    try:
-        for name, read in _files(path):
-            sound, rate = _mono(name, read())
+    """Every file, by split and name; `lines` is what to say of them."""
+    rows, expected, samples, clipped = {}, cfg.sample_rate, 0, []
+    with _listed(path) as listing:
+        found = [(split, file) for split, of_split in listing.files.items() for file in of_split]
+        for split, file in sorted(found, key=lambda one: one[1].place):
+            sound, rate, length = _mono(file, cfg.length)
             expected = expected or rate
             if rate != expected:
-                raise DataError(f"{name}: expected {expected} Hz (config.data.sample_rate), found {rate}; resample it")
-            rows.append((name, *fit(sound, cfg.length)))
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise DataError(f"config.data.path: {path} cannot be read: {error}") from None
-    if not rows:
-        raise DataError(f"config.data.path: no wav files in {path}")
-    names, sounds, sizes = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
+                raise DataError(f"{file}: expected {expected} Hz (config.data.sample_rate), found {rate}; resample it")
+            samples += length
+            clipped += [file] * bool((np.abs(sound) > 1).any())
+            rows[split, file.name] = fit(np.clip(np.round(sound * 32768), -32768, 32767).astype(np.int16), cfg.length)
+    sounds, sizes = zip(*(rows[split, file.name] for split, file in found), strict=True)
+    lines = [listing.line()]
+    if clipped:
+        lines.append(f"data: {len(clipped)} sounds exceed -1 .. 1 and are clipped, such as {clipped[0]}")
+    if sum(sizes) < LITTLE * samples:
+        each = f"{samples / len(found):.0f}"
+        read = f"{sum(sizes) / samples:.1%}"
+        lines.append(
+            f"data: {read} of the samples are read: sounds have {each} on average, data.length is {cfg.length}"
+        )
     return {
-        "names": np.array(names),
+        "names": np.array([file.name for _, file in found]),
+        "splits": np.array([split if listing.places else "" for split, _ in found]),
         "audio": np.stack(sounds),
         "sizes": np.array(sizes, np.int32),
         "rate": np.array(expected),
+        "lines": np.array(lines),
     }
 
 
-def _mono(name: str, data: bytes) -> tuple[Int16[np.ndarray, " L"], int]:
-    """The mean of the channels, and the sample rate."""
+def _mono(file: files.File, length: int) -> tuple[Float64[np.ndarray, " L"], int, int]:
+    """The mean of the channels, at most `length` samples; the sample rate; the samples that the file has."""
     import soundfile
 
     try:
-        sound, rate = soundfile.read(io.BytesIO(data), dtype="int16", always_2d=True)  # [L, channels]
+        with file.open() as opened:
+            content = opened.read()
+        with soundfile.SoundFile(io.BytesIO(content)) as wav:
+            sound = wav.read(length, "float64", always_2d=True)  # [L, channels], full scale is 1
+            rate, frames = wav.samplerate, wav.frames
     except soundfile.LibsndfileError as error:
-        raise DataError(f"{name}: cannot be read as sound: {error}") from None
-    return np.round(sound.mean(axis=1)).astype(np.int16), rate
+        raise DataError(f"{file}: cannot be read as sound: {error.error_string}") from None
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror or error}") from None
+    if not len(sound):
+        raise DataError(f"{file}: holds no samples")
+    if not np.isfinite(sound).all():
+        raise DataError(f"{file}: expected finite samples, found NaN or infinity")
+    return sound.mean(axis=1), rate, max(frames, len(sound))
 
 
 def _classes(cfg: Config, names: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
@@ -145,16 +159,20 @@ def _classes(cfg: Config, names: list[str]) -> tuple[tuple[str, ...], np.ndarray
     return classes, np.array([classes.index(name) for name in of_file], np.int32)
 
 
-def _splits(cfg: Config, names: list[str], arrays: Arrays) -> dict[str, Arrays]:
+def _splits(cfg: Config, names: list[str], named: np.ndarray, arrays: Arrays) -> dict[str, Arrays]:
+    """The splits that folders name (`named`, "" of none), and those that patterns find in the others."""
     patterns = {"validation": cfg.validation_pattern, "test": cfg.test_pattern}
-    split = np.full(len(names), "train", object)
+    split = np.where(named == "", "train", named)
     for key, pattern in patterns.items():
         if not pattern:
             continue
+        if (named == key).any():
+            raise DataError(f"config.data.{key}_pattern: expected none, a folder is named after {key}")
         here = np.array([bool(re.search(pattern, PurePosixPath(name).name)) for name in names])
+        here &= split == "train"
         if not here.any():
             raise DataError(f"config.data.{key}_pattern: {pattern!r} finds no file, such as {names[0]}")
-        split[here] = key
+        split = np.where(here, key, split)
     if not (split == "train").any():
         raise DataError("config.data: the patterns leave no file to train on")
     return {key: {k: v[split == key] for k, v in arrays.items()} for key in SPLITS if (split == key).any()}
@@ -162,7 +180,11 @@ def _splits(cfg: Config, names: list[str], arrays: Arrays) -> dict[str, Arrays]:
 
 def _cache_name(cfg: Config, path: Path) -> str:
     """Changes with the files, `length` and `sample_rate`."""
-    files = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]
-    stats = "".join(f"{f} {f.stat().st_size} {f.stat().st_mtime_ns}\n" for f in files)
-    digest = hashlib.sha256(f"1 {path.resolve()} {cfg.length} {cfg.sample_rate}\n{stats}".encode()).hexdigest()[:16]
+    stats = path.stat()
+    found = f"{stats.st_size} {stats.st_mtime_ns}"
+    if path.is_dir():
+        listing = files.list_folder(path, KIND)
+        every = [(split, file) for split, of_split in listing.files.items() for file in of_split]
+        found = "".join(f"{s} {f.name} {f.size} {f.path.stat().st_mtime_ns}\n" for s, f in every) + listing.line()
+    digest = hashlib.sha256(f"2 {path.resolve()} {cfg.length} {cfg.sample_rate}\n{found}".encode()).hexdigest()[:16]
     return f"wav-{path.name.partition('.')[0]}-{digest}"

@@ -1,0 +1,33 @@
+"""Bounds on what a small file may become in memory: a few kilobytes can claim to hold petabytes.
+
+`GEN_JAX_UNBOUNDED=1` in the environment lifts them.
+"""
+
+import os
+
+from gen_jax.errors import DataError
+
+EXPANSION, FLOOR = 100, 2**28  # bytes for each byte of the file, and what no file is refused for
+PIXELS = 200_000_000  # of one picture
+
+
+def is_bounded() -> bool:
+    """Whether bounds hold."""
+    return os.environ.get("GEN_JAX_UNBOUNDED", "") in ("", "0")
+
+
+def check_expansion(name: str, packed: int, unpacked: int) -> None:
+    """Raises DataError where a file of `packed` bytes says that it holds more than EXPANSION times as many."""
+    if is_bounded() and unpacked > max(FLOOR, EXPANSION * packed):
+        raise DataError(
+            f"{name}: a file of {packed:,} bytes that unpacks to {unpacked:,}, more than {EXPANSION} times as many; "
+            "set GEN_JAX_UNBOUNDED=1 to read it all the same"
+        )
+
+
+def check_pixels(name: str, width: int, height: int) -> None:
+    """Raises DataError where a picture has more than PIXELS."""
+    if is_bounded() and width * height > PIXELS:
+        raise DataError(
+            f"{name}: {width} x {height} pixels, more than {PIXELS:,}; set GEN_JAX_UNBOUNDED=1 to read it all the same"
+        )
