@@ -4,31 +4,36 @@
 has a value; `resolve` does the same for a ConfigDict in hand. Nothing here touches a device.
 """
 
+import ast
+import contextlib
 import json
+import reprlib
 import runpy
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import absl.flags
 import ml_collections
 import pydantic
-from ml_collections import config_flags
 from pydantic import Field
 
 import gen_jax.models
-from gen_jax import data, evaluators
-from gen_jax.errors import ConfigError
+from gen_jax import data, evaluators, paths
+from gen_jax.errors import ConfigError, first_line, kind_and_line
 from gen_jax.evaluators.base import EvalConfig
 from gen_jax.optim import Config as OptimConfig
 from gen_jax.settings import (
     LARGEST_SEED,
     Count,
     NonNegative,
+    Period,
     Positive,
     Regex,
     Seed,
     Settings,
+    Steps,
+    UserPath,
     named_module,
     nearest,
     validate,
@@ -45,12 +50,12 @@ class InitFrom(Settings):
     safetensors: a file of GPT-2's weights by Hugging Face's names, for the model `transformer`; "" = none.
     """
 
-    workdir: str = ""
+    workdir: UserPath = ""
     step: str = "latest"
     nets: dict[str, str] = Field(default_factory=dict)
     allow: tuple[Regex, ...] = ()
     reset: tuple[Regex, ...] = ()
-    safetensors: str = ""
+    safetensors: UserPath = ""
 
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> "InitFrom":
@@ -86,15 +91,15 @@ class Experiment(Settings):
 
     seed: Seed = 0
     num_seeds: Positive = 1
-    total_steps: Positive
+    total_steps: Steps
     batch_size: Positive
     eval_batch_size: Positive = 250
-    steps_per_call: Positive = 1
+    steps_per_call: Steps = 1
     parallel: Literal["jit", "pmap"] = "jit"
     platform: Literal["any", "cpu", "gpu", "tpu"] = "any"
-    log_every: Count = 100
-    eval_every: Count = 0
-    save_every: Count = 0
+    log_every: Period = 100
+    eval_every: Period = 0
+    save_every: Period = 0
     histograms: bool = False
     keep: Positive = 2
     hash_limit_mb: NonNegative = 10_000.0
@@ -153,15 +158,20 @@ def resolve(config: Any) -> Experiment:
     """
     if isinstance(config, Experiment):
         return config
-    raw = json.loads(config.to_json_best_effort()) if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    if isinstance(config, ml_collections.ConfigDict):
+        config = json.loads(config.to_json_best_effort())
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"config: expected a ConfigDict or a dict, got {reprlib.repr(config)}")
+    raw = dict(config)
     for key in ("data", "model_name", "model", "optim"):
         if key not in raw:
             raise ConfigError(f"config.{key}: expected a value, found none")
     raw["data"] = data.parse(raw["data"])
     raw["model"] = validate(model_module(raw["model_name"]).Config, raw["model"], "config.model")
-    raw["evals"] = {
-        name: evaluators.parse(cfg, f"config.evals.{name}") for name, cfg in (raw.get("evals") or {}).items()
-    }
+    evals = raw.get("evals") or {}
+    if not isinstance(evals, Mapping):
+        raise ConfigError(f"config.evals: expected sections by name, got {reprlib.repr(evals)}")
+    raw["evals"] = {name: evaluators.parse(cfg, f"config.evals.{name}") for name, cfg in evals.items()}
     return validate(Experiment, raw, "config")
 
 
@@ -178,24 +188,40 @@ def to_markdown(experiment: Experiment) -> str:
 def _run_file(spec: str) -> tuple[dict[str, Any], str]:
     """The names that the file of `FILE.py[:arg]` defines, and the argument."""
     path, _, arg = spec.partition(":")
-    file = Path(path)
-    if not file.is_file():
+    try:
+        file = Path(paths.expand(path))
+        found = file.is_file()
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"--config: {reprlib.repr(path)}: {first_line(error)}") from None
+    if not found:
         known = [str(p) for p in Path("experiments").glob("*/*.py")]
         raise ConfigError(f"--config: no file {path}{nearest(path, known) if known else ''}")
-    try:
+    with _located(spec, file):
         return runpy.run_path(str(file)), arg
-    except Exception as error:
-        raise ConfigError(f"--config: {spec}: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _located(spec: str, file: Path) -> Iterator[None]:
+    """What the user's file raises, or ends with, as one line: file, line number and message."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        if isinstance(error, SyntaxError) and error.filename == str(file):
+            lines.append(error.lineno)
+        where = f"{file}:{lines[-1]}" if lines else str(file)
+        raise ConfigError(f"--config: {spec}: {where}: {kind_and_line(error)}") from error
 
 
 def _from_file(spec: str) -> ml_collections.ConfigDict:
     names, arg = _run_file(spec)
-    try:
-        config = names["get_config"](arg)
-    except Exception as error:
-        raise ConfigError(f"--config: {spec}: {type(error).__name__}: {error}") from error
+    get_config = names.get("get_config")
+    if not callable(get_config):
+        raise ConfigError(f"--config: {spec}: expected a function get_config(arg), found none")
+    with _located(spec, Path(names["__file__"])):
+        config = get_config(arg)
     if not isinstance(config, ml_collections.ConfigDict):
-        raise ConfigError(f"--config: {spec}: expected get_config to return a ConfigDict, got {config!r}")
+        raise ConfigError(f"--config: {spec}: expected get_config to return a ConfigDict, got {reprlib.repr(config)}")
     return config
 
 
@@ -227,23 +253,43 @@ def _section(config: Any, key: str) -> Any:
     return section
 
 
+def _value(text: str, current: Any) -> Any:
+    """What the text of a flag means where the config has `current`: a string stays one, else it is a Python literal."""
+    if isinstance(current, str):
+        return text
+    if isinstance(current, bool) and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text  # the check of the config says what it expects there
+    if isinstance(current, tuple) and not isinstance(value, tuple | list):
+        return (value,)
+    return value
+
+
 def load(spec: str, overrides: list[str]) -> Experiment:
     """Reads `FILE.py[:arg]`, applies `--config.key=value` flags, checks the result.
+
+    The value of a flag is a Python literal, or text where the config has text. That of a section, such as
+    `--config.optim.net={'lr':1}`, replaces the keys that it names.
 
     Raises:
       ConfigError: as `resolve`; also for a flag that names no key of the config.
     """
-    config = ml_collections.ConfigDict(resolve(_from_file(spec)).model_dump(), convert_dict=True)
+    experiment = resolve(_from_file(spec))
+    raw = experiment.model_dump()
     for override in overrides:
-        _section(config, override.removeprefix("--").partition("=")[0])
-    argv = ["gen-jax", *overrides]
-    flags = absl.flags.FlagValues()
-    try:
-        config_flags.DEFINE_config_dict("config", config, flag_values=flags, sys_argv=argv)
-        flags(argv)
-    except (absl.flags.Error, ValueError, TypeError) as error:
-        raise ConfigError(" ".join(str(error).split())) from None
-    return resolve(config)
+        key, _, text = override.removeprefix("--").partition("=")
+        section, name = _section(raw, key), key.rpartition(".")[2]
+        value = _value(text, section[name])
+        if not isinstance(section[name], dict):
+            section[name] = value
+        elif isinstance(value, dict):
+            section[name] = section[name] | value
+        else:
+            raise ConfigError(f"{key}: expected a section, such as {{'key': value}}, got {reprlib.repr(value)}")
+    return resolve(raw) if overrides else experiment
 
 
 def replaced(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import pkgutil
 import re
+import reprlib
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Annotated, Any, TypeVar
@@ -16,16 +17,30 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 from pydantic import Field
 
+from gen_jax import paths
 from gen_jax.errors import ConfigError
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
+LARGEST = 2**63 - 1  # of a size
+LARGEST_STEP = 2**31 - 1  # `State.step` is int32
 LARGEST_SEED = 2**32 - 1
-Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+_NUMBER = pydantic.BeforeValidator(_number)
+Positive = Annotated[int, _NUMBER, Field(gt=0, le=LARGEST)]
+Count = Annotated[int, _NUMBER, Field(ge=0, le=LARGEST)]
+Steps = Annotated[int, _NUMBER, Field(gt=0, le=LARGEST_STEP)]
+Period = Annotated[int, _NUMBER, Field(ge=0, le=LARGEST_STEP)]  # 0 = never
+Seed = Annotated[int, _NUMBER, Field(ge=0, le=LARGEST_SEED)]
+PositiveFloat = Annotated[float, _NUMBER, Field(gt=0)]
+NonNegative = Annotated[float, _NUMBER, Field(ge=0)]
+Fraction = Annotated[float, _NUMBER, Field(ge=0, le=1)]
+Decay = Annotated[float, _NUMBER, Field(ge=0, lt=1)]
 
 
 def _compiles(text: str) -> str:
@@ -37,6 +52,14 @@ def _compiles(text: str) -> str:
 
 
 Regex = Annotated[str, pydantic.AfterValidator(_compiles)]
+
+
+def _is_path(text: str) -> str:
+    paths.expand(text)
+    return text
+
+
+UserPath = Annotated[str, pydantic.AfterValidator(_is_path)]  # kept as written; `paths.expand` reads it
 
 
 class Settings(pydantic.BaseModel):
@@ -75,7 +98,7 @@ def _message(error: pydantic.ValidationError, cls: type, prefix: str) -> str:
     expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     if not first["loc"]:
         return f"{prefix}.{expected}"
-    return f"{key}: {expected}, got {first['input']!r}"
+    return f"{key}: {expected}, got {reprlib.repr(first['input'])}"
 
 
 def validate(cls: type[Section], section: Any, prefix: str) -> Section:

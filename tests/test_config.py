@@ -48,12 +48,50 @@ def test_flags_reach_fields_that_the_file_does_not_name():
         ("--config.total_steps=3", r"config\.total_steps: expected a multiple of steps_per_call = 2"),
         ("--config.model.likelihood=poisson", r"config\.model\.likelihood: expected 'bernoulli'"),
         ("--config.data.source=digit", r"data\.source"),
+        ("--config.seed=abc", r"config\.seed: expected a valid integer.*got 'abc'"),
+        ("--config.seed=True", r"config\.seed: expected a number, got True"),
+        ("--config.total_steps=1000000000000", r"config\.total_steps: expected .*2147483647"),
+        (f"--config.batch_size={10**30}", r"config\.batch_size: expected"),
+        ("--config.optim.net=3", r"config\.optim\.net: expected a section.*got 3"),
+        ("--config.mesh=None", r"config\.mesh: expected a section.*got None"),
+        ("--config.evals=3", r"config\.evals: expected a section.*got 3"),
+        ("--config.data=x", r"config\.data: expected a section.*'x'"),
+        ("--config.model.widths=" + "(" * 5000, r"config\.model\.widths"),
+        ("--config.init_from.workdir=~nosuchuser/run", r"config\.init_from\.workdir: expected a path"),
     ],
 )
 def test_a_wrong_flag_is_one_line_that_names_the_key(flag, message):
     with pytest.raises(ConfigError, match=message) as error:
         config.load(DIGITS, [flag])
     assert "\n" not in str(error.value)
+
+
+def test_a_section_given_by_a_flag_replaces_the_keys_that_it_names():
+    experiment = config.load(DIGITS, ["--config.optim.net={'lr': 1.0}", "--config.model.widths=8"])
+    assert experiment.optim["net"] == config.load(DIGITS, []).optim["net"].model_copy(update={"lr": 1.0})
+    assert experiment.model.widths == (8,)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def get_config(arg=''):\n    x = 1\n    raise KeyError('boom')\n", "bad.py:3: KeyError: 'boom'"),
+        ("x = 1\nimport nowhere_at_all\n", "bad.py:2: ModuleNotFoundError"),
+        ("def get_config(:\n", "bad.py:1: SyntaxError"),
+        ("import sys\ndef get_config(arg=''):\n    sys.exit('no')\n", "bad.py:3: SystemExit: no"),
+        ("import sys\nsys.exit(3)\n", "bad.py:2: SystemExit: 3"),
+        ("x = 1\n", "expected a function get_config(arg), found none"),
+        ("get_config = 3\n", "expected a function get_config(arg), found none"),
+        ("def get_config(arg=''): return None\n", "expected get_config to return a ConfigDict, got None"),
+        ("def get_config(): return None\n", "bad.py: TypeError"),
+        ("from ml_collections import ConfigDict\ndef get_config(arg=''): return ConfigDict({'a': print})\n", "config."),
+    ],
+)
+def test_a_config_file_that_fails_is_one_line_with_file_and_line(tmp_path, text, says):
+    (tmp_path / "bad.py").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        config.load(str(tmp_path / "bad.py"), [])
+    assert says in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("path", "updates"), [("gan/ring.py", {"gen": 1, "disc": 3}), ("vae/digits.py", {"net": 1})])

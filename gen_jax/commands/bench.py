@@ -13,7 +13,7 @@ import time
 
 import jax
 
-from gen_jax import cli, config, flops
+from gen_jax import cli, config, flops, paths
 from gen_jax.errors import ConfigError
 from gen_jax.models.base import Autoregressive
 from gen_jax.program import Program
@@ -22,7 +22,9 @@ from gen_jax.seeds import make
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg")
+    parser.add_argument(
+        "--config", type=paths.flag, required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg"
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="of timed steps, after the warm-up")
     parser.add_argument("--sample", type=int, default=0, metavar="LENGTH", help="time sampling so many tokens instead")
     parser.add_argument("--n", type=int, default=1, help="samples drawn at once")

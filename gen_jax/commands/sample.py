@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from gen_jax import pictures
+from gen_jax import paths, pictures
 from gen_jax.commands import restored, translated
 from gen_jax.errors import ConfigError
 from gen_jax.log import wav
@@ -30,7 +30,7 @@ SOUNDS = 64  # at most so many wav files
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = SampleOptions()
-    parser.add_argument("--workdir", required=True, help="the run directory")
+    parser.add_argument("--workdir", type=paths.flag, required=True, help="the run directory")
     parser.add_argument("--step", default="latest", help="latest (default), best, or a number")
     parser.add_argument("--n", type=int, help="how many (default: 64); of texts, for each prompt (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--beams", type=int, default=default.beams, help="hypotheses of a beam search; 0 = draw")
     text.add_argument("--length_penalty", type=float, default=default.length_penalty, help="of the beam search")
     translated.add_arguments(parser)
-    parser.add_argument("--out", help="directory for the files; default: WORKDIR/samples")
+    parser.add_argument("--out", type=paths.flag, help="directory for the files; default: WORKDIR/samples")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from gen_jax import pictures
+from gen_jax import paths, pictures
 from gen_jax.commands import restored
 from gen_jax.data import pixels
 from gen_jax.data.files import File, list_folder
@@ -28,7 +28,9 @@ SHOWN = 64  # pictures in the grid
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("models that translate images")
     group.add_argument("--translate", choices=("a2b", "b2a"), help="from which of the two sets to which")
-    group.add_argument("--images", help="a folder of pictures, which are translated; those in sub-folders are not")
+    group.add_argument(
+        "--images", type=paths.flag, help="a folder of pictures, which are translated; those in sub-folders are not"
+    )
 
 
 def check(args: argparse.Namespace, program: Program) -> None:

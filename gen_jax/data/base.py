@@ -12,7 +12,7 @@ import pydantic
 from pydantic import Field
 
 from gen_jax.errors import ConfigError, DataError
-from gen_jax.settings import Count, Positive, Settings
+from gen_jax.settings import Count, Positive, Settings, UserPath
 
 SPLITS = ("train", "validation", "test")
 Arrays = dict[str, np.ndarray]
@@ -56,7 +56,7 @@ class TokenSource(Source):
     context: Positive = 128
     tokenizer: Literal["byte", "char", "bpe"] = "byte"
     vocab_size: Count = 0
-    tokenizer_file: str = ""
+    tokenizer_file: UserPath = ""
     documents: Literal["joined", "packed"] = "joined"
 
     @pydantic.model_validator(mode="after")

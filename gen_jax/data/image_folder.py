@@ -11,7 +11,7 @@ from gen_jax.data.base import ExampleSource, Info
 from gen_jax.data.datasets import ExampleSet
 from gen_jax.data.files import File, Kind, list_folder
 from gen_jax.errors import DataError
-from gen_jax.settings import Positive
+from gen_jax.settings import Positive, UserPath
 
 KIND = Kind(
     "pictures",
@@ -33,7 +33,7 @@ class Config(ExampleSource):
     """
 
     source: Literal["image_folder"] = "image_folder"
-    path: str
+    path: UserPath
     size: Side = 32
     channels: Literal[1, 3] = 3
     background: Level = 255

@@ -14,6 +14,7 @@ from gen_jax.data.datasets import ExampleSet, TokenSet
 from gen_jax.data.files import shown
 from gen_jax.data.split_names import SPLIT_OF
 from gen_jax.errors import DataError, first_line
+from gen_jax.settings import UserPath
 
 NAMES = ("image", "label", "vector", "tokens")
 LARGEST_ID = 2**31 - 1
@@ -30,7 +31,7 @@ class Config(AnySource):
     """
 
     source: Literal["npz"] = "npz"
-    path: str
+    path: UserPath
 
 
 def load(cfg: Config, seed: int) -> ExampleSet | TokenSet:

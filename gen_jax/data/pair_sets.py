@@ -14,7 +14,7 @@ from gen_jax.data.datasets import has_split
 from gen_jax.data.packing import Sequences, one_a_row, pack, rows_of_pairs
 from gen_jax.data.tokenising import read_tokenizer
 from gen_jax.errors import ConfigError, DataError
-from gen_jax.settings import Positive
+from gen_jax.settings import Positive, UserPath
 from gen_jax.text import BPETokenizer, WithEnd
 
 Vocabulary = Annotated[int, Field(ge=256)]  # at least one token a byte
@@ -34,7 +34,7 @@ class PairSource(Source):
     tokenizer: Literal["bpe"] = "bpe"
     context: Positive = 64
     vocab_size: Vocabulary = 6_000
-    tokenizer_file: str = ""
+    tokenizer_file: UserPath = ""
 
 
 @dataclasses.dataclass(frozen=True)

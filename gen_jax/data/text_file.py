@@ -8,6 +8,7 @@ from gen_jax.data.datasets import TokenSet
 from gen_jax.data.documents import token_set
 from gen_jax.data.files import Kind, list_folder
 from gen_jax.errors import DataError
+from gen_jax.settings import UserPath
 
 
 class Config(TokenSource):
@@ -17,7 +18,7 @@ class Config(TokenSource):
     """
 
     source: Literal["text_file"] = "text_file"
-    path: str
+    path: UserPath
     pattern: str = "*.txt"
 
 

@@ -16,7 +16,7 @@ from gen_jax.cache import cached
 from gen_jax.data.base import SPLITS, AnySource, Arrays, Info
 from gen_jax.data.datasets import ExampleSet, TokenSet
 from gen_jax.errors import ConfigError, DataError
-from gen_jax.settings import Count, Positive
+from gen_jax.settings import Count, Positive, UserPath
 
 
 class Config(AnySource):
@@ -30,7 +30,7 @@ class Config(AnySource):
 
     source: Literal["tfds"] = "tfds"
     name: str
-    data_dir: str = ""
+    data_dir: UserPath = ""
     size: Count = 0
     resident_mb: Positive = 1024
 

@@ -10,7 +10,7 @@ from gen_jax.data.base import SPLITS, Info, Source
 from gen_jax.data.datasets import TokenSet
 from gen_jax.data.tokenising import read_tokenizer
 from gen_jax.errors import DataError
-from gen_jax.settings import Positive
+from gen_jax.settings import Positive, UserPath
 from gen_jax.text import WithEnd
 
 BLOCK, CHECKED = 2**20, 2**30  # tokens
@@ -21,7 +21,7 @@ class Config(Source):
     """path: the folder. order, context: as of any text (`TokenSource`); its splits are those in the folder."""
 
     source: Literal["token_file"] = "token_file"
-    path: str
+    path: UserPath
     order: Literal["permuted", "windows", "streams"] = "windows"
     context: Positive = 128
 

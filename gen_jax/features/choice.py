@@ -7,7 +7,7 @@ import pydantic
 
 from gen_jax.errors import ConfigError
 from gen_jax.features import Features, classifier, inception
-from gen_jax.settings import Settings
+from gen_jax.settings import Settings, UserPath
 
 
 class Config(Settings):
@@ -18,7 +18,7 @@ class Config(Settings):
 
     name: Literal["classifier", "inception"] = "classifier"
     recipe: classifier.Recipe = classifier.Recipe()
-    weights: str = ""
+    weights: UserPath = ""
     sha256: str = ""
 
     @pydantic.model_validator(mode="after")
