@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,15 +55,38 @@ def test_eval_watch_ends_with_the_run(trained, capsys):
     assert "step 8" in capsys.readouterr().out
 
 
-def test_sample_writes_named_files_and_overwrites_nothing(trained, capsys, tmp_path):
+def test_sample_writes_named_files_and_numbers_the_next(trained, capsys, tmp_path):
     argv = ["sample", f"--workdir={trained}", "--n=9", "--seed=4", f"--out={tmp_path}"]
     cli.main(argv)
     stem = tmp_path / "sample_run_step8_seed4"
     assert capsys.readouterr().out.strip() == f"{stem}.png"
     with np.load(f"{stem}.npz") as file:
         assert file["samples"].shape == (9, 8, 8, 1)
-    assert "pass --overwrite" in fails(capsys, 2, *argv)
-    cli.main([*argv, "--overwrite"])
+    before = Path(f"{stem}.png").read_bytes()
+    cli.main([*argv, "--temperature=0"])
+    assert capsys.readouterr().out.strip() == f"{stem}-2.png"
+    assert Path(f"{stem}.png").read_bytes() == before != Path(f"{stem}-2.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--top_k=3", "--top_k: expected none; the model vae does not read it"),
+        ("--top_p=1", "--top_p: expected none; the model vae does not read it"),
+        ("--repetition_penalty=2", "--repetition_penalty: expected none; the model vae does not read it"),
+        ("--length=7", "--length: expected none; the model vae does not read it"),
+        ("--beams=2", "--beams: expected none; the model vae does not read it"),
+        ("--prompt=a", "--prompt: expected none; this model does not generate text"),
+    ],
+)
+def test_a_flag_that_a_model_does_not_read_is_refused(trained, flag, says, capsys):
+    assert says in fails(capsys, 2, "sample", f"--workdir={trained}", flag)
+
+
+def test_out_must_be_a_directory(trained, capsys, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert "--out: expected a directory" in fails(capsys, 2, "sample", f"--workdir={trained}", f"--out={tmp_path}/file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_check_prints_config_parameters_and_memory(capsys):

@@ -15,7 +15,7 @@ from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets.decoder import decoder
 from gen_jax.nets.transformer import recorded_weights
-from gen_jax.sampling import SampleOptions, rows
+from gen_jax.sampling import TEXT, SampleOptions, rows
 from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import PyTree, State
 
@@ -90,6 +90,7 @@ class TransformerModel(LossModel):
 
     start: int = 0
     loss_parts: int = 1
+    reads = TEXT
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         return self.network.init(rng, jnp.zeros((1, 1), jnp.int32))
@@ -137,7 +138,7 @@ class TransformerModel(LossModel):
         self, state: State, rng: jax.Array, n: int, options: SampleOptions
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
         """What follows `options.prompts`, and its lengths."""
-        return beam.sample(self, state, rng, *self.prompts(options, n), options)
+        return beam.sample(self, state, rng, *self.prompts(options, n), options, distinct=options.distinct)
 
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> TransformerModel:
