@@ -7,6 +7,7 @@ from typing import Literal
 
 import pydantic
 
+from gen_jax.data import utf8
 from gen_jax.data.base import SPLITS, cut
 from gen_jax.data.pair_sets import PairSet, PairSource, Texts, pair_set
 from gen_jax.errors import DataError
@@ -41,9 +42,7 @@ def read_lines(path: Path) -> list[str]:
     """The lines without what ends them. Raises DataError where the file is missing, damaged or not UTF-8."""
     try:
         content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}, run: iconv -t UTF-8") from None
+        text = utf8.decode(gzip.decompress(content) if path.suffix == ".gz" else content, path)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []
