@@ -179,6 +179,7 @@ class Program:
             batch_size=self.experiment.eval_batch_size,
             decode_text=tokenizer.decode if tokenizer else None,
             encode_text=tokenizer.encode if tokenizer else None,
+            count_bytes=tokenizer.num_bytes if tokenizer else None,
             rng=self.eval_key,
             poll=lambda: self.poll(),
             size=lambda split: sum(sizes[part] for part in has_split(split, sizes)),

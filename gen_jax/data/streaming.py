@@ -16,6 +16,7 @@ from gen_jax.data.documents import SEPARATOR
 from gen_jax.data.text_file import Config
 from gen_jax.data.tokenising import PIECE, Document, dtype_of, encoded, new_tokenizer, read_tokenizer
 from gen_jax.errors import ConfigError, DataError
+from gen_jax.text import WithEnd
 
 Report = Callable[[int, int, str], None]  # bytes that were read, bytes in all, what is done with them
 
@@ -155,8 +156,8 @@ def tokenise(cfg: Config, out: Path, report: Report, overwrite: bool = False) ->
         progress.note = f"reading for the {cfg.tokenizer} tokeniser"
         everything = itertools.chain.from_iterable(documents() for documents in splits.values())
         tokenizer = new_tokenizer(cfg.tokenizer, cfg.vocab_size, splits["train"](), everything)
-    end = tokenizer.vocab_size if cfg.documents == "packed" else None
-    vocab_size = tokenizer.vocab_size + (end is not None)
+    packed = WithEnd(tokenizer) if cfg.documents == "packed" else None
+    end, vocab_size = (packed.end, packed.vocab_size) if packed else (None, tokenizer.vocab_size)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / token_file.INFO).unlink(missing_ok=True)

@@ -31,7 +31,7 @@ def load(cfg: Config, seed: int) -> TokenSet:
     folder = Path(cfg.path).expanduser()
     try:
         found = json.loads((folder / INFO).read_text())
-        documents, sizes = found["documents"], found["sizes"]
+        documents, sizes, vocab_size = found["documents"], found["sizes"], found["vocab_size"]
         names = [split for split in SPLITS if split in sizes]
         tokens = {split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in names}
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -45,6 +45,10 @@ def load(cfg: Config, seed: int) -> TokenSet:
             raise DataError(f"{folder}: {split}.npy: expected ids of uint8, uint16 or int32, found {ids.dtype}")
     plain = read_tokenizer(str(folder / TOKENIZER))
     tokenizer = WithEnd(plain) if documents == "packed" else plain
+    if (expected := tokenizer.vocab_size) != vocab_size:
+        raise DataError(
+            f"{folder}: expected {expected} tokens in the vocabulary, found {vocab_size}, tokenise it again"
+        )
     info = Info("tokens", (cfg.context + 1,), vocab_size=tokenizer.vocab_size, end=getattr(tokenizer, "end", None))
     for split, ids in tokens.items():
         _check_ids(f"{folder}: {split}.npy", ids, tokenizer.vocab_size)
