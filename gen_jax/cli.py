@@ -107,6 +107,9 @@ def _prepare_jax(deterministic: bool) -> None:
     give_threads()
     import jax
 
+    from gen_jax import compat
+
+    compat.leave_absent_tpu()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(base) / "gen_jax" / "jax")
     jax.config.update("jax_compilation_cache_dir", cache)

@@ -4,8 +4,11 @@ No other file imports from `jax._src`, `jax.experimental`, `jax.extend` or `jax.
 of another package; a test holds that. All work on jax 0.10.2, the last one for Python 3.11, and on jax 0.12.
 """
 
+import glob
+import os
 from typing import Any
 
+from jax._src import hardware_utils, xla_bridge
 from jax._src.clusters import ClusterEnv
 from jax._src.distributed import global_state
 from jax.experimental import multihost_utils, topologies
@@ -17,12 +20,17 @@ __all__ = [
     "cluster_processes",
     "global_state",
     "inner_jaxprs",
+    "leave_absent_tpu",
     "live_jaxpr",
     "multihost_utils",
     "reset_cache",
     "topologies",
     "trial_id",
 ]
+
+
+# what a machine with a TPU sets; jax itself sets others on every machine
+TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_ACCELERATOR_TYPE", "TPU_LIBRARY_PATH")
 
 
 def cluster_processes() -> int:
@@ -40,6 +48,18 @@ def inner_jaxprs(equation: Any) -> list[Any]:
     values = [v for value in equation.params.values() for v in (value if isinstance(value, (tuple, list)) else [value])]
     found = [value for value in values if isinstance(value, (core.ClosedJaxpr, core.Jaxpr))]
     return [value.jaxpr if isinstance(value, core.ClosedJaxpr) else value for value in found]
+
+
+def leave_absent_tpu() -> None:
+    """Before a backend starts: where libtpu is installed and no TPU is here, it is not asked for one, loudly.
+
+    A chip on the PCI bus, a device file, one of TPU_VARIABLES or a JAX_PLATFORMS that names it are signs of one.
+    """
+    asked = "tpu" in os.environ.get("JAX_PLATFORMS", "") or "JAX_FORCE_TPU_INIT" in os.environ
+    told = any(name in os.environ for name in TPU_VARIABLES)
+    files = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
+    if not (asked or told or files or hardware_utils.num_available_tpu_chips_and_device_id()[0]):
+        xla_bridge._backend_factories.pop("tpu", None)
 
 
 def live_jaxpr(jaxpr: Any) -> Any:

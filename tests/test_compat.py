@@ -129,6 +129,23 @@ def test_forgetting_the_cache_lets_it_be_asked_again(tmp_path):
         compat.reset_cache()
 
 
+@pytest.mark.parametrize(
+    ("variables", "chips", "kept"),
+    [({}, 0, False), ({}, 4, True), ({"TPU_NAME": "a"}, 0, True), ({"JAX_PLATFORMS": "tpu,cpu"}, 0, True)],
+)
+def test_only_an_absent_tpu_is_left_alone(monkeypatch, variables, chips, kept):
+    for name in [name for name in os.environ if name.startswith(("TPU_", "JAX_FORCE_TPU"))]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    factories = {"cpu": 1, "tpu": 2}
+    monkeypatch.setattr(compat.glob, "glob", lambda pattern: [])
+    monkeypatch.setattr(compat.xla_bridge, "_backend_factories", factories)
+    monkeypatch.setattr(compat.hardware_utils, "num_available_tpu_chips_and_device_id", lambda: (chips, None))
+    compat.leave_absent_tpu()
+    assert ("tpu" in factories) == kept and "cpu" in factories
+
+
 def test_the_number_of_a_trial_opens_it_again():
     study = optuna.create_study()
     asked = study.ask()
