@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from gen_jax.errors import ConfigError
-from gen_jax.sampling import SampleOptions, generate
+from gen_jax.sampling import DRAWING, SampleOptions, generate
 from gen_jax.state import PyTree
 
 NEVER = -1e30  # the log-probability of a hypothesis that is not there; finite, so that differences stay defined
@@ -30,30 +30,37 @@ class Beams:
 
 @flax.struct.dataclass
 class Search:
-    """A search that goes on."""
+    """A search that is under way."""
 
     step: PyTree  # [] int32, tokens written so far
-    tokens: PyTree  # [B, K, length] of the hypotheses that go on
+    tokens: PyTree  # [B, K, length] of the unfinished hypotheses
     log_probs: PyTree  # [B, K]
     finished: Beams
     cache: PyTree  # [B * K, ...]
 
 
 def search(
-    model: Any, state: PyTree, prompt: Int[Array, "B P"], options: SampleOptions, condition: PyTree = None
+    model: Any,
+    state: PyTree,
+    prompt: Int[Array, "B P"],
+    options: SampleOptions,
+    condition: PyTree = None,
+    best: int = 1,
 ) -> Beams:
     """The likeliest continuations of `prompt`, `options.beams` = K hypotheses a row.
 
-    A hypothesis scores log p(tokens) / length ** `options.length_penalty`. In each step all one-token extensions of the
-    K hypotheses that go on are ranked by log p. Among the best K, those that end are finished; the best K that do not
-    end go on. A row stops when K hypotheses are finished or when none that goes on can beat the best of them. What
-    reaches `options.length` tokens is finished there. So one beam is greedy decoding, and enough beams find the best of
-    all sequences.
+    A hypothesis scores log p(tokens) / length ** `options.length_penalty`, as in fairseq and in Hugging Face's
+    `generate`; GNMT (Wu et al. 2016, eq. 14) divides by ((5 + length) / 6) ** alpha instead. In each step all one-token
+    extensions of the K unfinished hypotheses are ranked by log p. Among the best K, those that end are finished; the
+    best K that do not end stay unfinished. A row stops when K hypotheses are finished, or when no unfinished one can
+    still enter the `best` finished ones. What reaches `options.length` tokens is finished there. So one beam is greedy
+    decoding, and enough beams find the best of all sequences.
 
     Args:
       prompt: read by all hypotheses; P at least 1, the same for all rows.
       options: of which `beams`, `length`, `min_length`, `end` and `length_penalty` (at least 0) count.
       condition: arrays [B, ...] that `prefill` takes.
+      best: hypotheses a row that are asked for, at most K.
     """
     b, k, length = len(prompt), options.beams, options.length
     cache = model.prefill(state, prompt[:, :-1], prompt.shape[1] - 1 + length, condition or {})
@@ -67,11 +74,11 @@ def search(
         before = jax.lax.dynamic_index_in_dim(now.tokens, jnp.maximum(now.step - 1, 0), axis=2, keepdims=False)
         before = jnp.where(now.step == 0, prompt[:, -1:], before)
         logits, cache = model.decode_token(state, now.cache, before.reshape(-1))
-        return _advance(now, jax.nn.log_softmax(logits).reshape(b, k, -1), cache, options)
+        return _advance(now, jax.nn.log_softmax(logits).reshape(b, k, -1), cache, options, best)
 
-    done = jax.lax.while_loop(lambda now: (now.step < length) & ~_stops(now, options).all(), body, start)
+    done = jax.lax.while_loop(lambda now: (now.step < length) & ~_stops(now, options, best).all(), body, start)
     cut = Beams(done.tokens, jnp.full((b, k), length), done.log_probs, _score(done.log_probs, length, options))
-    is_cut = (done.step == length) & ~_stops(done, options)[:, None]
+    is_cut = (done.step == length) & ~_stops(done, options, best)[:, None]
     scores = jnp.where(is_cut & (done.log_probs > NEVER / 2), cut.scores, NEVER)
     return _best(done.finished, Beams(cut.tokens, cut.lengths, cut.log_probs, scores))
 
@@ -84,21 +91,44 @@ def sample(
     lengths: Any,
     options: SampleOptions,
     condition: PyTree = None,
+    distinct: int | None = None,
 ) -> tuple[Int[Array, "B T"], Int[Array, " B"]]:
-    """`sampling.generate`, or with `options.beams` the best hypothesis of a search: new tokens and their lengths.
+    """`sampling.generate`, or with `options.beams` the best hypotheses of a search: new tokens and their lengths.
+
+    Args:
+      prompt, lengths, condition: rows, as `generate` takes them.
+      distinct: P where row i repeats row i % P; None where all rows differ. A search gives row i the hypothesis i // P
+        of row i % P, the best first; its length is 0 where there are fewer hypotheses.
 
     Raises:
-      ConfigError: a search over prompts of unequal length, or one that does not fit into the cache.
+      ConfigError: a search over prompts of unequal length, or one that does not fit into the cache; or as `check`.
     """
     if not options.beams:
         return generate(model, state, rng, prompt, lengths, options, condition)
+    n = len(prompt)
+    p = min(n, distinct or n)
+    each = -(-n // p)
+    check(options, each)
     if len(set(map(int, lengths))) > 1:
         raise ConfigError("beams: expected prompts of one length for a beam search")
     needed = int(lengths[0]) - 1 + options.length
     if model.capacity is not None and needed > model.capacity:
         raise ConfigError(f"length: expected prompt and text to fit into {model.capacity} tokens, found {needed}")
-    found = search(model, state, jnp.asarray(prompt), options, condition)
-    return found.tokens[:, 0], found.lengths[:, 0]
+    prompt, condition = jax.tree.map(lambda x: x[:p], (jnp.asarray(prompt), condition))
+    found = search(model, state, prompt, options, condition, each)
+    sizes = jnp.where(found.scores > NEVER / 2, found.lengths, 0)
+    tokens, sizes = (x[:, :each].swapaxes(0, 1).reshape(each * p, *x.shape[2:])[:n] for x in (found.tokens, sizes))
+    return tokens, sizes
+
+
+def check(options: SampleOptions, each: int = 1) -> None:
+    """Raises ConfigError where a search cannot honour the options, or not give `each` hypotheses of a prompt."""
+    for name in DRAWING:
+        if getattr(options, name) != getattr(SampleOptions, name):
+            known = getattr(SampleOptions, name)
+            raise ConfigError(f"{name}: expected {known} beside beams: a beam search draws nothing")
+    if each > options.beams:
+        raise ConfigError(f"n: expected at most {options.beams} of each prompt, the beams, got {each}")
 
 
 def _score(log_probs: jax.Array, length: Any, options: SampleOptions) -> jax.Array:
@@ -112,17 +142,17 @@ def _best(a: Beams, b: Beams) -> Beams:
     return jax.tree.map(lambda x: jnp.take_along_axis(x, index[..., None] if x.ndim == 3 else index, axis=1), both)
 
 
-def _stops(now: Search, options: SampleOptions) -> jax.Array:
-    """[B] bool: K hypotheses are finished, or the best that goes on cannot reach the score of the best finished."""
+def _stops(now: Search, options: SampleOptions, best: int) -> jax.Array:
+    """[B] bool: K hypotheses are finished, or no unfinished one can beat the finished one of rank `best`."""
     full = (now.finished.scores > NEVER / 2).all(axis=1)
     reachable = _score(now.log_probs.max(axis=1), options.length, options)  # log p never rises
-    return full | (reachable <= now.finished.scores[:, 0])
+    return full | (reachable <= now.finished.scores[:, best - 1])
 
 
-def _advance(now: Search, log_p: Float[Array, "B K V"], cache: PyTree, options: SampleOptions) -> Search:
+def _advance(now: Search, log_p: Float[Array, "B K V"], cache: PyTree, options: SampleOptions, best: int) -> Search:
     """One more token for every hypothesis."""
     b, k, vocab = log_p.shape
-    stopped = _stops(now, options)
+    stopped = _stops(now, options, best)
     ends = jnp.arange(vocab) == (-1 if options.end is None else options.end)
     if options.min_length:
         log_p = jnp.where(ends & (now.step < options.min_length), NEVER, log_p)

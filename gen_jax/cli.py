@@ -6,7 +6,7 @@ START = time.time()  # before the slow imports: they count in first_step_s
 
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
-import importlib  # noqa: E402
+import importlib.metadata  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
 import sys  # noqa: E402
@@ -29,9 +29,14 @@ COMMANDS = {
 }
 
 
+KINDS = {"int": "an integer", "float": "a number"}
+
+
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
-        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help")
+        if wrong := re.fullmatch(r"argument (.+): invalid (int|float) value: (.*)", message, re.DOTALL):
+            message = f"{wrong[1]}: expected {KINDS[wrong[2]]}, got {wrong[3]}"
+        raise ConfigError(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -63,9 +68,13 @@ def parse(argv: list[str]) -> tuple[ModuleType, argparse.Namespace, list[str]]:
       ConfigError: no such command, or a word that it does not take.
     """
     parser = Parser(prog="gen-jax", description="Generative models in JAX.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"gen_jax {importlib.metadata.version('gen_jax')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, help_line in COMMANDS.items():
         commands.add_parser(name, help=help_line, description=help_line, allow_abbrev=False, add_help=False)
+    if not argv:
+        parser.print_help()
+        sys.exit(0)
     args, rest = parser.parse_known_args(argv[:1])
     module = importlib.import_module(f"gen_jax.commands.{args.command}")
     command = Parser(prog=f"gen-jax {args.command}", description=COMMANDS[args.command], allow_abbrev=False)

@@ -24,6 +24,7 @@ __all__ = [
     "live_jaxpr",
     "multihost_utils",
     "reset_cache",
+    "scan_parts",
     "topologies",
     "trial_id",
 ]
@@ -41,13 +42,13 @@ def cluster_processes() -> int:
 
 
 def inner_jaxprs(equation: Any) -> list[Any]:
-    """What an equation of a jaxpr calls, in the order of its parameters: bodies of loops, branches, nested functions.
+    """What an equation of a jaxpr calls, closed, in the order of its parameters: bodies, branches, nested functions.
 
     From jax 0.11 on a closed jaxpr is a jaxpr, too.
     """
     values = [v for value in equation.params.values() for v in (value if isinstance(value, (tuple, list)) else [value])]
     found = [value for value in values if isinstance(value, (core.ClosedJaxpr, core.Jaxpr))]
-    return [value.jaxpr if isinstance(value, core.ClosedJaxpr) else value for value in found]
+    return [value if isinstance(value, core.ClosedJaxpr) else core.ClosedJaxpr(value, ()) for value in found]
 
 
 def leave_absent_tpu() -> None:
@@ -65,6 +66,14 @@ def leave_absent_tpu() -> None:
 def live_jaxpr(jaxpr: Any) -> Any:
     """A jaxpr without the equations that none of its results depends on."""
     return dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
+
+
+def scan_parts(equation: Any) -> tuple[int, int]:
+    """How many of a scan's inputs are the same for all turns, and how many its carry; the others are cut into rows."""
+    if "num_carry" in equation.params:
+        return equation.params["num_consts"], equation.params["num_carry"]
+    consts, carry, _ = equation.params["ft_in"].unpack()  # from jax 0.11 on
+    return len(consts), len(carry)
 
 
 def trial_id(trial: Any) -> int:

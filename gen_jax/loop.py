@@ -25,7 +25,7 @@ from gen_jax.journal import Journal
 from gen_jax.log import Writer
 from gen_jax.perf import Timer, Tracer
 from gen_jax.program import Program
-from gen_jax.progress import Part, Progress
+from gen_jax.progress import Part, Progress, brief
 from gen_jax.run_dir import RunDir
 from gen_jax.state import State, path_name
 
@@ -97,12 +97,14 @@ class Loop:
             self.writer.write_hparams(hparams(configs.to_dict(self.experiment)))
         if self.journal.row:
             self.writer.write_scalars(self.step, self.journal.row)
-        k = self.experiment.steps_per_call
+        k, first = self.experiment.steps_per_call, self.step
         try:
             self.finish_boundary()  # a signal may have come between a step and its evaluation
             while self.step < self.experiment.total_steps and not self.stopped():
                 self.moved()
                 self.tracer.before(self.step, k)
+                if self.step == first:
+                    self.progress.update(self.step, "compiling ...", at_once=True)
                 yield self.step
                 self.state, metrics = self.program.step(self.state, self.step)
                 self.pending.append(metrics)
@@ -164,7 +166,7 @@ class Loop:
         self.journal.window, self.journal.row = {}, scalars
         self.writer.write_scalars(self.step, scalars)
         self.writer.write_perf(self.step, self.timer.lap(self.step))
-        self.progress.update(self.step, " ".join(f"{k} {v:.4g}" for k, v in list(scalars.items())[:3]))
+        self.progress.update(self.step, brief(scalars))
 
     def finish_boundary(self) -> None:
         """Evaluates, ends the row, saves: whatever is due at this step and not done.
@@ -194,6 +196,8 @@ class Loop:
             self.writer.write_histograms(self.step, _histograms(state))
         self.journal.evaluated = self.step
         self.journal.row = self.journal.row | scalars
+        found = "  ".join(f"{protocol.name_of(tag)} {value:.5g}" for tag, value in scalars.items())
+        self.progress.say(f"step {self.step}: {found}")
 
     def _evaluate(self, state: State, when: str) -> dict[str, float]:
         scalars: dict[str, float] = {}

@@ -133,7 +133,8 @@ def row_keys(rng: Key[Array, ""], index: jax.Array) -> Key[Array, " B"]:
 
 def _convolves(jaxpr: Any) -> bool:
     return any(
-        equation.primitive.name == "conv_general_dilated" or any(map(_convolves, compat.inner_jaxprs(equation)))
+        equation.primitive.name == "conv_general_dilated"
+        or any(_convolves(inner.jaxpr) for inner in compat.inner_jaxprs(equation))
         for equation in jaxpr.eqns
     )
 

@@ -1,23 +1,34 @@
-"""Paths as a user writes them: `~` and `~user` are home directories, `gs://` stays as it is."""
+"""Paths as a user writes them, with `~`, and as they are shown."""
 
+import argparse
 import os
 
 
-def expanded(path: str) -> str:
-    """The path with its home directory written out.
+def expand(text: str) -> str:
+    """`text` with the home folder of `~` or `~user` written out; `gs://` paths stay as they are.
 
     Raises:
-      ValueError: it holds a NUL byte, or names a user who has no home here.
+      ValueError: there is no such user, or the text cannot be a path.
     """
-    if "\0" in path:
-        raise ValueError("expected a path, which holds no NUL byte")
-    found = os.path.expanduser(path)
-    if found.startswith("~"):
-        raise ValueError(f"expected a path, there is no home directory of {path.partition('/')[0]!r}")
-    return found
+    if "\0" in text:
+        raise ValueError("expected a path, got one with a NUL byte")
+    path = os.path.expanduser(text)
+    if text.startswith("~") and path == text:
+        raise ValueError(f"expected a path, there is no home folder of {text.partition('/')[0]}")
+    return path
 
 
-def shortest(path: str | os.PathLike) -> str:
-    """The shorter one of the path and the path from the working directory; `gs://` stays as it is."""
-    text = os.fspath(path)
-    return text if "://" in text else min(text, os.path.relpath(text), key=len)
+def flag(text: str) -> str:
+    """`expand` for `argparse`: the `type` of every flag that takes a path."""
+    try:
+        return expand(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def shown(path: str | os.PathLike) -> str:
+    """The shorter of a path and the same path seen from the current folder."""
+    path = os.fspath(path)
+    if "://" in path:
+        return path
+    return min(path, os.path.relpath(path), key=len)

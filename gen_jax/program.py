@@ -145,9 +145,14 @@ class Program:
 
         return jax.jit(on_mesh, donate_argnums=0, out_shardings=(self.shardings, sharding.replicated(self.mesh)))
 
-    def flops_per_step(self) -> float:
-        """Matrix products and convolutions of one update, over all devices."""
-        return flops.count(self.model_without_axis.train_step, self.shapes, self._first_batch_shapes, self.train_key)
+    def flops_per_step(self, recomputed: bool = False) -> float:
+        """Matrix products and convolutions of one update, over all devices; `recomputed` as `flops.count`.
+
+        Traced as for a TPU on every platform: loops are loops, and attention is no kernel that hides its work.
+        """
+        step = self.model_without_axis.train_step
+        with ops.compiling_for("tpu"):
+            return flops.count(step, self.shapes, self._first_batch_shapes, self.train_key, recomputed=recomputed)
 
     def batches(self, split: str) -> Iterator[dict]:
         """Every example of a split once, in order, as device batches cut over the devices."""
@@ -174,6 +179,7 @@ class Program:
             batch_size=self.experiment.eval_batch_size,
             decode_text=tokenizer.decode if tokenizer else None,
             encode_text=tokenizer.encode if tokenizer else None,
+            count_bytes=tokenizer.num_bytes if tokenizer else None,
             rng=self.eval_key,
             poll=lambda: self.poll(),
             size=lambda split: sum(sizes[part] for part in has_split(split, sizes)),

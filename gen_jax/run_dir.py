@@ -20,7 +20,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from gen_jax import spool
+from gen_jax import paths, spool
 from gen_jax.errors import ConfigError, kind_and_line
 
 # What may differ when the same run is started again: its length, its periods, its patience, how devices share it.
@@ -34,11 +34,14 @@ def absolute(path: epath.PathLike) -> epath.Path:
     """An absolute path; `gs://` is one already.
 
     Raises:
-      ConfigError: its bucket cannot be reached.
+      ConfigError: its bucket cannot be reached, or `~` names no user.
     """
     text = os.fspath(path)
     spool.check(text)
-    return epath.Path(text if spool.is_remote(text) else os.path.abspath(os.path.expanduser(text)))
+    try:
+        return epath.Path(text if spool.is_remote(text) else os.path.abspath(paths.expand(text)))
+    except ValueError as error:
+        raise ConfigError(f"workdir: {error}") from None
 
 
 def write_atomic(path: epath.Path, data: str | bytes) -> None:

@@ -18,12 +18,16 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num
 from gen_jax.filters import keep_min_p, keep_top_k, keep_top_p, penalise, tempered
 from gen_jax.state import PyTree
 
+# the options that say how a token is drawn
+DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+LATENT = ("temperature", "label")  # what `sample` reads of models of latents, and of models of texts
+TEXT = (*DRAWING, "length", "min_length", "prompts", "beams", "length_penalty")
 Draw = Callable[..., jax.Array]  # (keys [B], outputs [B, V], options) -> [B]
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleOptions:
-    """What a user can ask of `Model.sample`; a model ignores what it has no use for.
+    """What a user can ask of `Model.sample`; a model reads those that its `reads` names (`models.base.Samples`).
 
     Attributes:
       temperature: scales the noise (latents) or divides the logits (tokens, codes); 1 is the model itself, 0 its mode.
@@ -35,8 +39,8 @@ class SampleOptions:
         multiplied where they are negative (Keskar et al. 2019); 1 = off.
       min_length, length: tokens to generate at least and at most; before `min_length`, `end` cannot be drawn.
       end: the token that ends a sequence; None = none does.
-      beams: hypotheses of a beam search; 0 = draw.
-      length_penalty: a finished hypothesis scores log p / length ** length_penalty.
+      beams: hypotheses of a beam search, which takes none of `DRAWING`; 0 = draw.
+      length_penalty: a finished hypothesis scores log p / length ** length_penalty (`beam.search`).
       label: the class of every sample; None takes all classes in turn.
       prompts: token ids that the samples go on from, in turn; empty = from the start.
     """
@@ -53,6 +57,11 @@ class SampleOptions:
     length_penalty: float = 0.6
     label: int | None = None
     prompts: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def distinct(self) -> int:
+        """Prompts before they come again."""
+        return max(1, len(self.prompts))
 
     def labels(self, n: int, num_classes: int) -> Int[Array, " n"] | None:
         """The classes of n samples; None of a model without classes."""

@@ -94,8 +94,8 @@ class Seeds(Program):
         over_seeds = MAPS.get(ops.platform(), vmapped)
         return jax.jit(over_seeds(k_step), donate_argnums=0, out_shardings=sharding.replicated(self.mesh))
 
-    def flops_per_step(self) -> float:
-        return len(self.seats) * super().flops_per_step()
+    def flops_per_step(self, recomputed: bool = False) -> float:
+        return len(self.seats) * super().flops_per_step(recomputed)
 
     @functools.cached_property
     def compiled_init(self) -> Callable:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gen_jax import beam
+from gen_jax.errors import ConfigError
 from gen_jax.models.base import Autoregressive
 from gen_jax.sampling import SampleOptions, generate
 
@@ -84,6 +85,47 @@ def test_enough_beams_find_the_best_of_all_sequences(penalty, end):
         best = max(score, key=score.get)
         assert found.tokens[row, 0, : found.lengths[row, 0]].tolist() == list(best)
         assert found.scores[row, 0] == pytest.approx(score[best], abs=1e-5)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_enough_beams_find_the_n_best_of_all_sequences(penalty):
+    """Also where the best is finished early and the others are long."""
+    length, n = 3, 9
+    options = SampleOptions(beams=V**length, length=length, length_penalty=penalty, end=END, prompts=((0,), (1,)))
+    prompt, condition = np.tile(PROMPT[:2], (n, 1)), jax.tree.map(lambda x: jnp.tile(x[:2], (n, 1)), CONDITION)
+    run = jax.jit(functools.partial(beam.sample, MODEL, lengths=[2] * 2 * n, options=options, distinct=2))
+    tokens, lengths = jax.device_get(run(STATE, jax.random.key(0), prompt, condition=condition))
+    for row in range(2):
+        score = {one: log_p(one, row) / len(one) ** penalty for one in sequences(length, END)}
+        found = [tuple(tokens[i, : lengths[i]].tolist()) for i in range(row, 2 * n, 2)]
+        assert found == sorted(score, key=score.get, reverse=True)[:n]
+
+
+def test_fewer_beams_than_asked_for_wait_for_as_many_as_are():
+    """The first ends at once; without `best`, the search would stop there."""
+    model = Recurrent(30.0)
+    options = SampleOptions(beams=3, length=4, length_penalty=0.0, end=END)
+    found = beam.search(model, STATE, jnp.asarray(PROMPT), options, CONDITION, best=3)
+    assert (found.scores > beam.NEVER / 2).all() and (found.lengths[:, 0] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "each", "says"),
+    [
+        ({"temperature": 0.0}, 1, "temperature: expected 1.0 beside beams"),
+        ({"top_k": 3}, 1, "top_k: expected 0 beside beams"),
+        ({"top_p": 0.5}, 1, "top_p: expected 1.0 beside beams"),
+        ({"min_p": 0.5}, 1, "min_p: expected 0.0 beside beams"),
+        ({"repetition_penalty": 2.0}, 1, "repetition_penalty: expected 1.0 beside beams"),
+        ({}, 3, "n: expected at most 2 of each prompt, the beams, got 3"),
+    ],
+)
+def test_a_search_refuses_what_it_cannot_honour(options, each, says):
+    with pytest.raises(ConfigError, match=says):
+        beam.sample(
+            MODEL, STATE, jax.random.key(0), PROMPT[:1].repeat(each, 0), [2] * each,
+            SampleOptions(beams=2, length=3, **options), CONDITION, distinct=1,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("options", [{}, {"length_penalty": 1.0}, {"min_length": 3}, {"end": None}])

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,15 +55,38 @@ def test_eval_watch_ends_with_the_run(trained, capsys):
     assert "step 8" in capsys.readouterr().out
 
 
-def test_sample_writes_named_files_and_overwrites_nothing(trained, capsys, tmp_path):
+def test_sample_writes_named_files_and_numbers_the_next(trained, capsys, tmp_path):
     argv = ["sample", f"--workdir={trained}", "--n=9", "--seed=4", f"--out={tmp_path}"]
     cli.main(argv)
     stem = tmp_path / "sample_run_step8_seed4"
     assert capsys.readouterr().out.strip() == f"{stem}.png"
     with np.load(f"{stem}.npz") as file:
         assert file["samples"].shape == (9, 8, 8, 1)
-    assert "pass --overwrite" in fails(capsys, 2, *argv)
-    cli.main([*argv, "--overwrite"])
+    before = Path(f"{stem}.png").read_bytes()
+    cli.main([*argv, "--temperature=0"])
+    assert capsys.readouterr().out.strip() == f"{stem}-2.png"
+    assert Path(f"{stem}.png").read_bytes() == before != Path(f"{stem}-2.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--top_k=3", "--top_k: expected none; the model vae does not read it"),
+        ("--top_p=1", "--top_p: expected none; the model vae does not read it"),
+        ("--repetition_penalty=2", "--repetition_penalty: expected none; the model vae does not read it"),
+        ("--length=7", "--length: expected none; the model vae does not read it"),
+        ("--beams=2", "--beams: expected none; the model vae does not read it"),
+        ("--prompt=a", "--prompt: expected none; this model does not generate text"),
+    ],
+)
+def test_a_flag_that_a_model_does_not_read_is_refused(trained, flag, says, capsys):
+    assert says in fails(capsys, 2, "sample", f"--workdir={trained}", flag)
+
+
+def test_out_must_be_a_directory(trained, capsys, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert "--out: expected a directory" in fails(capsys, 2, "sample", f"--workdir={trained}", f"--out={tmp_path}/file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_check_prints_config_parameters_and_memory(capsys):
@@ -102,7 +126,6 @@ def test_data_lists_and_shows(capsys, tmp_path):
     ("argv", "says"),
     [
         (["trian"], "invalid choice: 'trian'"),
-        ([], "COMMAND"),
         (["train"], "required: --config, --workdir"),
         (["train", DIGITS, "--workdir=/nowhere", "--confg.seed=1"], "unknown argument --confg.seed=1"),
         (["train", "--config=nowhere.py", "--workdir=/nowhere"], "no file nowhere.py"),
@@ -110,6 +133,10 @@ def test_data_lists_and_shows(capsys, tmp_path):
         (["train", DIGITS, "--workdir=/nowhere", "--config.platform=tpu"], "config.platform: expected tpu"),
         (["eval", "--workdir=/nowhere"], "found no config.json"),
         (["sample", "--workdir=/nowhere", "--n=0"], "--n: expected at least 1"),
+        (["sample", "--workdir=/nowhere", "--n=abc"], "--n: expected an integer, got 'abc'"),
+        (["bench", DIGITS, "--seconds=soon"], "--seconds: expected a number, got 'soon'"),
+        (["sample", "--workdir=~nosuchuser/run"], "--workdir: expected a path, there is no home folder of ~nosuchuser"),
+        (["check", "--config=~nosuchuser/c.py"], "--config: expected a path"),
         (["bench", DIGITS, "--seconds=-1"], "--seconds: expected a positive number"),
         (["bench", DIGITS, "--sample=-1"], "--sample: expected at least 0"),
         (["bench", DIGITS, "--sample=8"], "--sample: expected a model of tokens, vae is none"),
@@ -117,6 +144,33 @@ def test_data_lists_and_shows(capsys, tmp_path):
 )
 def test_wrong_input_is_one_line_and_code_2(argv, says, capsys):
     assert says in fails(capsys, 2, *argv)
+
+
+def test_alone_it_prints_help_and_its_version(capsys):
+    for argv, says in (([], "train a config"), (["--version"], "gen_jax 0.")):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(argv)
+        assert ended.value.code == 0
+        assert says in capsys.readouterr().out
+
+
+def test_check_names_what_differs_from_the_defaults(capsys):
+    cli.main(["check", DIGITS, "--config.mesh.data=1", "--config.optim.net.clip=0.5"])
+    out = capsys.readouterr().out
+    changed = out[out.index("differs from the defaults:") :]
+    assert "config.optim.net.clip = 0.5  (default: 0.0)" in changed
+    assert "config.optim.net.b1" not in changed and "config.total_steps" not in changed
+
+
+def test_compare_has_a_header_and_names_what_differs(trained, capsys, tmp_path):
+    other = tmp_path / "other"
+    cli.main(["train", DIGITS, f"--workdir={other}", "--config.mesh.data=1", "--config.seed=3"])
+    capsys.readouterr()
+    cli.main(["compare", "--metric=test/elbo", str(trained), str(other)])
+    table, _, unlike = capsys.readouterr().out.partition("configs differ in\n")
+    assert table.split()[:2] == ["run", "step"]
+    assert unlike.split() == ["seed", "0", "3"]
+    assert "did you mean test/elbo?" in fails(capsys, 2, "compare", "--metric=test/elb", str(trained))
 
 
 def test_a_missing_data_set_is_code_5_and_says_what_to_run(capsys, tmp_path):

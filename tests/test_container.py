@@ -30,18 +30,19 @@ def test_what_is_copied_is_there_and_not_ignored():
     ignored, *kept = (ROOT / "launch/Dockerfile.dockerignore").read_text().splitlines()
     assert ignored == "*"
     assert {line[1:] for line in kept if line.startswith("!")} == set(sources)
-    assert {"gen_jax", "experiments", PROJECT["readme"], "constraints.txt", "pyproject.toml"} == set(sources)
+    assert {"gen_jax", "experiments", PROJECT["readme"], "constraints/py313.txt", "pyproject.toml"} == set(sources)
 
 
 def test_it_installs_the_pins_and_an_extra_that_is_there():
     (install,) = (line for line in instructions("RUN") if line.startswith("pip "))
-    assert "--constraint constraints.txt" in install and '".${EXTRA:+[$EXTRA]}"' in install
+    assert "--constraint py313.txt" in install and '".${EXTRA:+[$EXTRA]}"' in install
     assert not re.search(r"index|://", install)
     (default,) = (line.removeprefix("EXTRA=") for line in instructions("ARG"))
     named = re.findall(r"\b(?:cuda|tpu)\w*", LINES[0])
     assert default in named and set(named) <= PROJECT["optional-dependencies"].keys()
-    pins = (ROOT / "constraints.txt").read_text().splitlines()
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    for python, jax in (("311", "0.10.2"), ("313", "0.12.0.1")):
+        pins = (ROOT / f"constraints/py{python}.txt").read_text().splitlines()
+        assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins) and f"jax=={jax}" in pins
 
 
 def test_it_runs_gen_jax_as_a_user():

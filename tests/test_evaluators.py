@@ -55,6 +55,10 @@ def decode(ids) -> str:
     return "".join(map(chr, np.asarray(ids)))
 
 
+def count_bytes(ids) -> int:
+    return len(decode(ids).encode())
+
+
 @dataclasses.dataclass(frozen=True)
 class Weighted:
     """Metrics that the batch holds; counts how often it is traced."""
@@ -134,7 +138,9 @@ TEXT = encode("The quick bröwn fox — jumps över the lazy dög.")
 
 def tokens_context(model, rows=3, length=5):
     info = data.Info("tokens", (length + 1,), vocab_size=10_000)
-    return Context(model, info, lambda _: streams(TEXT, rows, length), rows, decode, jax.random.key(0), encode)
+    return Context(
+        model, info, lambda _: streams(TEXT, rows, length), rows, decode, jax.random.key(0), encode, count_bytes
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 3])

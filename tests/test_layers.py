@@ -7,20 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "gen_jax"
 PURE = {"compat", "state", "ops", "losses", "likelihoods", "sampling", "beam", "lora", "settings", "errors"}
-PURE |= {"adversarial", "augment", "cache", "filters", "gradients", "protocol", "tables", "paths"}
-LOOP = {
-    "config",
-    "config_file",
-    "optim",
-    "sharding",
-    "checkpoint",
-    "step_dirs",
-    "log",
-    "run_dir",
-    "pictures",
-    "signals",
-    "progress",
-}
+PURE |= {"paths", "adversarial", "augment", "cache", "filters", "gradients", "protocol", "tables"}
+LOOP = {"config", "optim", "sharding", "checkpoint", "step_dirs", "log", "run_dir", "pictures", "signals", "progress"}
 LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2"}
 LOOP |= {"distributed", "watch", "aborts", "journal", "loop", "seeds", "seed_report", "spool"}
 
@@ -28,7 +16,7 @@ LOOP |= {"distributed", "watch", "aborts", "journal", "loop", "seeds", "seed_rep
 ALLOWED = {
     "models": PURE | {"models.base", "nets"},
     "nets": {"ops", "nets"},
-    "data": {"data", "text", "settings", "errors", "cache"},
+    "data": {"data", "text", "settings", "errors", "cache", "paths"},
     "text": {"text", "errors", "settings"},
     "metrics": {"metrics"},
     "features": PURE | {"features", "nets", "progress"},
@@ -37,7 +25,6 @@ ALLOWED = {
         "sweeps",
         "compat",
         "config",
-        "config_file",
         "errors",
         "pictures",
         "progress",

@@ -183,6 +183,17 @@ def test_the_step_of_a_gan_only_reduces_gradients(path, flags):
 
 
 @pytest.mark.slow
+def test_the_devices_share_out_the_images_that_are_made_of_noise_alone():
+    """Nothing else says how they lie: each device would make and judge all of them."""
+    work = {}
+    for n in (1, 8):
+        built = program(SMALLEST["vaegan"], devices=n)
+        lowered = built.compiled_step.lower(built.abstract, built.resident, built.rows(0))
+        work[n] = lowered.compile().cost_analysis()["flops"]
+    assert work[8] < 1.3 * work[1] / 8
+
+
+@pytest.mark.slow
 def test_batch_statistics_on_eight_devices_equal_those_on_one():
     one, eight = (program("experiments/gan/digits_dcgan.py", devices=n) for n in (1, 8))
     here, there = (losses(each, 1)[1].nets for each in (one, eight))

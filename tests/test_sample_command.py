@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 from members import SMALLEST, smoke
 
 from gen_jax import cli
+from gen_jax.commands import outputs
 from gen_jax.train import train
 
 
@@ -50,22 +52,44 @@ def test_streaming_writes_the_same_text(workdir, capsys):
     assert capsys.readouterr().out == whole
 
 
-def test_a_beam_search(workdir):
-    assert sample(workdir, "--prompt=def", "--length=6", "--beams=3", "--seed=3") == 0
-    assert files(workdir, 3)[1]["tokens"].shape == (1, 6)
+def test_a_beam_search_gives_the_n_best_of_each_prompt(workdir):
+    flags = ("--length=4", "--beams=3", "--n=2", "--seed=3")
+    assert sample(workdir, "--prompt=def", "--prompt=for", *flags) == 0
+    both, arrays = files(workdir, 3)
+    assert len(set(both.split("\n" + "-" * 20 + "\n"))) == 4
+    assert arrays["tokens"].shape == (4, 4)
+
+
+def test_files_are_numbered_where_any_of_that_name_is_there(tmp_path):
+    for name in ("run_seed4.png", "run_seed4-2.txt", "run_seed4-3_0.wav", "run_seed42.npz"):
+        (tmp_path / name).touch()
+    assert outputs.free(epath.Path(tmp_path), "run_seed4", overwrite=False) == "run_seed4-4"
+    assert outputs.free(epath.Path(tmp_path), "run_seed4", overwrite=True) == "run_seed4"
+    assert outputs.free(epath.Path(tmp_path), "run_seed", overwrite=False) == "run_seed"
 
 
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (("--top_p=0",), "--top_p: expected a share above 0"),
+        (("--top_p=0",), "--top_p: expected more than 0 and at most 1, got 0.0"),
         (("--top_k=-1",), "--top_k: expected at least 0"),
-        (("--repetition_penalty=0",), "--repetition_penalty: expected a positive number"),
-        (("--min_length=9", "--length=5"), "--min_length: expected at most the length, 5"),
+        (("--repetition_penalty=0",), "--repetition_penalty: expected more than 0"),
         (("--stream", "--n=2"), "--stream: expected one prompt"),
         (("--beams=2", "--length=500", "--seed=9"), "length: expected prompt and text to fit into 16 tokens"),
         (("--label=1",), "--label: expected none"),
-        (("--seed=4294967296",), "--seed: expected less than 4294967296"),
+        (("--seed=4294967296",), "--seed: expected at least 0 and at most 4294967295"),
+        (("--n=1000000000000000000000000000000",), "--n: expected at least 1 and at most 2147483647"),
+        (("--temperature=nan",), "--temperature: expected at least 0"),
+        (("--temperature=inf",), "--temperature: expected at least 0"),
+        (("--min_p=1.5",), "--min_p: expected at least 0 and at most 1"),
+        (("--min_length=2",), "--min_length: expected none; the texts of this model have no end token"),
+        (("--length_penalty=1",), "--length_penalty: expected none without --beams"),
+        (("--beams=2", "--temperature=0.5"), "--temperature: expected 1.0 beside beams: a beam search draws nothing"),
+        (("--beams=2", "--top_k=3"), "--top_k: expected 0 beside beams"),
+        (("--beams=2", "--top_p=0.5"), "--top_p: expected 1.0 beside beams"),
+        (("--beams=2", "--min_p=0.1"), "--min_p: expected 0.0 beside beams"),
+        (("--beams=2", "--repetition_penalty=1.5"), "--repetition_penalty: expected 1.0 beside beams"),
+        (("--beams=2", "--n=3"), "--n: expected at most 2 of each prompt, the beams, got 3"),
     ],
 )
 def test_wrong_flags_are_one_line(workdir, flags, message, capsys):

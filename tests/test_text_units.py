@@ -14,7 +14,7 @@ from gen_jax.program import _check_fit
 from gen_jax.state import Mean, State
 
 STATE = State(jnp.zeros((), jnp.int32), {})
-DOCUMENTS = [f"<{i:02}> the cat, 你好 😀\r\n" + "of the mat " * i for i in range(20)]
+DOCUMENTS = [f"你{i:02}> the cat, 你好 😀\r\n" + "of the mat " * i for i in range(20)]
 
 
 class Uniform:
@@ -44,15 +44,22 @@ def test_units_of_a_split(tmp_path, monkeypatch, section, documents):
         feed = dataset.eval_feed(split, 4)
         return (feed.assemble(feed.resident, feed.rows(i)) for i in range(feed.num_batches))
 
-    context = Context(Uniform(vocab), dataset.info, batches, 4, dataset.tokenizer.decode, jax.random.key(0))
+    decode, count_bytes = dataset.tokenizer.decode, dataset.tokenizer.num_bytes
+    context = Context(Uniform(vocab), dataset.info, batches, 4, decode, jax.random.key(0), count_bytes=count_bytes)
     found = evaluators.build(evaluators.parse({"type": "mean"}), context)(STATE).scalars
     nats = (dataset.sizes["test"] - 1) * math.log(vocab)  # the first token of the split is no target
     text = dataset.tokenizer.decode(dataset.tokens["test"]).encode()
-    counted = (
-        text if documents == "packed" else text[len(dataset.tokenizer.decode(dataset.tokens["test"][:1]).encode()) :]
+    # the first token, which is no target, is an end, or 你 or a byte of it
+    first = (
+        0
+        if documents == "packed"
+        else 1
+        if section["tokenizer"] == "byte"
+        else dataset.tokenizer.num_bytes(dataset.tokens["test"][:1])
     )
+    counted = text[first:]
     if documents == "packed":  # the end tokens cost nats and have no bytes
-        ours = [one.encode() for one in DOCUMENTS if one.encode()[:4] in text]
+        ours = [one.encode() for one in DOCUMENTS if one.encode()[:5] in text]
         assert len(ours) == 6 and sum(map(len, ours)) == len(counted)
     assert found["loss"] == pytest.approx(math.log(vocab))
     assert found["perplexity"] == pytest.approx(vocab)

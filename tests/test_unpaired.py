@@ -223,14 +223,18 @@ def test_it_trains_on_two_folders_and_translates_a_third(two, tmp_path, capsys):
     assert grid.name == "translate_run_step4_b2a.png" and grid.exists()
     assert [file.name for file in sorted(folder.iterdir())] == [f"{i:02}.png" for i in range(5)]
     assert np.asarray(Image.open(folder / "03.png")).shape == (16, 16, 3)
-    assert "pass --overwrite" in fails(capsys, *argv)
+    cli.main(argv)
+    again, other = map(Path, capsys.readouterr().out.split())
+    assert (again.name, other.name) == (f"{folder.name}-2", "translate_run_step4_b2a-2.png")
+    assert len([*again.iterdir()]) == len([*folder.iterdir()]) == 5
     cli.main([*argv, "--overwrite"])
-    capsys.readouterr()
+    assert capsys.readouterr().out.split() == [f"{folder}/", str(grid)]
     (Path(images) / "03.jpg").write_bytes((Path(images) / "03.png").read_bytes())
     assert "expected one picture of each name, found several called '03'" in fails(capsys, *argv)
     assert "--translate: expected a2b or b2a, and --images=FOLDER" in fails(capsys, "sample", workdir)
     assert "--images: expected --translate" in fails(capsys, "sample", workdir, f"--images={images}")
-    assert "--n: expected none beside --translate" in fails(capsys, *argv, "--n=3")
+    for flag in ("n", "seed", "top_k", "temperature"):
+        assert f"--{flag}: expected none beside --translate" in fails(capsys, *argv, f"--{flag}=3")
     empty = [*argv[:-1], f"--images={tmp_path}"]
     assert "--images: no pictures" in fails(capsys, *empty)
 

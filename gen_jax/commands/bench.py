@@ -13,7 +13,7 @@ import time
 
 import jax
 
-from gen_jax import cli, config, flops
+from gen_jax import cli, config, flops, paths
 from gen_jax.errors import ConfigError
 from gen_jax.models.base import Autoregressive
 from gen_jax.program import Program
@@ -22,7 +22,9 @@ from gen_jax.seeds import make
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg")
+    parser.add_argument(
+        "--config", type=paths.flag, required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg"
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="of timed steps, after the warm-up")
     parser.add_argument("--sample", type=int, default=0, metavar="LENGTH", help="time sampling so many tokens instead")
     parser.add_argument("--n", type=int, default=1, help="samples drawn at once")
@@ -86,7 +88,7 @@ def measure(program: Program, seconds: float) -> dict:
     jax.block_until_ready(state)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     steps = calls * k
-    work = program.flops_per_step()
+    work, executed = program.flops_per_step(), program.flops_per_step(recomputed=True)
     result = {
         "model": experiment.model_name,
         "device": jax.devices()[0].device_kind,
@@ -95,14 +97,16 @@ def measure(program: Program, seconds: float) -> dict:
         **_rates(program, steps / wall),
         "cpu_ms_per_step": round(1e3 * cpu / steps, 4),
         "gflop_per_step": round(work / 1e9, 4),
-        "gflop_counted": "matrix products and convolutions of the jaxpr of one step, a multiply-add as 2",
+        "gflop_counted": "matrix products and convolutions that a step needs, a multiply-add as 2; remat is none",
+        "gflop_executed": round(executed / 1e9, 4),
         "params": sum(x.size for net in program.shapes.nets.values() for x in jax.tree.leaves(net.params)),
         "first_step_s": round(first, 3),
         "peak_memory_mb": round(_peak_memory() / 1e6, 1),
     }
     peak = flops.peak(program.mesh.devices.flat[0])
     if peak:
-        result["mfu"] = round(work * steps / wall / peak / program.mesh.devices.size, 4)
+        for name, flop in (("mfu", work), ("hfu", executed)):
+            result[name] = round(flop * steps / wall / peak / program.mesh.devices.size, 4)
     return result
 
 

@@ -1,18 +1,23 @@
-"""`gen-jax compare --metric=test/fid RUN RUN ...`: the last value of one metric of several runs, as a table.
+"""`gen-jax compare --metric=test/fid RUN RUN ...`: the last value of one metric of several runs as a table.
+
+Below it stand the keys in which their configs differ.
 
 Refused where the values were not measured alike: other features, numbers of images, data or resizing.
 """
 
 import argparse
+import json
+from typing import Any
 
-from gen_jax import protocol
+from gen_jax import paths, protocol
 from gen_jax.errors import ConfigError
 from gen_jax.run_dir import RunDir
+from gen_jax.settings import nearest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", required=True, help="a tag of metrics.jsonl, or what stands before its @")
-    parser.add_argument("runs", nargs="+", help="run directories")
+    parser.add_argument("runs", nargs="+", type=paths.flag, help="run directories")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -21,10 +26,33 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     for workdir, _, other, _ in found[1:]:
         if unlike := protocol.difference(tag, other):
             raise ConfigError(f"compare: {args.metric} is not alike in {first} and {workdir}: {unlike}")
-    print(tag)
-    width = max(len(workdir) for workdir, *_ in found)
-    for workdir, step, _, value in found:
-        print(f"{workdir:{width}}  step {step:>9}  {'not finite' if value is None else f'{value:.6g}'}")
+    rows = [("run", "step", tag)]
+    rows += [(run, str(step), "not finite" if value is None else f"{value:.6g}") for run, step, _, value in found]
+    print(aligned(rows))
+    if unlike := differences([flat(RunDir(workdir).config()) for workdir in args.runs]):
+        print("\nconfigs differ in")
+        print(aligned(unlike))
+
+
+def aligned(rows: list[tuple[str, ...]]) -> str:
+    """Rows of text with columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def flat(section: Any, prefix: str = "") -> dict[str, str]:
+    """{"optim.net.lr": "0.001"} of a config."""
+    if not isinstance(section, dict) or not section:
+        return {prefix: json.dumps(section)}
+    pieces = [flat(value, f"{prefix}.{key}".lstrip(".")) for key, value in section.items()]
+    return {key: value for piece in pieces for key, value in piece.items()}
+
+
+def differences(configs: list[dict[str, str]]) -> list[tuple[str, ...]]:
+    """A row (key, value in each config) for every key in which they differ."""
+    keys = {key: None for config in configs for key in config}  # in order
+    rows = [(key, *(config.get(key, "absent") for config in configs)) for key in keys]
+    return [row for row in rows if len(set(row[1:])) > 1]
 
 
 def last(run_dir: RunDir, metric: str) -> tuple[int, str, float | None]:
@@ -43,4 +71,5 @@ def last(run_dir: RunDir, metric: str) -> tuple[int, str, float | None]:
             raise ConfigError(f"compare: --metric: expected one of {', '.join(tags)}, got {metric!r}")
         if tags:
             return row["step"], tags[0], row[tags[0]]
-    raise ConfigError(f"compare: {run_dir.path} has no {metric}")
+    known = {protocol.name_of(tag) for row in rows for tag in row if tag != "step"}
+    raise ConfigError(f"compare: {run_dir.path} has no {metric}{nearest(metric, known) if known else ''}")

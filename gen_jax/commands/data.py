@@ -6,7 +6,7 @@ from pathlib import Path
 
 from etils import epath
 
-from gen_jax import data, pictures
+from gen_jax import data, paths, pictures
 from gen_jax.data import streaming, text_file, tools
 from gen_jax.errors import ConfigError
 from gen_jax.progress import Progress
@@ -18,19 +18,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="list|show|prepare|tokenize", required=True)
     listing = actions.add_parser("list", help="the sources, and the TFDS sets that are prepared")
     show = actions.add_parser("show", help="what a set holds; writes a grid of images")
-    show.add_argument("name", help="a source, a TFDS set, or a path to a file or folder")
+    show.add_argument("name", type=paths.flag, help="a source, a TFDS set, or a path to a file or folder")
     show.add_argument("--split", default="train")
     show.add_argument("--n", type=int, default=64, help="images in the grid")
-    show.add_argument("--out", default="", help="the PNG; default: ./NAME_SPLIT.png")
+    show.add_argument("--out", type=paths.flag, default="", help="the PNG; default: ./NAME_SPLIT.png")
     show.add_argument("--overwrite", action="store_true", help="replace a file of the same name")
     prepare = actions.add_parser("prepare", help="download and prepare a TFDS set (needs the extra [prepare])")
     prepare.add_argument("name", help="a TFDS set")
-    prepare.add_argument("--manual_dir", default="", help="a folder with the original files, for a machine offline")
+    prepare.add_argument(
+        "--manual_dir", type=paths.flag, default="", help="a folder with the original files, for a machine offline"
+    )
     help_line = "text to token files that are memory-mapped (the source token_file)"
     tokenize = actions.add_parser("tokenize", help=help_line, allow_abbrev=False)
-    tokenize.add_argument("--path", required=True, help="a text file (UTF-8), or a folder of them, each one document")
-    tokenize.add_argument("--out", required=True, help="the folder for train.npy, ..., tokenizer.json")
-    tokenize.add_argument("--tokenizer", default="byte", help="byte (default), char, bpe, or a saved tokeniser's file")
+    tokenize.add_argument(
+        "--path", type=paths.flag, required=True, help="a text file (UTF-8), or a folder of them, each one document"
+    )
+    tokenize.add_argument("--out", type=paths.flag, required=True, help="the folder for train.npy, ..., tokenizer.json")
+    tokenize.add_argument(
+        "--tokenizer", type=paths.flag, default="byte", help="byte (default), char, bpe, or a saved tokeniser's file"
+    )
     tokenize.add_argument("--vocab_size", default=0, help="of bpe")
     tokenize.add_argument("--documents", default="joined", help="joined (default) or packed")
     tokenize.add_argument("--pattern", default="*.txt", help="of the files in a folder")
@@ -39,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokenize.add_argument("--split_seed", default=0, help="picks the documents")
     tokenize.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
     for action in (listing, show, prepare):
-        action.add_argument("--data_dir", default="", help="where TFDS keeps its sets; default: TFDS's own")
+        action.add_argument(
+            "--data_dir", type=paths.flag, default="", help="where TFDS keeps its sets; default: TFDS's own"
+        )
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -92,7 +100,7 @@ def _tokenize(args: argparse.Namespace) -> None:
 
         def report(done: int, total: int, note: str) -> None:
             if not shown:
-                shown.append(stack.enter_context(Progress("bytes", total)))
+                shown.append(stack.enter_context(Progress("tokenize", total, unit="byte")))
             shown[0].update(done, note)
 
         sizes = streaming.tokenise(cfg, Path(args.out).expanduser(), report, args.overwrite)

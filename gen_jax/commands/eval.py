@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from gen_jax import distributed, signals, step_dirs
+from gen_jax import distributed, paths, signals, step_dirs
 from gen_jax.commands import restored
 from gen_jax.errors import ConfigError
 from gen_jax.log import Writer
@@ -24,7 +24,7 @@ WATCH_SECONDS = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", required=True, help="the run directory")
+    parser.add_argument("--workdir", type=paths.flag, required=True, help="the run directory")
     parser.add_argument("--step", default="latest", help="latest (default), best, or a number")
     parser.add_argument("--watch", action="store_true", help="follow the checkpoints of a running job until it ends")
     distributed.add_arguments(parser)

@@ -6,19 +6,23 @@ from pathlib import Path
 
 import jax
 
-from gen_jax import config
+from gen_jax import config, paths
 from gen_jax.errors import ConfigError
 from gen_jax.plan import chips, report, shapes
 from gen_jax.plan.planner import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg")
+    parser.add_argument(
+        "--config", type=paths.flag, required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg"
+    )
     parser.add_argument(
         "--topology", required=True, help="TPUs, as v5e:16x16; several, with commas: weak scaling, the batch grows too"
     )
     parser.add_argument("--sweep", action="store_true", help="try meshes and batch sizes, and rank those that fit")
-    parser.add_argument("--out", help="write the plan as JSON; of several topologies a picture beside it")
+    parser.add_argument(
+        "--out", type=paths.flag, help="write the plan as JSON; of several topologies a picture beside it"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
 
 

@@ -2,13 +2,13 @@
 
 Images become a grid (PNG), sound a .wav each (the first 64) and spectrograms, text a .txt (with `--stream` it appears
 as it is drawn), other arrays a plot; the samples themselves go to an .npz beside it. The files are named after the run,
-the step and the seed, and are never overwritten unasked. `--translate` asks for translations of pictures instead.
+the step and the seed, and numbered where such files are there. A flag that the model does not read is an error.
+`--translate` asks for translations of pictures instead.
 """
 
 import argparse
-import dataclasses
 import functools
-import io
+import math
 import sys
 from typing import Any
 
@@ -16,59 +16,70 @@ import jax
 import numpy as np
 from etils import epath
 
-from gen_jax import pictures
-from gen_jax.commands import restored, translated
+from gen_jax import beam, paths, pictures
+from gen_jax.commands import outputs, restored, translated
 from gen_jax.errors import ConfigError
 from gen_jax.log import wav
 from gen_jax.models.base import Autoregressive, Samples
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir, write_atomic
 from gen_jax.sampling import SampleOptions, stream
+from gen_jax.settings import LARGEST_SEED
 
 SOUNDS = 64  # at most so many wav files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = SampleOptions()
-    parser.add_argument("--workdir", required=True, help="the run directory")
+    parser.add_argument("--workdir", type=paths.flag, required=True, help="the run directory")
     parser.add_argument("--step", default="latest", help="latest (default), best, or a number")
     parser.add_argument("--n", type=int, help="how many (default: 64); of texts, for each prompt (default: 1)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--temperature", type=float, default=default.temperature, help="0: the likeliest")
+    parser.add_argument("--seed", type=int, help="of the draws (default: 0)")
+    parser.add_argument("--temperature", type=float, help=f"default: {default.temperature}; 0: the likeliest")
     parser.add_argument("--label", type=int, help="the class of all samples; default: all classes in turn")
     lengths = f"tokens of text at most (default: {default.length}) or samples of sound (default: as the data)"
     parser.add_argument("--length", type=int, help=lengths)
     text = parser.add_argument_group("models that go token by token")
-    text.add_argument("--prompt", action="append", default=[], help="text to go on from, or to translate; repeatable")
+    text.add_argument("--prompt", action="append", default=[], help="text to continue, or to translate; repeatable")
     text.add_argument("--stream", action="store_true", help="print the text while it is drawn; one sample")
-    text.add_argument("--top_k", type=int, default=default.top_k, help="of the k likeliest tokens; 0 = all")
-    text.add_argument("--top_p", type=float, default=default.top_p, help="of the likeliest tokens that add up to p")
-    text.add_argument("--min_p", type=float, default=default.min_p, help="at least p times as likely as the likeliest")
-    text.add_argument("--repetition_penalty", type=float, default=default.repetition_penalty, help="1 = off")
-    text.add_argument("--min_length", type=int, default=default.min_length, help="tokens before a text may end")
-    text.add_argument("--beams", type=int, default=default.beams, help="hypotheses of a beam search; 0 = draw")
-    text.add_argument("--length_penalty", type=float, default=default.length_penalty, help="of the beam search")
+    text.add_argument("--top_k", type=int, help="of the k likeliest tokens; 0 = all (default)")
+    text.add_argument("--top_p", type=float, help="of the fewest likeliest tokens that add up to p; 1 = all (default)")
+    text.add_argument("--min_p", type=float, help="of tokens at least p times as likely as the likeliest; 0 = all")
+    text.add_argument("--repetition_penalty", type=float, help="1 = off (default)")
+    text.add_argument("--min_length", type=int, help="tokens before a text may end (default: 0)")
+    text.add_argument("--beams", type=int, help="hypotheses of a beam search, of which the n best; 0 = draw (default)")
+    penalty = f"of the beam search: log p / length ** penalty, which is not GNMT's (default: {default.length_penalty})"
+    text.add_argument("--length_penalty", type=float, help=penalty)
     translated.add_arguments(parser)
-    parser.add_argument("--out", help="directory for the files; default: WORKDIR/samples")
-    parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
+    outputs.add_arguments(parser)
 
 
-LEAST = dict(n=1, seed=0, temperature=0, length=1, top_k=0, top_p=0, min_length=0, beams=0, length_penalty=0)
+ABOVE_0, MANY, LARGE = math.ulp(0), 2**31 - 1, 1e30
+RANGES: dict[str, tuple[float, float]] = dict(
+    n=(1, MANY),
+    seed=(0, LARGEST_SEED),
+    temperature=(0, LARGE),
+    length=(1, MANY),
+    top_k=(0, MANY),
+    top_p=(ABOVE_0, 1),
+    min_p=(0, 1),
+    repetition_penalty=(ABOVE_0, LARGE),
+    min_length=(0, MANY),
+    beams=(0, MANY),
+    length_penalty=(0, LARGE),
+)
+
+
+def _check_ranges(args: argparse.Namespace) -> None:
+    for name, (low, high) in RANGES.items():
+        value = getattr(args, name)
+        if value is not None and not low <= value <= high:
+            least = "more than 0" if low == ABOVE_0 else f"at least {low}"
+            raise ConfigError(f"--{name}: expected {least} and at most {high}, got {value}")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
-    for name, low in LEAST.items():
-        value = getattr(args, name)
-        if value is not None and not low <= value < float("inf"):
-            raise ConfigError(f"--{name}: expected at least {low}, got {value}")
-    if args.seed >= 2**32:
-        raise ConfigError(f"--seed: expected less than {2**32}, got {args.seed}")
-    if not 0 < args.top_p <= 1:
-        raise ConfigError(f"--top_p: expected a share above 0 and up to 1, got {args.top_p}")
-    if not 0 <= args.min_p <= 1:
-        raise ConfigError(f"--min_p: expected a share from 0 to 1, got {args.min_p}")
-    if not 0 < args.repetition_penalty < float("inf"):
-        raise ConfigError(f"--repetition_penalty: expected a positive number, got {args.repetition_penalty}")
+    _check_ranges(args)
     run_dir = RunDir(args.workdir)
     program = Program(restored.experiment_of(run_dir), tokenizer_file=run_dir.saved_tokenizer())
     translated.check(args, program)
@@ -78,51 +89,64 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         raise ConfigError(f"config.model_name: expected a model that samples; {program.experiment.model_name} does not")
     options = _options(args, program)
     is_text = program.dataset.info.kind in ("tokens", "pairs")
-    n = (args.n or 1) * max(1, len(options.prompts)) if is_text else args.n or 64
+    n = (args.n or 1) * options.distinct if is_text else args.n or 64
     if args.stream:
         _check_stream(program, n, options)
     step, state = restored.restore(program, run_dir, args.step)
-    folder = epath.Path(args.out) if args.out else run_dir.samples
-    stem = f"sample_{run_dir.path.name}_step{step}_seed{args.seed}"
-    if (folder / f"{stem}.npz").exists() and not args.overwrite:
-        raise ConfigError(
-            f"--overwrite: {folder / stem}.npz is there; pass --overwrite to replace it, or another --seed"
-        )
-    rng = jax.random.key(args.seed)
+    folder, seed = outputs.folder(args, run_dir), args.seed or 0
+    rng = jax.random.key(seed)
     if args.stream:
         samples: Any = _stream(program, state, rng, options)
     else:
         draw = jax.jit(functools.partial(program.model.sample, n=n, options=options))
         samples = jax.device_get(draw(state, rng))
-    folder.mkdir(parents=True, exist_ok=True)
+    stem = outputs.free(folder, f"sample_{run_dir.path.name}_step{step}_seed{seed}", overwrite=args.overwrite)
     if is_text:
         _write_text(folder, stem, samples, options.prompts, program, show=not args.stream)
     else:
         print(_write(folder, stem, samples, program))
 
 
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of SampleOptions that flags ask for; prompts as texts."""
+    flags = {name: getattr(args, name) for name in (*RANGES, "label") if name not in ("n", "seed")}
+    return {name: value for name, value in flags.items() if value is not None} | (
+        {"prompts": args.prompt} if args.prompt else {}
+    )
+
+
 def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
-    info, tokenizer = program.dataset.info, program.dataset.tokenizer
+    """Raises ConfigError for a flag that the model, or a beam search of it, does not read."""
+    info, tokenizer, given = program.dataset.info, program.dataset.tokenizer, _given(args)
     classes = getattr(program.experiment.model, "num_classes", 0)
     if args.prompt and tokenizer is None:
         raise ConfigError("--prompt: expected none; this model does not generate text")
     if args.label is not None and not 0 <= args.label < classes:
         known = f"a class below {classes}" if classes else "none; this model knows no classes"
         raise ConfigError(f"--label: expected {known}, got {args.label}")
-    if args.beams and not (isinstance(program.model, Autoregressive) and info.kind in ("tokens", "pairs")):
-        raise ConfigError("--beams: expected 0; this model does not generate text")
-    names = [
-        field.name for field in dataclasses.fields(SampleOptions) if field.name not in ("length", "end", "prompts")
-    ]
-    given = {name: getattr(args, name) for name in names}
+    for name in given:
+        if name not in getattr(program.model, "reads", ()):
+            flag = "prompt" if name == "prompts" else name
+            raise ConfigError(f"--{flag}: expected none; the model {program.experiment.model_name} does not read it")
+    if args.min_length and info.end is None:
+        raise ConfigError("--min_length: expected none; the texts of this model have no end token")
+    if args.length_penalty is not None and not args.beams:
+        raise ConfigError("--length_penalty: expected none without --beams, whose hypotheses it ranks")
     length = args.length or (info.shape[0] if info.kind == "audio" else SampleOptions.length)
-    if args.min_length > length:
+    if (args.min_length or 0) > length:
         raise ConfigError(f"--min_length: expected at most the length, {length}, got {args.min_length}")
     try:
         prompts = tuple(tuple(int(i) for i in tokenizer.encode(text)) for text in args.prompt) if tokenizer else ()
     except ValueError as error:
         raise ConfigError(f"--prompt: {error}") from None
-    return SampleOptions(**given, length=length, end=info.end, prompts=prompts)
+    fields: dict[str, Any] = given | {"length": length, "end": info.end, "prompts": prompts}
+    options = SampleOptions(**fields)
+    if options.beams:
+        try:
+            beam.check(options, args.n or 1)
+        except ConfigError as error:
+            raise ConfigError(f"--{error}") from None
+    return options
 
 
 def _check_stream(program: Program, n: int, options: SampleOptions) -> None:
@@ -162,22 +186,16 @@ def _write_text(folder: epath.Path, stem: str, samples: Any, prompts: tuple, pro
         prompt = decode(np.asarray(prompts[i % len(prompts)])) if prompts and goes_on else ""
         texts.append(prompt + decode(row[:size]))
     text = f"\n{'-' * 20}\n".join(texts)
-    write_atomic(folder / f"{stem}.npz", _npz(tokens=tokens, lengths=lengths))
+    write_atomic(folder / f"{stem}.npz", outputs.npz(tokens=tokens, lengths=lengths))
     write_atomic(folder / f"{stem}.txt", text + "\n")
     if show:
         print(text)
     print(f"{folder / stem}.txt", file=sys.stderr)
 
 
-def _npz(**arrays: Any) -> bytes:
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    return file.getvalue()
-
-
 def _write(folder: epath.Path, stem: str, samples: np.ndarray, program: Program) -> str:
     """Writes the samples and a form of them that people look at; returns what to print."""
-    write_atomic(folder / f"{stem}.npz", _npz(samples=samples))
+    write_atomic(folder / f"{stem}.npz", outputs.npz(samples=samples))
     if program.dataset.info.kind == "audio":
         return _write_sounds(folder, stem, samples, program.dataset.info.sample_rate)
     image = pictures.grid(samples) if samples.ndim == 4 else pictures.scatter(samples[:, :2], equal=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
+from gen_jax import paths
 from gen_jax.errors import ConfigError
 from gen_jax.spool import is_remote
 
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, help="a file with get_config(arg) and sweep(s)")
-    parser.add_argument("--workdir", required=True, help="a local directory; each trial is a run in its trials/")
+    parser.add_argument("--config", type=paths.flag, required=True, help="a file with get_config(arg) and sweep(s)")
+    parser.add_argument(
+        "--workdir", type=paths.flag, required=True, help="a local directory; each trial is a run in its trials/"
+    )
     parser.add_argument("--search", choices=("grid", "random", "tpe", "asha"), default="tpe")
     parser.add_argument("--trials", type=int, default=0, help="in all; default: the whole grid, 16 of another search")
     parser.add_argument("--workers", type=int, default=1, help="trials at once")

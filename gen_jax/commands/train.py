@@ -4,15 +4,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from gen_jax import config, distributed, seed_report
+from gen_jax import config, distributed, paths, seed_report
 from gen_jax.log import tensorboard_command
 from gen_jax.run_dir import RunDir, is_primary
 from gen_jax.train import train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg")
-    parser.add_argument("--workdir", required=True, help="the run directory, local or gs://")
+    parser.add_argument(
+        "--config", type=paths.flag, required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg"
+    )
+    parser.add_argument("--workdir", type=paths.flag, required=True, help="the run directory, local or gs://")
     parser.add_argument("--deterministic", action="store_true", help="bit-exact on GPU too, and slower")
     distributed.add_arguments(parser)
 
@@ -48,7 +50,7 @@ def summary(run: RunDir, name: str) -> str:
         lines += [f"  {k} {v:.6g}" for k, v in last.items() if not k.startswith(("train/", "step"))]
     latest: dict[str, str] = {}
     for path in sorted(run.samples.glob("*.png")):
-        latest[path.name.rsplit("_", 1)[0]] = str(path)
+        latest[path.name.rsplit("_", 1)[0]] = paths.shown(path)
     if latest:
         lines += ["pictures:", *(f"  {path}" for path in latest.values())]
-    return "\n".join([*lines, f"curves: {tensorboard_command(name)}"])
+    return "\n".join([*lines, f"curves: {tensorboard_command(paths.shown(name))}"])

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from etils import epath
 
-from gen_jax import pictures
-from gen_jax.commands import restored
+from gen_jax import paths, pictures
+from gen_jax.commands import outputs, restored
 from gen_jax.data import pixels
 from gen_jax.data.files import File, list_folder
 from gen_jax.data.image_folder import KIND
@@ -23,12 +22,15 @@ from gen_jax.program import Program
 from gen_jax.run_dir import RunDir, write_atomic
 
 SHOWN = 64  # pictures in the grid
+FLAGS = ("workdir", "step", "translate", "images", "out", "overwrite")  # that a translation reads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("models that translate images")
     group.add_argument("--translate", choices=("a2b", "b2a"), help="from which of the two sets to which")
-    group.add_argument("--images", help="a folder of pictures, which are translated; those in sub-folders are not")
+    group.add_argument(
+        "--images", type=paths.flag, help="a folder of pictures, which are translated; those in sub-folders are not"
+    )
 
 
 def check(args: argparse.Namespace, program: Program) -> None:
@@ -40,8 +42,8 @@ def check(args: argparse.Namespace, program: Program) -> None:
         raise ConfigError(f"--translate: expected a model that translates images; {name} does not")
     if able and not (args.translate and args.images):
         raise ConfigError(f"--translate: expected a2b or b2a, and --images=FOLDER, of the model {name}")
-    for flag in ("n", "label", "length", "prompt", "stream") if args.translate else ():
-        if getattr(args, flag):
+    for flag, value in vars(args).items() if args.translate else ():
+        if flag not in FLAGS and value not in (None, False, []):
             raise ConfigError(f"--{flag}: expected none beside --translate")
     if args.translate and len({*program.dataset.info.shape[:2]}) > 1:
         raise ConfigError(f"--images: pictures are read as squares, the model's are {program.dataset.info.shape}")
@@ -51,26 +53,23 @@ def run(args: argparse.Namespace, program: Program, run_dir: RunDir) -> None:
     """Writes the translations and prints where the grid is.
 
     Raises:
-      ConfigError: no pictures, two of one name, or files that are there.
+      ConfigError: no pictures, or two of one name.
       DataError: a file is no picture.
     """
     files = _files(args.images)
     step, state = restored.restore(program, run_dir, args.step)
-    folder = epath.Path(args.out) if args.out else run_dir.samples
-    stem = f"translate_{run_dir.path.name}_step{step}_{args.translate}"
-    targets = [folder / stem / f"{file.path.stem}.png" for file in files]
-    found = [str(path) for path in (folder / f"{stem}.png", *targets) if path.exists()]
-    if found and not args.overwrite:
-        raise ConfigError(f"--overwrite: {found[0]} is there; pass --overwrite to replace it, or another --out")
+    folder = outputs.folder(args, run_dir)
     translate = jax.jit(lambda state, images: program.model.translate_images(state, images, args.translate))
     above, below = [], []
     for images in _batches(files, program):
         above.append(images)
         below.append(jax.device_get(translate(state, images)))
     before, after = (np.concatenate(parts)[: len(files)] for parts in (above, below))
-    (folder / stem).mkdir(parents=True, exist_ok=True)
-    for path, image in zip(targets, after, strict=True):
-        write_atomic(path, pictures.png(image))
+    name = f"translate_{run_dir.path.name}_step{step}_{args.translate}"
+    stem = outputs.free(folder, name, overwrite=args.overwrite)
+    (folder / stem).mkdir(exist_ok=True)
+    for file, image in zip(files, after, strict=True):
+        write_atomic(folder / stem / f"{file.path.stem}.png", pictures.png(image))
     write_atomic(folder / f"{stem}.png", pictures.png(pictures.pairs(before[:SHOWN], after[:SHOWN])))
     print(f"{folder / stem}/\n{folder / stem}.png")
 

@@ -47,7 +47,9 @@ def _zip(path: Path) -> Iterator[Found]:
         for one in archive.infolist():
             name = one.filename if "/" in one.filename else one.filename.replace("\\", "/")  # packed on Windows
             if not one.is_dir() and (parts := _kept(found, name)):
-                file = File("", path / name, one.file_size, one.header_offset, lambda one=one: archive.open(one))
+                file = File(
+                    "", path / name, one.file_size, one.header_offset, lambda one=one: cast(Any, archive.open(one))
+                )
                 found.files.append((parts, file))
         yield found
 

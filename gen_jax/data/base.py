@@ -12,11 +12,11 @@ import pydantic
 from pydantic import Field
 
 from gen_jax.errors import ConfigError, DataError
-from gen_jax.settings import Count, Number, Positive, Settings, UserPath
+from gen_jax.settings import Count, Positive, Settings, UserPath
 
 SPLITS = ("train", "validation", "test")
 Arrays = dict[str, np.ndarray]
-Share = Annotated[Number, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Source(Settings):
@@ -48,8 +48,8 @@ class TokenSource(Source):
       the training split.
     vocab_size: of `bpe`; a short text may have fewer tokens. 0 for the others.
     tokenizer_file: a saved tokeniser of any kind (a run's tokenizer.json), used instead of `tokenizer`.
-    documents: `joined` by an empty line, or `packed`: an end-of-text token, whose id is the plain tokeniser's
-      vocabulary size, stands before each.
+    documents: `joined` by an empty line, or `packed`: an end-of-text token stands before each: the tokeniser's own
+      where it has one, else one more, whose id is the plain tokeniser's vocabulary size.
     """
 
     order: Literal["permuted", "windows", "streams"] = "windows"
@@ -125,6 +125,7 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int: ...
     def encode(self, text: str) -> np.ndarray: ...
     def decode(self, ids: Any) -> str: ...
+    def num_bytes(self, ids: Any) -> int: ...
     def to_json(self) -> str: ...
 
 

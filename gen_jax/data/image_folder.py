@@ -3,7 +3,9 @@
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from gen_jax.data.base import ExampleSource, Info
 from gen_jax.data.datasets import ExampleSet
@@ -16,6 +18,9 @@ KIND = Kind(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
 )
 
+Level = Annotated[int, Field(ge=0, le=255)]
+Side = Annotated[int, Field(gt=0, le=2**14)]
+
 
 class Config(ExampleSource):
     """A folder of pictures of any size.
@@ -23,13 +28,15 @@ class Config(ExampleSource):
     path: holds the classes' folders; or folders of splits, which hold them (`data.split_names`).
     size: pixels a side; the centre square of each picture is resized to it.
     channels: 1 = grey, 3 = RGB.
+    background: the grey level that transparent pixels are laid on.
     resident_mb: sets above it are streamed from disk, those below are kept on the device.
     """
 
     source: Literal["image_folder"] = "image_folder"
     path: UserPath
-    size: Positive = 32
+    size: Side = 32
     channels: Literal[1, 3] = 3
+    background: Level = 255
     resident_mb: Positive = 1024
 
 
@@ -41,6 +48,7 @@ class Pictures:
     labels: list[int] | None
     size: int
     channels: int
+    background: int
 
     def __len__(self) -> int:
         return len(self.files)
@@ -48,7 +56,9 @@ class Pictures:
     def __getitem__(self, index: int) -> dict[str, Any]:
         from gen_jax.data import pixels
 
-        example: dict[str, Any] = {"image": pixels.read(self.files[index].path, self.size, self.channels)}
+        example: dict[str, Any] = {
+            "image": pixels.read(self.files[index].path, self.size, self.channels, self.background)
+        }
         return example if self.labels is None else example | {"label": self.labels[index]}
 
 
@@ -74,7 +84,7 @@ def load(cfg: Config, seed: int) -> ExampleSet:
 
 def _labelled(cfg: Config, files: list[File], classes: tuple[str, ...]) -> Pictures:
     if not classes:
-        return Pictures(files, None, cfg.size, cfg.channels)
+        return Pictures(files, None, cfg.size, cfg.channels, cfg.background)
     if outside := next((file for file in files if not file.folder), None):
         raise DataError(f"{outside}: expected pictures in sub-folders only, one a class, or none at all")
-    return Pictures(files, [classes.index(file.folder) for file in files], cfg.size, cfg.channels)
+    return Pictures(files, [classes.index(file.folder) for file in files], cfg.size, cfg.channels, cfg.background)

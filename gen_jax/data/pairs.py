@@ -5,9 +5,12 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
+import pydantic
+
+from gen_jax.data import utf8
 from gen_jax.data.base import SPLITS, cut
 from gen_jax.data.pair_sets import PairSet, PairSource, Texts, pair_set
-from gen_jax.errors import ConfigError, DataError
+from gen_jax.errors import DataError
 from gen_jax.settings import UserPath
 
 
@@ -27,27 +30,31 @@ class Config(PairSource):
     validation_name: str = "val"
     test_name: str = "test"
 
+    @pydantic.model_validator(mode="after")
+    def _names_both(self) -> "Config":
+        rest = self.pattern.replace("{split}", "", 1).replace("{language}", "", 1)
+        if len(rest) + len("{split}{language}") != len(self.pattern) or "{" in rest or "}" in rest:
+            raise ValueError(f"pattern: expected {{split}} and {{language}} in it, got {self.pattern!r}")
+        return self
+
 
 def read_lines(path: Path) -> list[str]:
     """The lines without what ends them. Raises DataError where the file is missing, damaged or not UTF-8."""
     try:
         content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}, run: iconv -t UTF-8") from None
+        text = utf8.decode(gzip.decompress(content) if path.suffix == ".gz" else content, path)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
+def file_name(cfg: Config, split: str, language: str) -> str:
+    return cfg.pattern.replace("{split}", split).replace("{language}", language)
+
+
 def read_pairs(folder: Path, cfg: Config, name: str) -> Texts | None:
     """A split, or None where neither file is there. Raises DataError where the files do not fit each other."""
-    try:
-        names = [cfg.pattern.format(split=name, language=one) for one in (cfg.source_language, cfg.target_language)]
-    except (KeyError, IndexError, ValueError):
-        raise ConfigError(
-            f"config.data.pattern: expected {{split}} and {{language}} in it, found {cfg.pattern!r}"
-        ) from None
+    names = [file_name(cfg, name, language) for language in (cfg.source_language, cfg.target_language)]
     files = [folder / one for one in names]
     if not any(file.exists() for file in files):
         return None
@@ -66,7 +73,7 @@ def load(cfg: Config, seed: int) -> PairSet:
     read = {split: read_pairs(folder, cfg, name) for split, name in names.items() if name}
     found = {split: texts for split, texts in read.items() if texts is not None}
     if "train" not in found:
-        first = cfg.pattern.format(split=cfg.train_name, language=cfg.source_language)
+        first = file_name(cfg, cfg.train_name, cfg.source_language)
         raise DataError(f"config.data.path: there is no {first} in {folder}")
     return pair_set(with_cuts(found, cfg), cfg, seed)
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from gen_jax.data import text_file, token_file
+from gen_jax.data import text_file, token_file, utf8
 from gen_jax.data.base import SPLITS, cut, cut_end
 from gen_jax.data.documents import SEPARATOR
 from gen_jax.data.text_file import Config
 from gen_jax.data.tokenising import PIECE, Document, dtype_of, encoded, new_tokenizer, read_tokenizer
 from gen_jax.errors import ConfigError, DataError
+from gen_jax.text import WithEnd
 
 Report = Callable[[int, int, str], None]  # bytes that were read, bytes in all, what is done with them
 
@@ -40,11 +41,7 @@ class Progress:
 def read_pieces(path: Path) -> Iterator[str]:
     """The text of a file in pieces of PIECE characters. Raises DataError where it is not UTF-8."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            while piece := file.read(PIECE):
-                yield piece
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason}), run: iconv -t UTF-8") from None
+        yield from between(utf8.decoded(path.open("rb"), path), 0)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
 
@@ -159,8 +156,8 @@ def tokenise(cfg: Config, out: Path, report: Report, overwrite: bool = False) ->
         progress.note = f"reading for the {cfg.tokenizer} tokeniser"
         everything = itertools.chain.from_iterable(documents() for documents in splits.values())
         tokenizer = new_tokenizer(cfg.tokenizer, cfg.vocab_size, splits["train"](), everything)
-    end = tokenizer.vocab_size if cfg.documents == "packed" else None
-    vocab_size = tokenizer.vocab_size + (end is not None)
+    packed = WithEnd(tokenizer) if cfg.documents == "packed" else None
+    end, vocab_size = (packed.end, packed.vocab_size) if packed else (None, tokenizer.vocab_size)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / token_file.INFO).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from gen_jax.data import utf8
 from gen_jax.data.base import TokenSource
 from gen_jax.data.datasets import TokenSet
 from gen_jax.data.documents import token_set
@@ -25,11 +26,9 @@ class Config(TokenSource):
 def read(path: Path) -> str:
     """The text, its line ends as they are. Raises DataError where it is not UTF-8."""
     try:
-        return path.read_bytes().decode()
+        return utf8.decode(path.read_bytes(), path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}, run: iconv -t UTF-8") from None
 
 
 def files(cfg: Config) -> dict[str, list[Path]]:

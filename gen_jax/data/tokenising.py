@@ -12,7 +12,7 @@ from etils import epath
 from gen_jax import text
 from gen_jax.cache import cached
 from gen_jax.data.base import Arrays, Tokenizer, TokenSource
-from gen_jax.errors import DataError
+from gen_jax.errors import ConfigError, DataError
 
 PIECE = 2**18  # characters that are encoded at once; a BPE token never crosses the border of two
 BATCH = 2**21  # characters that are encoded in parallel
@@ -32,11 +32,22 @@ def pieces(document: str) -> Iterator[str]:
 
 
 def read_tokenizer(path: str) -> SavedTokenizer:
-    """A tokeniser that was saved. Raises DataError where the file is none."""
+    """A tokeniser that was saved.
+
+    Raises DataError where the file is none, ConfigError where it does not give back texts exactly.
+    """
+    file = epath.Path(path).expanduser()
     try:
-        return text.from_json(epath.Path(path).expanduser().read_bytes().decode())
+        if not file.is_file():
+            raise ValueError("found no file")
+        if (size := file.stat().length) > text.LARGEST:
+            raise ValueError(f"found {size:,} bytes, more than {text.LARGEST:,}")
+        tokenizer = text.from_json(file.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"config.data.tokenizer_file: {path}: expected a saved tokeniser, {error}") from None
+    if why := text.why_not_exact(tokenizer):
+        raise ConfigError(f"config.data.tokenizer_file: {path}: expected one that gives back any text exactly; {why}")
+    return tokenizer
 
 
 def new_tokenizer(kind: str, vocab_size: int, train: Iterable[Document], everything: Iterable[Document]) -> Any:
@@ -106,7 +117,7 @@ def tokenised(texts: dict[str, list[str]], source: TokenSource) -> tuple[Tokeniz
     else:
         plain = saved or _new(texts, source)
         ids = _ids(texts, source, plain)
-    tokenizer = text.WithEnd(plain) if source.documents == "packed" else plain
+    tokenizer = plain if source.documents == "joined" else text.WithEnd(plain)
     return tokenizer, {split: array.astype(dtype_of(tokenizer.vocab_size)) for split, array in ids.items()}
 
 
@@ -116,7 +127,7 @@ def _new(texts: dict[str, list[str]], source: TokenSource) -> SavedTokenizer:
 
 
 def _ids(texts: dict[str, list[str]], source: TokenSource, tokenizer: SavedTokenizer) -> dict[str, np.ndarray]:
-    end = tokenizer.vocab_size if source.documents == "packed" else None
+    end = None if source.documents == "joined" else text.WithEnd(tokenizer).end
     try:
         return {
             split: np.concatenate([np.zeros(0, np.int32), *encoded(tokenizer, map(pieces, documents), end)])
@@ -134,7 +145,7 @@ def _bpe_arrays(texts: dict[str, list[str]], source: TokenSource, saved: text.BP
 def _cache_name(texts: dict[str, list[str]], source: TokenSource, saved: text.BPETokenizer | None) -> str:
     """Changes with all that the ids depend on."""
     version = importlib.metadata.version("tokenizers")
-    digest = hashlib.sha256(f"1 {version} {source.documents} {saved.json if saved else source.vocab_size}".encode())
+    digest = hashlib.sha256(f"2 {version} {source.documents} {saved.json if saved else source.vocab_size}".encode())
     for split, documents in texts.items():
         digest.update(f"{split} {[len(one) for one in documents]}".encode())
         for one in documents:

@@ -68,6 +68,7 @@ class Context:
       rng: the root key of evaluation noise. Runs that differ in their seed alone share evaluators: each lends its own
         key, so it is read in each evaluation anew.
       encode_text: text -> token ids, where the data are tokens.
+      count_bytes: token ids [T] -> bytes of their text in UTF-8, also where they begin or end inside a character.
       poll: called now and then in long work; ends it on SIGTERM by raising.
       size: split -> its examples, or tokens where the set is text; None where that is not known.
     """
@@ -79,6 +80,7 @@ class Context:
     decode_text: Callable[[np.ndarray], str] | None
     rng: jax.Array
     encode_text: Callable[[str], Any] | None = None
+    count_bytes: Callable[[np.ndarray], int] | None = None
     poll: Callable[[], None] = lambda: None
     size: Callable[[str], int | None] = lambda split: None
 

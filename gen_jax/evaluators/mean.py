@@ -10,7 +10,7 @@ from gen_jax.evaluators import base
 from gen_jax.metrics import bits
 from gen_jax.metrics.moments import exact_sum
 from gen_jax.models import base as models
-from gen_jax.settings import NonNegative, Switch
+from gen_jax.settings import NonNegative
 from gen_jax.state import Mean, State
 
 
@@ -19,7 +19,7 @@ class Config(base.EvalConfig):
     stretch of the text, so the number depends on that size.
     collapse_kl: nats an example; a smaller `kl` is reported as posterior collapse."""
 
-    carried: Switch = False
+    carried: bool = False
     collapse_kl: NonNegative = 0.1
 
 
@@ -105,9 +105,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             else:
                 report.scalars[name] = total / weight
         if kind == "tokens" and "loss" in report.scalars:
-            if context.decode_text and not known_bytes:
-                tokens = base.target_tokens(context.batches(cfg.split))
-                known_bytes.append(len(context.decode_text(tokens).encode()))
+            if context.count_bytes and not known_bytes:
+                known_bytes.append(context.count_bytes(base.target_tokens(context.batches(cfg.split))))
             report.scalars |= _of_tokens(sums, known_bytes[0] if known_bytes else None)
         if kind == "audio" and "loss" in report.scalars:
             report.scalars["bits_per_sample"] = bits.bits(*sums["loss"])

@@ -72,7 +72,11 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     if kind != "pairs" or decode is None:
         raise ConfigError(f"evals: translation: expected pairs of texts, they are {kind}s")
     options = SampleOptions(
-        temperature=0.0, beams=cfg.beams, length=cfg.length, length_penalty=cfg.length_penalty, end=context.info.end
+        temperature=1.0 if cfg.beams else 0.0,
+        beams=cfg.beams,
+        length=cfg.length,
+        length_penalty=cfg.length_penalty,
+        end=context.info.end,
     )
 
     @jax.jit

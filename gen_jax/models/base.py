@@ -75,8 +75,9 @@ class LossModel:
 
 @runtime_checkable
 class Samples(Protocol):
-    """Draws; options: SampleOptions.
+    """Draws; options: SampleOptions, of which `sample` reads the fields that the model's tuple `reads` names.
 
+    `gen-jax sample` refuses the flags of other fields, and all of a model without `reads`.
     uint8 images [n, H, W, C], float32 vectors [n, D], int16 sound [n, T], or int32 tokens [n, T] and their lengths [n].
     """
 

@@ -33,6 +33,7 @@ class CodePrior(LossModel):
 
     prior: PixelTransformer
     first_stage: vqvae.VQVAE
+    reads = PixelTransformer.reads
 
     def init(self, rng: jax.Array, batch: Batch) -> State:
         prior_rng, first_rng = jax.random.split(rng)

@@ -22,7 +22,7 @@ from gen_jax.models.base import LossModel
 from gen_jax.nets import transformer as nets
 from gen_jax.nets.cross import CrossAttention, DecoderBlock
 from gen_jax.nets.dense import dot
-from gen_jax.sampling import SampleOptions, rows
+from gen_jax.sampling import TEXT, SampleOptions, rows
 from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
@@ -152,8 +152,7 @@ class Network(nn.Module):
     ) -> Float[Array, "B T V"]:
         """Logits of the token after each. Padding behind the last target counts to it, as in decoding."""
         segment = jax.lax.cummax(segment, axis=1)
-        t = jnp.arange(tokens.shape[1])
-        mask = same(segment, segment) & (t[:, None] >= t)
+        mask = same(segment, segment) & jnp.tri(tokens.shape[1], dtype=bool)
         keys = self.read(source, source_segment, train=train)
         return self.write(tokens, keys, places(segment), mask, same(segment, source_segment), train=train)[0]
 
@@ -177,6 +176,7 @@ class EncoderDecoder(LossModel):
     end: int = 0
     smoothing: float = 0.0
     capacity: None = None  # sinusoids have no end
+    reads = TEXT
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         one = jnp.ones((1, 2), jnp.int32)
@@ -240,13 +240,13 @@ class EncoderDecoder(LossModel):
         return logits, cache | {"layers": layers, "index": cache["index"] + tokens.shape[1]}
 
     def translate(
-        self, state: State, rng: jax.Array, condition: Batch, options: SampleOptions
+        self, state: State, rng: jax.Array, condition: Batch, options: SampleOptions, distinct: int | None = None
     ) -> tuple[Int[Array, "B T"], Int[Array, " B"]]:
-        """Targets of the sources in `condition` and their lengths: the best of a beam search, or draws."""
+        """Targets of the sources in `condition` and their lengths: of a beam search (`beam.sample`), or draws."""
         n = len(condition["source"])
         options = dataclasses.replace(options, end=self.end, prompts=())
-        start = np.full((n, 1), self.end, np.int32)
-        return beam.sample(self, state, rng, start, np.ones(n, np.int32), options, condition)
+        starts = np.full((n, 1), self.end, np.int32), np.ones(n, np.int32)
+        return beam.sample(self, state, rng, *starts, options, condition, distinct)
 
     def sample(
         self, state: State, rng: jax.Array, n: int, options: SampleOptions
@@ -256,7 +256,7 @@ class EncoderDecoder(LossModel):
         source, lengths = rows(sources, n, self.end)
         segment = (np.arange(source.shape[1]) < lengths[:, None]).astype(np.int32)
         condition = {"source": jnp.asarray(source), "source_segment": jnp.asarray(segment)}
-        return self.translate(state, rng, condition, options)
+        return self.translate(state, rng, condition, options, options.distinct)
 
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> EncoderDecoder:

@@ -22,7 +22,7 @@ from gen_jax.gradients import Batch, Optimiser, Terms, players
 from gen_jax.nets.adversarial import BatchNorm, ConditionalBatchNorm, Identity, MLPCritic, MLPGenerator, plain, spectral
 from gen_jax.nets.dcgan import DCGANCritic, DCGANGenerator
 from gen_jax.nets.sngan import ResNetCritic, ResNetGenerator, sides
-from gen_jax.sampling import SampleOptions
+from gen_jax.sampling import LATENT, SampleOptions
 from gen_jax.settings import Count, Fraction, NonNegative, Positive, Settings
 from gen_jax.state import Mean, Net, PyTree, State
 
@@ -55,8 +55,7 @@ class Config(Settings):
       on MNIST (Chen et al. 2016, table 1); 0 = none. A critic of few stages sees the whole image by it.
     critic_norm: of the critic's features, or spectral, of its weights.
     attention: side (height) of the feature maps at which both networks of `resnet` attend; 0 = none.
-    latent: of the noise.
-    num_classes: 0, or the number of labels that both networks are told.
+    latent: of the noise. num_classes: 0, or the number of labels that both networks are told.
     loss: as `gen_jax.adversarial` names it.
     penalty_every: lazy penalties (Karras et al. 2020, section 3.1): in one of so many critic updates, as many times as
       large.
@@ -138,6 +137,7 @@ class GAN:
     penalty_every: int
     view: View
     n_critic: int
+    reads = LATENT
 
     def init(self, rng: jax.Array, batch: Batch) -> State:
         """Raises ConfigError where classes are asked for and the data have no labels."""

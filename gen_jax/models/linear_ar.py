@@ -65,6 +65,7 @@ class LinearAR(LossModel):
 
     data_dim: int
     burn_in: int
+    reads = ("temperature",)
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         return self.network.init(rng, jnp.zeros((1, self.network.order)))
@@ -97,7 +98,7 @@ class LinearAR(LossModel):
         return self._apply(state.nets["net"].averaged, cache), cache
 
     def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Float[Array, "n D"]:
-        """Series from where `burn_in` values have passed after zeros; only the temperature counts."""
+        """Series from where `burn_in` values have passed after zeros."""
         options = SampleOptions(options.temperature, length=self.burn_in + self.data_dim)
         values, _ = generate(self, state, rng, jnp.zeros((n, 1)), [1] * n, options, draw=draw_value)
         return values[:, self.burn_in :]

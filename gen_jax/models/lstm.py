@@ -18,8 +18,8 @@ from gen_jax import beam, losses, ops
 from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets.recurrent import GRU, LSTM
-from gen_jax.sampling import SampleOptions, rows
-from gen_jax.settings import Count, Decay, Positive, Settings, Switch
+from gen_jax.sampling import TEXT, SampleOptions, rows
+from gen_jax.settings import Count, Decay, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
 
@@ -46,7 +46,7 @@ class Config(Settings):
     dropout: Decay = 0.0
     input_dropout: Decay = 0.0
     dropout_kind: Literal["ordinary", "variational"] = "ordinary"
-    tied: Switch = False
+    tied: bool = False
     start: Count = 0
 
     @model_validator(mode="after")
@@ -104,6 +104,7 @@ class LSTMModel(LossModel):
     """
 
     start: int = 0
+    reads = TEXT
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         tokens = batch["tokens"][:1, :1]
@@ -165,7 +166,7 @@ class LSTMModel(LossModel):
         self, state: State, rng: jax.Array, n: int, options: SampleOptions
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
         """What follows `options.prompts`, and its lengths."""
-        return beam.sample(self, state, rng, *self.prompts(options, n), options)
+        return beam.sample(self, state, rng, *self.prompts(options, n), options, distinct=options.distinct)
 
     def _zeros(self, rows: int) -> PyTree:
         return tuple(layer.zeros(rows) for layer in self.network.layers)

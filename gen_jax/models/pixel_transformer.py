@@ -14,7 +14,7 @@ from gen_jax import losses
 from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets.decoder import decoder
-from gen_jax.sampling import SampleOptions, generate
+from gen_jax.sampling import DRAWING, SampleOptions, generate
 from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
@@ -73,6 +73,7 @@ class PixelTransformer(LossModel):
     num_classes: int
     discrete_likelihood: bool = True
     normalised_likelihood: bool = True
+    reads = (*DRAWING, "label")
 
     @property
     def capacity(self) -> int:

@@ -15,8 +15,8 @@ from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets.decoder import decoder
 from gen_jax.nets.transformer import recorded_weights
-from gen_jax.sampling import SampleOptions, rows
-from gen_jax.settings import Count, Fraction, Positive, Settings, Switch
+from gen_jax.sampling import TEXT, SampleOptions, rows
+from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import PyTree, State
 
 # What `config.sharding` takes. For any Transformer, also over grids and from texts to texts: heads, the MLP and the
@@ -59,11 +59,11 @@ class Config(Settings):
     norm: Literal["layer", "rms"] = "layer"
     position: Literal["learned", "rotary"] = "learned"
     mlp: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
-    qk_norm: Switch = False
-    bias: Switch = True
-    tied: Switch = True
+    qk_norm: bool = False
+    bias: bool = True
+    tied: bool = True
     dropout: Fraction = 0.0
-    scan_layers: Switch = False
+    scan_layers: bool = False
     remat: Literal["none", "dots", "full"] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
     loss_parts: Positive = 1
@@ -90,6 +90,7 @@ class TransformerModel(LossModel):
 
     start: int = 0
     loss_parts: int = 1
+    reads = TEXT
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         return self.network.init(rng, jnp.zeros((1, 1), jnp.int32))
@@ -137,7 +138,7 @@ class TransformerModel(LossModel):
         self, state: State, rng: jax.Array, n: int, options: SampleOptions
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
         """What follows `options.prompts`, and its lengths."""
-        return beam.sample(self, state, rng, *self.prompts(options, n), options)
+        return beam.sample(self, state, rng, *self.prompts(options, n), options, distinct=options.distinct)
 
 
 def from_config(cfg: Config, txs: dict[str, Optimiser]) -> TransformerModel:

@@ -22,7 +22,7 @@ from gen_jax.models.base import LossModel
 from gen_jax.nets.conv import ConvDecoder, ConvEncoder
 from gen_jax.nets.mlp import ACTIVATIONS, GaussianHead, MLPDecoder, MLPEncoder
 from gen_jax.nets.residual import ResidualDecoder, ResidualEncoder
-from gen_jax.sampling import SampleOptions
+from gen_jax.sampling import LATENT, SampleOptions
 from gen_jax.settings import Count, NonNegative, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
@@ -32,8 +32,7 @@ LOG_PROB_ROWS = 8192  # decoder rows at a time: large matrix products, and a few
 class Config(Settings):
     """The section `model`.
 
-    image: (height, width, channels).
-    kind: `vae`, or `ae` for a plain autoencoder without noise or divergence.
+    image: (height, width, channels). kind: `vae`, or `ae` for a plain autoencoder without noise or divergence.
     net: `linear` takes no widths; `mlp` takes hidden widths; `conv` and `residual` take the channels of their
       stride-2 stages. The decoder mirrors the encoder.
     likelihood: `bernoulli` draws new bits with the grey levels as probabilities at every step (in evaluation the bits
@@ -202,6 +201,7 @@ class VAE(Autoencoder):
     warmup_steps: int
     free_bits: float
     k: int
+    reads = LATENT
 
     @property
     def discrete_likelihood(self) -> bool:

@@ -96,6 +96,7 @@ class VAEGAN:
     latent: int
     gamma: float
     loss: Loss
+    reads = ("temperature",)
 
     def init(self, rng: jax.Array, batch: Batch) -> State:
         x = ops.to_signed(batch["image"][:1])

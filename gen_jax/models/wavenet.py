@@ -14,7 +14,7 @@ from gen_jax.filters import tempered
 from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets.wavenet import WaveNet, receptive_field
-from gen_jax.sampling import SampleOptions, generate, rows
+from gen_jax.sampling import DRAWING, SampleOptions, generate, rows
 from gen_jax.settings import Count, Fraction, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
@@ -133,6 +133,11 @@ class WaveNetModel(LossModel):
     def start(self) -> int:
         """The token of silence."""
         return 128 if self.output == "mu_law" else 0
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """An amplitude is drawn from a mixture, a code like any token."""
+        return (*(DRAWING if self.output == "mu_law" else ("temperature",)), "label", "length", "prompts")
 
     @property
     def capacity(self) -> None:

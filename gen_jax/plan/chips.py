@@ -48,7 +48,7 @@ CHIPS = {
     "v4": Chip("TPU v4", int(30.75 * GIB), 1200e9, 50e9, 3, 4, "megacore"),
     "v5e": Chip("TPU v5 lite", int(15.75 * GIB), 819e9, 50e9, 2, 16),
     "v5p": Chip("TPU v5", 95 * GIB, 2765e9, 100e9, 3, 4),
-    "v6e": Chip("TPU v6 lite", int(31.25 * GIB), 1638e9, 100e9, 2, 16),
+    "v6e": Chip("TPU v6 lite", int(31.24 * GIB), 1638e9, 100e9, 2, 16),
 }
 LATENCY = 1e-6  # seconds a hop
 

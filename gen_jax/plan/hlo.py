@@ -132,8 +132,19 @@ def parse(text: str) -> Module:
             computations[name] = Computation(name, body)
         elif line.startswith("  ") and " = " in line:
             one = _instruction(line.strip())
-            body[one.name] = one
+            body |= {part.name: part for part in _parts(one, body)} | {one.name: one}
     return Module(computations, entry)
+
+
+def _parts(instruction: Instruction, body: dict[str, Instruction]) -> list[Instruction]:
+    """The elements of tuples that it takes without an instruction of their own, as newer compilers print: `%loop#2`."""
+    found = []
+    for operand in instruction.operands:
+        whole, _, index = operand.partition("#")
+        if index and operand not in body and whole in body:
+            leaf = body[whole].result[int(index)]
+            found.append(Instruction(operand, "get-tuple-element", (leaf,), (whole,), f", index={index}", False))
+    return found
 
 
 def _instruction(line: str) -> Instruction:
@@ -143,7 +154,9 @@ def _instruction(line: str) -> Instruction:
     opcode, _, _ = rest.partition("(")
     end = _closing(rest, len(opcode))
     given = rest[len(opcode) : end]
-    operands = (given[1:-1],) if opcode in ("constant", "parameter") else tuple(re.findall(r"%([\w.-]+)", given))
+    operands = (
+        (given[1:-1],) if opcode in ("constant", "parameter") else tuple(re.findall(r"%([\w.-]+(?:#\d+)?)", given))
+    )
     name = left.removeprefix("ROOT ").removeprefix("%")
     return Instruction(name, opcode, arrays(result), operands, rest[end:], left.startswith("ROOT "))
 

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from gen_jax import config as configs
 from gen_jax import ops, sharding
 from gen_jax.config import Experiment
 from gen_jax.data.base import Info
@@ -130,8 +129,7 @@ def make(name: str, experiment: Experiment, where: Slice, say: Callable[[str], N
         except jax.errors.JaxRuntimeError as error:
             raise does_not_fit(error, where) from None
         took, cpu = time.perf_counter() - started, time.process_time() - cpu
-        model_flops = _plain(experiment, program).flops_per_step()
-        traced = program.flops_per_step()
+        model_flops, traced = program.flops_per_step(), program.flops_per_step(recomputed=True)
     module = hlo.parse(text)
     totals = topology.machine(where, program.mesh).run(module)
     k, chip, n = experiment.steps_per_call, where.chip, program.mesh.devices.size
@@ -208,15 +206,6 @@ def stand_in(experiment: Experiment) -> TokenSet | None:
     tokens = np.broadcast_to(np.uint16(0), (experiment.batch_size + 1) * (source.context + 1))
     info = Info("tokens", (source.context + 1,), vocab_size=vocab, end=getattr(experiment.model, "end", None))
     return TokenSet(info, {"train": tokens}, experiment.seed, source.order, resident=False)
-
-
-def _plain(experiment: Experiment, program: Program) -> Program:
-    """The same, keeping everything for the gradient: what it computes is the model's own work."""
-    plain = {"remat": "none", "loss_parts": 1}
-    values = {f"model.{key}": plain[key] for key in plain if getattr(experiment.model, key, plain[key]) != plain[key]}
-    if not values:
-        return program
-    return Program(configs.replaced(experiment, values), program.dataset, devices=[*program.mesh.devices.flat])
 
 
 def abstract_inputs(program: Program) -> tuple[PyTree, PyTree, PyTree]:

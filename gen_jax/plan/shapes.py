@@ -28,7 +28,7 @@ def scale(
       ConfigError: the batch cannot be cut so; and as `planner.make`.
     """
     most, plans = max(one.size for one in slices), []
-    with Progress("plan", len(slices)) as progress:
+    with Progress("plan", len(slices), unit="slice") as progress:
         for i, where in enumerate(slices):
             progress.update(i, where.name)
             batch, over = divmod(experiment.batch_size * where.size, most)
@@ -56,7 +56,7 @@ def sweep(name: str, experiment: Experiment, where: Slice, on_plan: Callable[[li
     """
     tried = [*candidates(experiment, where)]
     plans: list[Plan] = []
-    with Progress("plan", len(tried)) as progress:
+    with Progress("plan", len(tried), unit="mesh") as progress:
         for i, (mesh, batch) in enumerate(tried):
             what = f"{' x '.join(f'{axis} {size}' for axis, size in mesh.items())}, batch {batch}"
             progress.update(i, what)

@@ -3,8 +3,7 @@
 import math
 import re
 
-import numpy as np
-
+from gen_jax.flops import pairs
 from gen_jax.plan.hlo import Array, Computation, Instruction, Module
 
 # no traffic of their own; what a loop or a branch does is counted inside
@@ -60,21 +59,18 @@ def _convolution(computation: Computation, instruction: Instruction) -> float:
     rank = len(left) - 2
     window = _window(instruction, rank)
     result = instruction.result[0]
-    pairs = 1
+    together = 1
     for i in range(rank):
+        image, out_size = lhs.dims[left.index(str(i))], result.dims[out.index(str(i))]
         size, stride, low = window["size"][i], window["stride"][i], window["pad"][i]
-        places = np.arange(result.dims[out.index(str(i))])[:, None] * stride - low
-        places = places + np.arange(size)[None] * window["rhs_dilate"][i]
-        extent, dilate = lhs.dims[left.index(str(i))], window["lhs_dilate"][i]
-        inside = (places >= 0) & (places < (extent - 1) * dilate + 1) & (places % dilate == 0)
-        pairs *= int(inside.sum())
+        together *= pairs(image, size, out_size, stride, low, window["lhs_dilate"][i], window["rhs_dilate"][i])
 
     def group(name: str) -> int:
         found = re.search(rf"{name}_group_count=(\d+)", instruction.attributes)
         return int(found.group(1)) if found else 1
 
     features = lhs.dims[left.index("f")] // group("feature") * result.dims[out.index("f")]
-    return 2.0 * features * (lhs.dims[left.index("b")] // group("batch")) * pairs
+    return 2.0 * features * (lhs.dims[left.index("b")] // group("batch")) * together
 
 
 def _hbm(leaves: list[Array] | tuple[Array, ...]) -> int:

@@ -127,7 +127,11 @@ class Sweep:
           DataError: a trial found no data; it goes on at the next start.
           RunError: none came to an end.
         """
-        with self._opened(), signals.polled() as asked, Progress("sweep", self.total, self._ended()) as self.progress:
+        with (
+            self._opened(),
+            signals.polled() as asked,
+            Progress("sweep", self.total, self._ended(), unit="trial") as self.progress,
+        ):
             left_behind = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
             try:
                 while left_behind or self.running or self._started() < self.total:

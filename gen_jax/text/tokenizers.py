@@ -14,6 +14,7 @@ class ByteTokenizer:
     """UTF-8 bytes: 256 tokens, any text."""
 
     vocab_size: int = dataclasses.field(default=256, init=False)
+    own_end: None = dataclasses.field(default=None, init=False)
 
     def encode(self, text: str) -> Int32[np.ndarray, " T"]:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
@@ -26,6 +27,10 @@ class ByteTokenizer:
         ids = np.asarray(ids)
         return ids[ids < 256].astype(np.uint8).tobytes().decode(errors="replace")
 
+    def num_bytes(self, ids: Any) -> int:
+        """The bytes of ids [T], whether or not they begin and end with a whole character."""
+        return int((np.asarray(ids) < 256).sum())
+
     def to_json(self) -> str:
         return json.dumps({"kind": "byte"})
 
@@ -35,6 +40,7 @@ class CharTokenizer:
     """One token a character of `alphabet`, which is sorted and holds each once."""
 
     alphabet: str
+    own_end: None = dataclasses.field(default=None, init=False)
 
     @classmethod
     def of(cls, *texts: str) -> "CharTokenizer":
@@ -63,6 +69,11 @@ class CharTokenizer:
     def decode(self, ids: Any) -> str:
         """The text of ids [T]; those beyond the vocabulary, which a model may have room for, become nothing."""
         return "".join(self.alphabet[i] for i in np.asarray(ids).tolist() if i < self.vocab_size)
+
+    def num_bytes(self, ids: Any) -> int:
+        """The bytes in UTF-8 of ids [T]."""
+        ids, sizes = np.asarray(ids), np.array([len(c.encode()) for c in self.alphabet], np.int64)
+        return int(sizes[ids[ids < self.vocab_size]].sum())
 
     def to_json(self) -> str:
         return json.dumps({"kind": "char", "alphabet": self.alphabet})

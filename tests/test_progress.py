@@ -1,0 +1,50 @@
+"""Progress: what a pipe gets, and when; which metrics a line holds."""
+
+import re
+
+import pytest
+
+from gen_jax import paths, progress
+from gen_jax.progress import Progress, brief
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test sets."""
+    now = {"s": 0.0}
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now["s"])
+    return now
+
+
+def test_a_pipe_gets_plain_lines_now_and_then(clock, capsys):
+    with Progress("train", 100) as line:
+        line.update(0, "compiling ...", at_once=True)
+        for second in range(1, 26):
+            clock["s"] = float(second)
+            line.update(second * 4, f"loss {second}")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "train: step 0/100  - it/s  ETA -  elapsed 0:00  compiling ..."
+    assert lines[1] == "train: step 4/100  4 it/s  ETA 0:24  elapsed 0:01  loss 1"
+    assert [re.search(r"loss (\d+)", each)[1] for each in lines[1:]] == ["1", "11", "21", "25"]
+    assert not any("\x1b" in each or "\r" in each for each in lines)
+
+
+def test_steps_of_an_earlier_start_do_not_count_towards_the_speed(clock, capsys):
+    line = Progress("train", 100)
+    line.start(50)
+    clock["s"] = 10.0
+    line.update(60)
+    assert "step 60/100  1 it/s  ETA 0:40" in capsys.readouterr().err
+
+
+def test_a_line_begins_with_the_losses():
+    row = {"train/acc": 0.5, "train/alarm_x": 1.0, "train/disc_grad_norm": 1.0, "train/disc_loss": 2.0}
+    row |= {"train/gen_loss": 3.0, "train/net_lr": 0.1, "train/kl": 4.0, "train/rec": 5.0}
+    assert brief(row) == "disc_loss 2  gen_loss 3  acc 0.5  kl 4"
+
+
+def test_the_shorter_path_is_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert paths.shown(tmp_path / "runs" / "a") == "runs/a"
+    assert paths.shown("gs://bucket/run") == "gs://bucket/run"
+    assert paths.shown("/x") == "/x"
