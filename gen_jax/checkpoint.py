@@ -14,10 +14,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from gen_jax import step_dirs
+from gen_jax import disk, step_dirs
 from gen_jax.compat import multihost_utils
-from gen_jax.errors import CheckpointError, ConfigError, kind_and_line
-from gen_jax.run_dir import absolute, is_primary
+from gen_jax.errors import CheckpointError, ConfigError, StorageError, kind_and_line
+from gen_jax.quiet import mute_at_exit, quieten
+from gen_jax.run_dir import is_primary
+from gen_jax.spool import absolute
 from gen_jax.state import PyTree, path_name
 from gen_jax.step_dirs import available
 
@@ -35,6 +37,7 @@ class Checkpoints:
       directory: made where it is missing.
       keep: so many last checkpoints stay, and the best one that each of them names.
       hash_limit_mb: above this size (10^6 bytes) the files of a checkpoint are checked by their sizes alone.
+      trust: steps without a manifest are taken as they are.
       committing: called by process 0, in a thread, before a step counts as saved or its record as written: what belongs
         to them is stored then.
 
@@ -48,15 +51,21 @@ class Checkpoints:
         keep: int,
         hash_limit_mb: int | float,
         committing: Callable[[], None] = lambda: None,
+        trust: bool = False,
     ):
+        quieten()
         self._directory, self._committing = absolute(directory), committing
         self._keep, self._hash_limit = keep, int(hash_limit_mb * 10**6)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._size = 0  # bytes of the last state that was saved
         problem = None
         if is_primary():
-            self._directory.mkdir(parents=True, exist_ok=True)
-            problem = step_dirs.settle(self._directory)
+            with disk.writing(self._directory):
+                self._directory.mkdir(parents=True, exist_ok=True)
+                if trust:
+                    step_dirs.vouch(self._directory, self._hash_limit)
+                problem = step_dirs.settle(self._directory)
         if not _agree(problem is None):
             raise CheckpointError(problem or f"{self._directory}: no checkpoint is intact")
         # step -> the best step it names; all of them finished, the last of them intact
@@ -86,10 +95,13 @@ class Checkpoints:
                 step_dirs.delete(self._directory, step)
             _agree(True)  # the others must not find it
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), loop=ocp.args.JsonSave(loop))
+        self._size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         try:
+            if is_primary():
+                step_dirs.saving_path(self._directory, step).touch()
             self._saver.save(self._directory / str(step), args=items)
         except Exception as error:
-            raise CheckpointError(f"{self._directory}: step {step} was not saved: {kind_and_line(error)}") from error
+            raise CheckpointError(self._reason(error, self._directory / str(step))) from error
         self._best[step] = loop.get("best_step")
         self._start(self._finish, step)
 
@@ -106,7 +118,9 @@ class Checkpoints:
         self._start(self._record, step, loop)
 
     def restore(self, abstract: PyTree, step: int | None = None) -> tuple[int, PyTree, dict[str, Any]] | None:
-        """The newest intact checkpoint, or that of `step`: (step, state, loop). None where there is none yet.
+        """The newest checkpoint that is intact and fits, or that of `step`: (step, state, loop). None before the first.
+
+        Newer ones are put aside, with a warning; where none can be restored, nothing is renamed.
 
         Args:
           abstract: `jax.ShapeDtypeStruct`s with the shardings that the arrays shall have; those they were saved with
@@ -116,8 +130,22 @@ class Checkpoints:
           CheckpointError: `step` is missing or damaged, or the checkpoint does not fit `abstract`.
         """
         self.wait()
-        step = self.latest_step() if step is None else step
-        return None if step is None else load(self._directory, abstract, step)
+        if step is not None or not self._best:
+            return None if step is None else load(self._directory, abstract, step)
+        problems: dict[int, CheckpointError] = {}
+        for step in sorted(self._best, reverse=True):
+            try:
+                found = load(self._directory, abstract, step)
+            except CheckpointError as error:
+                problems[step] = error
+                continue
+            for newer, problem in problems.items():
+                del self._best[newer]
+                if is_primary():
+                    aside = step_dirs.put_aside(self._directory, newer)
+                    log.warning("%s; it is put aside as %s", problem, aside)
+            return found
+        raise problems[max(problems)]
 
     def wait(self) -> None:
         """Blocks until the last save is finished, manifest and all.
@@ -130,7 +158,13 @@ class Checkpoints:
             self._thread = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise CheckpointError(f"{self._directory}: the last save failed: {kind_and_line(error)}") from error
+            mute_at_exit()
+            raise CheckpointError(self._reason(error, self._directory)) from error
+
+    def _reason(self, error: BaseException, path: epath.Path) -> str:
+        if isinstance(error, StorageError):
+            return str(error)
+        return disk.reason(error, path, self._size)
 
     def close(self) -> None:
         """`wait`, then frees the threads."""
@@ -148,7 +182,8 @@ class Checkpoints:
         except CheckpointError as second:
             if error is None:
                 raise
-            log.error("%s", second)  # the first error says why the run ends
+            if not isinstance(error, CheckpointError | StorageError):  # which say it: the first is why the run ends
+                log.error("%s", second)
 
     def _start(self, work: Callable[..., None], *args: Any) -> None:
         """In a thread; `wait` raises what it raises."""
@@ -170,6 +205,7 @@ class Checkpoints:
                 self._committing()
                 files = step_dirs.fingerprint(self._directory / str(step), self._hash_limit)
                 step_dirs.write_manifest(self._directory, step, {"best_step": self._best[step], "files": files})
+                step_dirs.saving_path(self._directory, step).unlink()
             self._prune()
         except BaseException:
             self._best.pop(step, None)

@@ -2,7 +2,7 @@
 
 import time
 
-START = time.time()  # before the slow imports: they count in first_step_s
+START = time.monotonic()  # before the slow imports: they count in first_step_s
 
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
@@ -13,8 +13,10 @@ import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from types import ModuleType  # noqa: E402
+from typing import NoReturn  # noqa: E402
 
-from gen_jax.errors import ConfigError, RunError  # noqa: E402
+from gen_jax import interrupts  # noqa: E402
+from gen_jax.errors import ConfigError, RunError, StorageError  # noqa: E402
 
 COMMANDS = {
     "train": "train a config, or go on where it stopped",
@@ -41,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> None:
     """Runs a command; exits with 0, or with the code of the RunError after one line on stderr."""
-    with told():
+    with told(), interrupts.early():
         module, args, overrides = parse(sys.argv[1:] if argv is None else argv)
         _prepare_jax(deterministic=getattr(args, "deterministic", False))
         module.run(args, overrides)
@@ -53,12 +55,29 @@ def told() -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        print(f"gen-jax: {error}", file=sys.stderr)
-        sys.exit(error.code)
+        _end(str(error), error.code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        from gen_jax import disk
+
+        if not disk.full(error):
+            raise
+        _end(disk.reason(error, getattr(error, "filename", None) or "the output"), StorageError.code)
+
+
+def _end(line: str, code: int) -> NoReturn:
+    """Where the disk of stdout or stderr is full, without the line."""
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            if stream is sys.stderr:
+                print(f"gen-jax: {line}", file=stream)
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 def parse(argv: list[str]) -> tuple[ModuleType, argparse.Namespace, list[str]]:

@@ -156,7 +156,7 @@ def start_here(arguments: Sequence[str], num_processes: int, logs: Path) -> int:
             # a group of its own: Ctrl-C would reach it twice
             command = [sys.executable, "-m", "gen_jax.cli", *arguments]
             processes.append(subprocess.Popen(command, env=dict(env), stdout=out, stderr=out, process_group=0))
-        with _forwarding_to(processes[0]):
+        with _forwarding_to(processes):
             return _wait(processes, logs)
 
 
@@ -179,15 +179,26 @@ def _environment(num_processes: int, address: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _forwarding_to(process: subprocess.Popen) -> Iterator[None]:
+def _forwarding_to(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
+    """Signals reach process 0; at a second Ctrl-C all end at once, and this one with them."""
+    interrupted = 0
+
     def forward(number: int, _: FrameType | None) -> None:
-        if process.poll() is None:
-            process.send_signal(FORWARDED[signal.Signals(number)])
+        nonlocal interrupted
+        interrupted += number == signal.SIGINT
+        if interrupted > 1:
+            for process in processes:
+                process.kill()
+            sys.exit(Interrupted.code)
+        if processes[0].poll() is None:
+            processes[0].send_signal(FORWARDED[signal.Signals(number)])
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
+    wakeup = signal.set_wakeup_fd(-1)  # `interrupts` would end this process alone
     try:
         yield
     finally:
+        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
 

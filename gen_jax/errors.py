@@ -35,6 +35,12 @@ class CheckpointError(RunError):
     code = 4
 
 
+class StorageError(RunError):
+    """What a run writes cannot be written: the disk is full, read-only or gone. The message names the path."""
+
+    code = 4
+
+
 class DataError(RunError):
     """Data is missing or unreadable. The message says what to run."""
 

@@ -12,8 +12,6 @@ import math
 import os
 import shlex
 import sys
-import time
-import types
 import wave
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -28,14 +26,11 @@ from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
-from gen_jax.run_dir import RunDir, flatten, is_primary, write_atomic
-from gen_jax.spool import is_remote
-
-# TensorBoard would import TensorFlow where it is installed (6 to 10 s); this marker is its own switch against that.
-sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
+from gen_jax.disk import is_remote, write_atomic, writing
+from gen_jax.events import EventFile
+from gen_jax.run_dir import RunDir, flatten, is_primary
 
 HISTOGRAM_BUCKETS = 30
 
@@ -60,13 +55,12 @@ class Writer:
         self._events = None
         if not is_primary():
             return
-        self._samples.mkdir(parents=True, exist_ok=True)
+        with writing(self._samples):
+            self._samples.mkdir(parents=True, exist_ok=True)
         self._metrics, self._perf = _Lines(run.metrics), _Lines(run.perf)
-        _wait_for_new_second(run.path / "tb")
-        self._events = EventFileWriter(os.fspath(run.tb))
+        self._events = EventFile(run.tb, run.path / "tb")
         if purge_step is not None:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._events.add_event(event_pb2.Event(wall_time=time.time(), step=purge_step, session_log=start))
+            self._events.add(step=purge_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Deterministic values only: TensorBoard, and the row of this step in metrics.jsonl (null = not finite)."""
@@ -149,7 +143,7 @@ class Writer:
         self.close()
 
     def flush(self) -> None:
-        """TensorBoard's queue reaches its file."""
+        """All events reach their file."""
         if self._events:
             self._events.flush()
 
@@ -172,7 +166,7 @@ class Writer:
 
     def _summary(self, step: int, summary: Any) -> None:
         if self._events:
-            self._events.add_event(event_pb2.Event(wall_time=time.time(), step=int(step), summary=summary))
+            self._events.add(step=int(step), summary=summary)
 
 
 class _Lines:
@@ -182,17 +176,11 @@ class _Lines:
         self._path = path
 
     def append(self, row: dict[str, Any]) -> None:
-        with open(self._path, "a") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        line = json.dumps(row, allow_nan=False) + "\n"
+        with writing(self._path, len(line)), open(self._path, "a") as file:
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
-
-
-def _wait_for_new_second(folder: epath.Path) -> None:
-    """TensorBoard reads event files in the order of their names, which hold the second they were made in."""
-    seconds = [int(file.name.split(".")[3]) for file in folder.glob("events.out.tfevents.*")] if folder.exists() else []
-    if seconds and int(time.time()) == max(seconds):
-        time.sleep(max(seconds) + 1 - time.time())
 
 
 def _number(value: Any) -> int | float | None:
@@ -233,6 +221,6 @@ def write_hparams_columns(folder: epath.Path, hparams: Iterable[str], metrics: I
     columns = hparams_summary.hparams_config_pb(
         map(hparams_summary.HParam, hparams), map(hparams_summary.Metric, metrics)
     )
-    events = EventFileWriter(os.fspath(folder))
-    events.add_event(event_pb2.Event(wall_time=time.time(), summary=columns))
+    events = EventFile(folder)
+    events.add(summary=columns)
     events.close()

@@ -86,7 +86,7 @@ class Loop:
         """Between the batches of an evaluation: ends it early where a signal asks for it."""
         self.moved()
         if jax.process_count() == 1 and (error := self.asked()):
-            raise error("stopped in an evaluation; the same command goes on from there")
+            raise error("stopped; the same command continues from the last save")
 
     def run(self) -> Run:
         """Steps until the end, a signal or an early stop. Before each it yields: where it is one of several seeds, the
@@ -98,6 +98,7 @@ class Loop:
         if self.journal.row:
             self.writer.write_scalars(self.step, self.journal.row)
         k, first = self.experiment.steps_per_call, self.step
+        self.poll()  # what was restored needs no saving
         try:
             self.finish_boundary()  # a signal may have come between a step and its evaluation
             while self.step < self.experiment.total_steps and not self.stopped():

@@ -5,54 +5,25 @@ tokenizer.json; local or `gs://`, where a spool takes what grows. Every process 
 """
 
 import contextlib
-import datetime
-import fcntl
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 from etils import epath
 
-from gen_jax import paths, spool
-from gen_jax.errors import ConfigError, kind_and_line
+from gen_jax import manifest, spool, step_dirs
+from gen_jax.disk import full, is_remote, write_atomic, writing
+from gen_jax.errors import CheckpointError, ConfigError, StorageError, first_line, kind_and_line
+from gen_jax.spool import absolute
+from gen_jax.status import Follower, Kept, locked, read
 
 # What may differ when the same run is started again: its length, its periods, its patience, how devices share it.
 FREE_KEYS = ("total_steps", "log_every", "eval_every", "save_every", "hang_limit_s")
 FREE_KEYS += ("mesh.data", "mesh.fsdp", "mesh.model", "sharding")
-PACKAGES = ("gen-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets")
 ABSENT = "absent"
-
-
-def absolute(path: epath.PathLike) -> epath.Path:
-    """An absolute path; `gs://` is one already.
-
-    Raises:
-      ConfigError: its bucket cannot be reached, or `~` names no user.
-    """
-    text = os.fspath(path)
-    spool.check(text)
-    try:
-        return epath.Path(text if spool.is_remote(text) else os.path.abspath(paths.expand(text)))
-    except ValueError as error:
-        raise ConfigError(f"workdir: {error}") from None
-
-
-def write_atomic(path: epath.Path, data: str | bytes) -> None:
-    """Writes a whole file or nothing: what stood there before survives a kill."""
-    data = data.encode() if isinstance(data, str) else data
-    if spool.is_remote(path):  # an object is never half written
-        path.write_bytes(data)
-        return
-    temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def is_primary() -> bool:
@@ -67,12 +38,16 @@ class RunDir:
     `perf`, `checkpoints`, `tb`, `samples`, `logs`; all absolute. `metrics`, `perf` and `tb` are in the spool of a
     process that writes to `gs://`.
 
+    Args:
+      workdir: local or `gs://`.
+      trust: checkpoints whose manifests are gone are taken as they are.
+
     Raises:
       ConfigError: the workdir is on `gs://` and cannot be reached.
     """
 
-    def __init__(self, workdir: epath.PathLike):
-        self.path = absolute(workdir)
+    def __init__(self, workdir: epath.PathLike, trust: bool = False):
+        self.path, self.trust = absolute(workdir), trust
         self.upload: Callable[[], None] = lambda: None
         self.config_file = self.path / "config.json"
         self.manifest_file = self.path / "manifest.json"
@@ -95,9 +70,12 @@ class RunDir:
         if not self.config_file.exists():
             raise ConfigError(f"workdir: expected a run, found no config.json in {self.path}")
         try:
-            return json.loads(self.config_file.read_text())
-        except ValueError as error:
-            raise ConfigError(f"workdir: {self.config_file} is not JSON: {error}") from None
+            found = json.loads(self.config_file.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"workdir: {self.config_file} is not readable as JSON: {first_line(error)}") from None
+        if not isinstance(found, dict):
+            raise ConfigError(f"workdir: {self.config_file} is no config: expected an object, found {found!r:.50}")
+        return found
 
     def check(self, config: Mapping[str, Any]) -> bool:
         """True if the run was started before, False if nothing is here yet. Writes nothing and starts no backend.
@@ -126,37 +104,31 @@ class RunDir:
         return True
 
     def create(self, config: Mapping[str, Any]) -> bool:
-        """`check`, then writes config.json and makes the folders. Returns what `check` found."""
+        """`check`, then writes config.json, makes the folders, gives the run its id. Returns what `check` found.
+
+        Raises:
+          ConfigError: as `check`, or the directory cannot be written.
+          StorageError: the disk is full.
+        """
         exists = self.check(config)
         if is_primary():
             try:
                 for folder in (self.path, self.checkpoints, self.tb, self.samples):
-                    folder.mkdir(parents=True, exist_ok=True)
+                    with writing(folder):
+                        folder.mkdir(parents=True, exist_ok=True)
                     if folder == self.path:  # first of all, so that a kill leaves a directory that is known as a run
                         write_atomic(self.config_file, _dump(config))
-            except Exception as error:  # OSError, or gcsfs's own
-                line = kind_and_line(error)
+                manifest.begin(self.manifest_file, step_dirs.named_run(self.checkpoints))
+            except Exception as error:  # StorageError, or gcsfs's own
+                if full(error):
+                    raise
+                line = str(error) if isinstance(error, StorageError) else kind_and_line(error)
                 raise ConfigError(f"workdir: expected a directory that can be written, {line}") from None
         return exists
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """No other process of this machine trains here meanwhile; the lock goes with its process, however that ends.
-
-        Of another machine that trains in the same `gs://` nothing is known.
-
-        Raises:
-          ConfigError: another one does.
-        """
-        if not is_primary():
-            yield
-            return
-        with open(spool.lock_file(self.path) if spool.is_remote(self.path) else self.path / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ConfigError(f"workdir: another process is training in {self.path}") from None
-            yield
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """No other process of this machine trains here meanwhile. Raises ConfigError where another one does."""
+        return locked(self.path) if is_primary() else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def spooled(self) -> Iterator[None]:
@@ -167,7 +139,7 @@ class RunDir:
         Raises:
           CheckpointError: that failed.
         """
-        if not spool.is_remote(self.path):
+        if not is_remote(self.path):
             yield
             return
         with spool.opened(self.path, (self.metrics.name, self.perf.name), is_primary()) as (folder, self.upload):
@@ -194,35 +166,43 @@ class RunDir:
         if is_primary():
             if self.tokenizer_file.exists():
                 facts["tokenizer_sha256"] = hashlib.sha256(self.tokenizer_file.read_bytes()).hexdigest()
-            starts = json.loads(self.manifest_file.read_text())["starts"] if self.manifest_file.exists() else []
-            write_atomic(self.manifest_file, _dump({"starts": [*starts, {**environment(), "seed": seed, **facts}]}))
+            manifest.append(self.manifest_file, {**manifest.environment(), "seed": seed, **facts})
 
-    def write_status(self, state: str, step: int, **facts: Any) -> None:
-        """Replaces STATUS.json: `state` is running, done, failed, preempted, interrupted ..."""
-        if is_primary():
-            write_atomic(self.status_file, _dump({"state": state, "step": step, "time": _now(), **facts}))
+    def keep_status(self) -> Kept:
+        """STATUS.json while the run lasts and when it ends: a context manager."""
+        return Kept(self.status_file, is_primary())
+
+    def follow(self) -> Follower:
+        """Tells whether another process trains here."""
+        return Follower(self.path, self.status_file)
 
     def status(self) -> dict[str, Any]:
-        """STATUS.json, or {} before the first one."""
-        return json.loads(self.status_file.read_text()) if self.status_file.exists() else {}
+        """STATUS.json: state, step, time ...; {} before the first one, or where it is damaged."""
+        return read(self.status_file)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, oldest first; a last one that is being written is left out."""
-        lines = self.metrics.read_text().splitlines(keepends=True) if self.metrics.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """The rows of metrics.jsonl, oldest first; a last one that is being written is left out.
+
+        Raises:
+          CheckpointError: a row is damaged; names its line.
+        """
+        lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else []
+        return [_row(line, self.metrics, i) for i, line in enumerate(lines, 1) if line.endswith(b"\n")]
 
     def truncate_after(self, step: int) -> None:
         """Cuts the rows of metrics.jsonl and perf.jsonl beyond `step`, and a last line that a kill tore.
 
         -1 cuts everything. Sample pictures beyond it stay until they are written again.
+
+        Raises:
+          CheckpointError: a row up to `step` is damaged. Nothing is cut in its file.
         """
-        if is_primary():
-            for file in (self.metrics, self.perf):
-                if file.exists():
-                    lines = file.read_text().splitlines(keepends=True)
-                    kept = "".join(line for line in lines if _row_step(line) <= step)
-                    if kept != "".join(lines):
-                        write_atomic(file, kept)
+        for file in (self.metrics, self.perf) if is_primary() else ():
+            if file.exists():
+                data = file.read_bytes()
+                kept = _rows_until(step, data, file)
+                if kept != len(data):
+                    write_atomic(file, data[:kept])
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -236,51 +216,24 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def environment() -> dict[str, Any]:
-    """What a result may depend on besides its config."""
-    return {
-        "time": _now(),
-        "command": sys.argv,
-        "git": _git(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "devices": [str(device) for device in jax.devices()],
-        "platform": jax.default_backend(),
-        "processes": jax.process_count(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-    }
+def _rows_until(step: int, data: bytes, file: epath.Path) -> int:
+    """How many bytes of a file of rows are rows up to `step`."""
+    size = 0
+    for i, line in enumerate(data.splitlines(keepends=True) if step >= 0 else (), 1):
+        if not line.endswith(b"\n") or _row(line, file, i)["step"] > step:
+            break
+        size += len(line)
+    return size
 
 
-def _git() -> dict[str, Any] | None:
-    def run(*command: str) -> str:
-        folder = os.path.dirname(os.path.abspath(__file__))
-        return subprocess.run(
-            ["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-
+def _row(line: bytes, file: epath.Path, number: int) -> dict[str, Any]:
     try:
-        return {"commit": run("rev-parse", "HEAD"), "dirty": bool(run("status", "--porcelain", "--untracked-files=no"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _row_step(line: str) -> int | float:
-    """The step of a row; infinity for a torn one."""
-    try:
-        return json.loads(line)["step"] if line.endswith("\n") else float("inf")
+        row = json.loads(line)
+        if isinstance(row["step"], int):
+            return row
     except (ValueError, KeyError, TypeError):
-        return float("inf")
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        pass
+    raise CheckpointError(f"{file}: line {number} is damaged: {line[:40]!r}; mend it, or remove it to go on without it")
 
 
 def _plain(value: Any) -> Any:

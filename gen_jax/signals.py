@@ -9,32 +9,39 @@ from collections.abc import Callable, Iterator
 import jax
 
 from gen_jax.compat import multihost_utils
-from gen_jax.errors import Interrupted, Preempted, RunError
-
-_ERRORS = {signal.SIGTERM: Preempted, signal.SIGINT: Interrupted}
+from gen_jax.errors import Preempted, RunError
+from gen_jax.interrupts import STOPS, second_leaves, wanted
 
 
 @contextlib.contextmanager
 def polled() -> Iterator[Callable[[], type[RunError] | None]]:
-    """Within it, SIGTERM and SIGINT are only noted; the yielded function says which error they ask for.
+    """Within it SIGTERM, SIGHUP and SIGINT are noted; the yielded function says which error they ask for.
 
-    A second SIGINT ends the process at once. With several processes SIGTERM is left to jax, which tells the others of
-    it, and SIGINT becomes a SIGTERM too.
+    Before its first call nothing is to be saved: they raise that error where they come. A second SIGINT ends the
+    process at once. With several processes SIGTERM is left to jax, which tells the others of it; SIGINT and SIGHUP
+    become a SIGTERM.
     """
     seen: list[int] = []
+    polls = False
 
     def note(number: int, _: object) -> None:
-        if number == signal.SIGINT and number in seen:
-            raise KeyboardInterrupt
         seen.append(number)
         if jax.distributed.is_initialized():
             os.kill(os.getpid(), signal.SIGTERM)
+        elif not polls:
+            raise STOPS[signal.Signals(number)]("stopped before the first step; the same command starts again")
 
-    mine = [signal.SIGINT] if jax.distributed.is_initialized() else list(_ERRORS)
+    def asked() -> type[RunError] | None:
+        nonlocal polls
+        polls = True
+        return STOPS[signal.Signals(seen[0])] if seen else None
+
+    mine = [number for number in wanted() if number != signal.SIGTERM or not jax.distributed.is_initialized()]
     main = threading.current_thread() is threading.main_thread()  # no other may set handlers
     before = {number: signal.signal(number, note) for number in mine if main}
     try:
-        yield lambda: _ERRORS[signal.Signals(seen[0])] if seen else None
+        with second_leaves():
+            yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

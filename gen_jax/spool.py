@@ -16,7 +16,8 @@ from pathlib import Path
 
 from etils import epath
 
-from gen_jax import cache
+from gen_jax import cache, paths
+from gen_jax.disk import is_remote
 from gen_jax.errors import CheckpointError, ConfigError, kind_and_line
 
 log = logging.getLogger(__name__)
@@ -25,8 +26,18 @@ os.environ.setdefault("EPATH_USE_TF", "0")
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 
-def is_remote(path: epath.PathLike) -> bool:
-    return "://" in os.fspath(path)
+def absolute(path: epath.PathLike) -> epath.Path:
+    """An absolute path; `gs://` is one already.
+
+    Raises:
+      ConfigError: its bucket cannot be reached, or `~` names no user.
+    """
+    text = os.fspath(path)
+    check(text)
+    try:
+        return epath.Path(text if is_remote(text) else os.path.abspath(paths.expand(text)))
+    except ValueError as error:
+        raise ConfigError(f"workdir: {error}") from None
 
 
 def check(path: epath.PathLike) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 
 from etils import epath
 
-from gen_jax.run_dir import absolute, write_atomic
-from gen_jax.spool import is_remote
+from gen_jax import manifest
+from gen_jax.disk import is_remote, write_atomic
+from gen_jax.spool import absolute
 
 COMMITTED = "commit_success.txt"  # the last file of a step that Orbax writes where it cannot rename
 log = logging.getLogger(__name__)
@@ -40,30 +41,48 @@ def manifest_path(directory: epath.Path, step: int) -> epath.Path:
     return directory / f"{step}.sha256.json"
 
 
-def write_manifest(directory: epath.Path, step: int, manifest: dict[str, Any]) -> None:
-    """Writes `manifest` whole or not at all, with a hash of itself."""
-    body = {**manifest, "step": step}
+def saving_path(directory: epath.Path, step: int) -> epath.Path:
+    """An empty file, from before a save until its manifest is written."""
+    return directory / f"{step}.saving"
+
+
+def run_id(directory: epath.Path) -> str:
+    """Of the run whose `checkpoints/` the directory is; "" where it has none."""
+    return manifest.run_id(directory.parent / "manifest.json")
+
+
+def named_run(directory: epath.Path) -> str:
+    """The id that the newest manifest of a step names; "" where none does."""
+    return next(
+        (run for step in reversed(available(directory)) if (run := read_manifest(directory, step).get("run"))), ""
+    )
+
+
+def write_manifest(directory: epath.Path, step: int, content: dict[str, Any]) -> None:
+    """Writes `content` whole or not at all, with the run's id and a hash of itself."""
+    owner = run_id(directory)
+    body = {**content, "step": step, **({"run": owner} if owner else {})}
     write_atomic(manifest_path(directory, step), json.dumps({**body, "sha256": _digest(body)}, indent=1))
 
 
 def read_manifest(directory: epath.Path, step: int) -> dict[str, Any]:
-    """{"step", "best_step", "files"}, and "loop" where that was recorded after the save.
+    """{"step", "best_step", "files", "run"}, and "loop" where that was recorded after the save.
 
     {} where it is missing, unreadable or damaged.
     """
     try:
         if not manifest_path(directory, step).exists():  # gcsfs logs what it fails to read
             return {}
-        manifest = json.loads(manifest_path(directory, step).read_text())
-        digest = manifest.pop("sha256", None)
-        intact = digest is None or digest == _digest(manifest)  # an older one has none
-        return manifest if intact and manifest["step"] == step and isinstance(manifest["files"], dict) else {}
+        found = json.loads(manifest_path(directory, step).read_text())
+        digest = found.pop("sha256", None)
+        intact = digest is None or digest == _digest(found)  # an older one has none
+        return found if intact and found["step"] == step and isinstance(found["files"], dict) else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _digest(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint(path: epath.Path, hash_limit: int) -> dict[str, tuple[int, str | None]]:
@@ -91,25 +110,38 @@ def damage(directory: epath.Path, step: int) -> str | None:
     """What is wrong with a step, or None where it is intact."""
     if not (directory / str(step)).exists():
         return f"there is none (finished: {available(directory)})"
-    manifest = read_manifest(directory, step)
-    if not manifest:
+    found = read_manifest(directory, step)
+    if not found:
         return "its save was not finished (no readable manifest)"
-    for name, (size, digest) in manifest["files"].items():
-        file = directory / str(step) / name
-        try:
+    if is_foreign(directory, step):
+        return "it is of another run; config.init_from starts from one"
+    try:
+        for name, (size, digest) in found["files"].items():
+            file = directory / str(step) / name
+            if not file.exists():
+                return f"{name} is missing"
             if file.stat().length != size:
                 return f"{name} has {file.stat().length} bytes, expected {size}"
             if digest is not None and _sha256(file) != digest:
                 return f"{name} is damaged (its sha256 differs)"
-        except OSError:
-            return f"{name} is missing"
+    except (TypeError, ValueError):
+        return "its manifest is damaged"
+    except OSError as error:
+        return f"it is not readable: {error.strerror}"
     return None
+
+
+def is_foreign(directory: epath.Path, step: int) -> bool:
+    """Whether a step was saved by another run; an older manifest does not tell."""
+    owner, own = read_manifest(directory, step).get("run", ""), run_id(directory)
+    return bool(owner and own) and owner != own
 
 
 def settle(directory: epath.Path) -> str | None:
     """Removes what a kill left half-done, and puts aside, with a warning, every step newer than the newest intact one.
 
-    Returns why that is impossible, or None: where finished steps exist and none of them is intact, nothing is renamed.
+    And those of another run. Returns why that is impossible, or None: where finished steps exist and none of them is
+    intact, or all manifests are gone from a run that has trained, nothing is renamed.
     """
     for child in list(directory.iterdir()) if directory.exists() else []:
         if "orbax-checkpoint-tmp" in child.name or child.name.endswith(".deleted") or _is_half(child):
@@ -122,15 +154,42 @@ def settle(directory: epath.Path) -> str | None:
     for step in reversed(steps(directory)):
         problem = damage(directory, step)
         if problem is None:
+            broken |= {old: damage(directory, old) for old in steps(directory) if is_foreign(directory, old)}
             break
         broken[step] = problem
     else:
+        problems = "; ".join(f"step {step}: {problem}" for step, problem in broken.items())
         if any(manifest_path(directory, step).exists() for step in broken):
-            problems = "; ".join(f"step {step}: {problem}" for step, problem in broken.items())
             return f"{directory}: no checkpoint is intact ({problems}); remove them to start again"
+        if any(not saving_path(directory, step).exists() for step in broken) and _has_trained(directory):
+            return (
+                f"{directory}: the manifests (<step>.sha256.json) of all checkpoints are gone; bring them back, or "
+                "take the checkpoints unverified with --trust_checkpoints, or remove them to start again"
+            )
     for step, problem in broken.items():
-        log.warning("%s: step %d is put aside as %s: %s", directory, step, _put_aside(directory, step), problem)
+        log.warning("%s: step %d is put aside as %s: %s", directory, step, put_aside(directory, step), problem)
+    for child in list(directory.iterdir()) if directory.exists() else []:
+        if child.name.endswith(".saving"):
+            child.unlink()
     return None
+
+
+def vouch(directory: epath.Path, hash_limit: int) -> None:
+    """Gives each step whose manifest is gone a new one, of the files as they are: intact or not."""
+    for step in steps(directory):
+        if not manifest_path(directory, step).exists() and not saving_path(directory, step).exists():
+            try:
+                best = json.loads((directory / str(step) / "loop" / "metadata").read_text()).get("best_step")
+            except (OSError, ValueError, AttributeError):
+                continue  # no whole checkpoint
+            files = fingerprint(directory / str(step), hash_limit)
+            write_manifest(directory, step, {"best_step": best, "files": files})
+
+
+def _has_trained(directory: epath.Path) -> bool:
+    """Whether the log of the run has a row beyond step 0."""
+    file = directory.parent / "metrics.jsonl"
+    return file.exists() and b"\n" in file.read_bytes()
 
 
 def _is_half(child: epath.Path) -> bool:
@@ -140,7 +199,7 @@ def _is_half(child: epath.Path) -> bool:
     return not (child / COMMITTED).exists() and not manifest_path(child.parent, int(child.name)).exists()
 
 
-def _put_aside(directory: epath.Path, step: int) -> str:
+def put_aside(directory: epath.Path, step: int) -> str:
     name, count = f"{step}.damaged", 1
     while (directory / name).exists():
         count += 1

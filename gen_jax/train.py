@@ -1,9 +1,8 @@
 """`train(config, workdir) -> State`: the one way to train, for every family; `loop.Loop` is what it does."""
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from gen_jax import config as configs
@@ -18,20 +17,21 @@ from gen_jax.state import State
 from gen_jax.watch import watched
 
 
-def train(config: Any, workdir: str | os.PathLike) -> State:
+def train(config: Any, workdir: str | os.PathLike, *, trust_checkpoints: bool = False) -> State:
     """Trains, or goes on, until `config.total_steps`; returns the last state.
 
     Args:
       config: a ConfigDict, a dict or a resolved Experiment.
       workdir: the run directory, local or `gs://`; created, or resumed when it holds a run of the same config. With
         `num_seeds` S > 1 it holds a run directory for each seed, and the state is stacked, [S, ...].
+      trust_checkpoints: continues from checkpoints whose manifests are gone, which nothing can verify.
 
     Raises:
       ConfigError, DataError: before anything is compiled.
-      NonFiniteError, CheckpointError, Preempted, Interrupted: as their names say; the run can be resumed.
+      NonFiniteError, CheckpointError, StorageError, Preempted, Interrupted: as their names say; the run can be resumed.
     """
     experiment = configs.resolve(config)
-    run_dir = RunDir(workdir)
+    run_dir = RunDir(workdir, trust_checkpoints)
     run_dir.check(configs.to_dict(experiment))
     if experiment.init_from.workdir:
         RunDir(experiment.init_from.workdir).config()
@@ -43,13 +43,13 @@ def train(config: Any, workdir: str | os.PathLike) -> State:
         _create(program, run_dir)
         with (
             run_dir.locked(),
-            _status(run_dir) as reached,
-            watched(experiment.hang_limit_s, lambda: run_dir.write_status("lost", reached["step"])) as moved,
+            run_dir.keep_status() as status,
+            watched(experiment.hang_limit_s, lambda: status.end("lost")) as moved,
         ):
             if isinstance(program, seeds.Seeds):
-                return _side_by_side(program, run_dir, asked, moved, reached)
+                return _side_by_side(program, run_dir, asked, moved, status.reached)
             progress = Progress("train", experiment.total_steps)
-            return _finished(_run(program, run_dir, asked, moved, reached, progress))
+            return _finished(_run(program, run_dir, asked, moved, status.reached, progress))
 
 
 def _create(program: Program, run_dir: RunDir) -> None:
@@ -69,7 +69,9 @@ def _run(
     experiment = program.experiment
     with (
         run_dir.spooled(),
-        Checkpoints(run_dir.checkpoints, experiment.keep, experiment.hash_limit_mb, run_dir.upload) as checkpoints,
+        Checkpoints(
+            run_dir.checkpoints, experiment.keep, experiment.hash_limit_mb, run_dir.upload, run_dir.trust
+        ) as checkpoints,
     ):
         loop = Loop(program, run_dir, checkpoints, asked, moved, reached, progress)
         with loop.writer, progress:
@@ -94,9 +96,9 @@ def _side_by_side(
     run_dir.record_start(program.experiment.seed, mesh=sharding.describe(program.mesh))
 
     def run(seat: seeds.Seat, folder: RunDir, progress: Part) -> Run:
-        with folder.locked(), _status(folder) as step:
+        with folder.locked(), folder.keep_status() as status:
             try:
-                return (yield from _run(seat, folder, asked, moved, step, progress))
+                return (yield from _run(seat, folder, asked, moved, status.reached, progress))
             except Exception as error:
                 if not isinstance(error, Preempted | Interrupted):
                     progress.say(f"{kind_and_line(error)}; the others go on")
@@ -110,26 +112,13 @@ def _side_by_side(
 
         def after(step: int | None) -> None:
             report.update(step)
-            reached["step"] = max(folder.status()["step"] for folder in folders.values()) if step is None else step
+            reached["step"] = (
+                max(folder.status().get("step", 0) for folder in folders.values()) if step is None else step
+            )
 
         parts = [Part(progress, f"seed {seed}") for seed in folders]
         runs = [run(*each) for each in zip(program.seats, folders.values(), parts, strict=True)]
         return program.train(runs, after)
-
-
-@contextlib.contextmanager
-def _status(run_dir: RunDir) -> Iterator[dict[str, int]]:
-    """STATUS.json while a run lasts and when it ends; the loop keeps `step` in the yielded dict."""
-    reached, ended = {"step": run_dir.status().get("step", 0)}, "failed"
-    run_dir.write_status("running", reached["step"])
-    try:
-        yield reached
-        ended = "done"
-    except (Preempted, Interrupted) as error:
-        ended = type(error).__name__.lower()
-        raise
-    finally:
-        run_dir.write_status(ended, reached["step"])
 
 
 if __name__ == "__main__":

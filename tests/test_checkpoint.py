@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,56 @@ def test_a_first_save_that_was_cut_off_starts_again(tmp_path):
     (tmp_path / "5").mkdir()
     with opened(tmp_path) as checkpoints:
         assert checkpoints.latest_step() is None
+
+
+def test_manifests_that_are_gone_from_a_trained_run_are_an_error_or_trusted(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.create({"seed": 0})
+    run.metrics.write_text('{"step": 2}\n')
+    with opened(run.checkpoints) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, make_state(step), {"best_step": 1})
+    for step in (1, 2):
+        step_dirs.manifest_path(run.checkpoints, step).unlink()
+    before = sorted(path.name for path in run.checkpoints.iterdir())
+    with pytest.raises(CheckpointError, match=r"manifests .* are gone; .*--trust_checkpoints"):
+        opened(run.checkpoints)
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == before
+    with Checkpoints(run.checkpoints, 3, 100.0, trust=True) as checkpoints:
+        step, state, loop = checkpoints.restore(abstract_of(make_state()))
+    assert (step, int(state.step), loop) == (2, 2, {"best_step": 1})
+
+
+def test_a_first_save_of_a_trained_run_that_was_killed_starts_again(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.create({"seed": 0})
+    run.metrics.write_text('{"step": 5}\n')
+    (run.checkpoints / "5").mkdir()
+    step_dirs.saving_path(run.checkpoints, 5).touch()
+    with opened(run.checkpoints) as checkpoints:
+        assert checkpoints.latest_step() is None
+    assert not step_dirs.saving_path(run.checkpoints, 5).exists()
+
+
+def test_a_step_of_another_run_or_model_is_put_aside(tmp_path, caplog):
+    runs = [RunDir(tmp_path / name) for name in "ab"]
+    for run, steps, width in zip(runs, ((1, 2), (3,)), (16, 32), strict=True):
+        run.create({"seed": 0})
+        with opened(run.checkpoints) as checkpoints:
+            for step in steps:
+                checkpoints.save(step, make_state(step, width), {"best_step": None})
+    shutil.copytree(runs[1].checkpoints, runs[0].checkpoints, dirs_exist_ok=True)
+    with caplog.at_level(logging.WARNING), opened(runs[0].checkpoints) as checkpoints:
+        assert checkpoints.restore(abstract_of(make_state()))[0] == 2
+    assert "step 3 is put aside as 3.damaged: it is of another run" in caplog.text
+    for child in runs[0].checkpoints.glob("3.*"):
+        shutil.rmtree(child) if child.is_dir() else child.unlink()
+    with opened(runs[0].checkpoints) as checkpoints:
+        checkpoints.save(3, make_state(3, width=32), {"best_step": None})
+    with caplog.at_level(logging.WARNING), opened(runs[0].checkpoints) as checkpoints:
+        assert checkpoints.restore(abstract_of(make_state()))[0] == 2
+        assert available(runs[0].checkpoints) == [1, 2]
+    assert "the checkpoint has bfloat16[32], the model bfloat16[16]; it is put aside" in caplog.text
 
 
 def test_hashes_stop_above_the_limit_but_sizes_are_still_checked(tmp_path):

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 
+from gen_jax import events
 from gen_jax.log import Writer, tensorboard_command
 
 
@@ -80,8 +81,11 @@ def test_images_reach_tensorboard_and_samples_pixel_for_pixel(run, channels):
 
 
 def test_images_of_another_kind_are_refused_by_name(run):
-    with pytest.raises(ValueError, match=r"samples: expected uint8 .* found float32 \[4, 4, 3\]"):
-        Writer(run).write_images(0, {"samples": np.zeros((4, 4, 3), np.float32)})
+    with (
+        Writer(run) as writer,
+        pytest.raises(ValueError, match=r"samples: expected uint8 .* found float32 \[4, 4, 3\]"),
+    ):
+        writer.write_images(0, {"samples": np.zeros((4, 4, 3), np.float32)})
 
 
 def test_hparams(run):
@@ -127,6 +131,17 @@ def test_resume_purges_later_events(run):
     pairs, _ = read(run, "loss")
     assert [(step, float(value)) for step, value in pairs] == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, 2.0)]
     assert read(run, "only_before")[0] == []
+
+
+def test_a_clock_that_was_set_back_does_not_change_the_order(run, monkeypatch):
+    for purge, now, value in ((0, 2e9, 1.0), (2, 1e9, 2.0)):
+        monkeypatch.setattr(events.time, "time", lambda now=now: now)
+        with Writer(run, purge) as writer:
+            for step in (1, 2)[purge // 2 :]:
+                writer.write_scalars(step, {"loss": value})
+    pairs, _ = read(run, "loss")
+    assert [(step, float(value)) for step, value in pairs] == [(1, 1.0), (2, 2.0)]
+    assert [int(name.split(".")[3]) for name in sorted(os.listdir(run / "tb"))] == [2 * 10**9, 2 * 10**9 + 1]
 
 
 def test_a_writer_beside_the_run_purges_nothing(run):

@@ -1,12 +1,16 @@
 """What a run directory accepts, refuses, and keeps through kills."""
 
+import errno
 import json
 import sys
+import time
 
 import pytest
 
-from gen_jax.errors import ConfigError
-from gen_jax.run_dir import RunDir, write_atomic
+from gen_jax import status
+from gen_jax.disk import write_atomic
+from gen_jax.errors import CheckpointError, ConfigError, StorageError
+from gen_jax.run_dir import RunDir
 
 CONFIG = {"seed": 0, "total_steps": 100, "save_every": 10, "model": {"width": 64, "sizes": (1, 2)}, "evals": {}}
 
@@ -70,19 +74,76 @@ def test_each_start_is_appended_to_the_manifest(run):
     assert "device_count=8" in first["xla_flags"]
 
 
-def test_status_is_replaced(run):
+def test_status_follows_the_run_and_its_end(run, monkeypatch):
     assert run.status() == {}
-    run.write_status("running", 0)
-    run.write_status("done", 100)
-    assert (run.status()["state"], run.status()["step"]) == ("done", 100)
+    monkeypatch.setattr(status, "BEAT_S", 0.01)
+    with run.keep_status() as kept:
+        assert (run.status()["state"], run.status()["step"]) == ("running", 0)
+        kept.reached["step"] = 40
+        deadline = time.monotonic() + 20
+        while run.status()["step"] != 40 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (run.status()["state"], run.status()["step"]) == ("running", 40)
+    assert (run.status()["state"], run.status()["step"]) == ("done", 40)
+    with pytest.raises(StorageError), run.keep_status():
+        raise StorageError("full")
+    assert run.status()["state"] == "failed"
+
+
+def test_a_full_disk_still_takes_the_status(run, monkeypatch):
+    with run.keep_status():
+        full = OSError(errno.ENOSPC, "No space left on device")
+        monkeypatch.setattr(type(run.path), "write_bytes", lambda *_: (_ for _ in ()).throw(full))
+    assert run.status()["state"] == "done"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"state": 3}', '{"state": "done", "step": "x"}'])
+def test_a_damaged_status_or_manifest_is_no_status_and_a_new_manifest(run, text):
+    run.status_file.write_text(text)
+    assert run.status() == {}
+    run.manifest_file.write_text(text)
+    run.create(CONFIG)
+    run.record_start(seed=1)
+    assert len(json.loads(run.manifest_file.read_text())["starts"]) == 1
+    assert (run.path / "manifest.json.damaged").read_text() == text
+
+
+def test_a_dead_run_is_told_from_a_living_one(run, monkeypatch):
+    with run.locked():
+        with run.keep_status():
+            assert run.follow().state() == "running"
+        run.status_file.write_text("{")
+        assert run.follow().state() == "running"
+    assert run.follow().state() == ""
+    status.write(run.status_file, status.facts("running", 3))
+    assert run.follow().state() == "gone"  # killed: the lock is free
+    status.write(run.status_file, status.facts("running", 3) | {"host": "elsewhere"})
+    follower = run.follow()
+    assert follower.state() == "running"
+    now = time.monotonic()
+    monkeypatch.setattr(status.time, "monotonic", lambda: now + 60)
+    assert follower.state() == "gone"
+
+
+def test_a_damaged_row_is_named_and_nothing_is_cut(run):
+    text = '{"step": 1}\n{"step": 2, "a\n{"step": 3}\n'
+    run.metrics.write_text(text)
+    for read in (run.rows, lambda: run.truncate_after(3)):
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl: line 2 is damaged"):
+            read()
+    assert run.metrics.read_text() == text
+    run.truncate_after(0)
+    assert run.metrics.read_text() == ""
 
 
 def test_write_atomic_keeps_the_old_file_when_it_fails(run, monkeypatch):
-    monkeypatch.setattr(type(run.path), "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(type(run.path), "replace", lambda *_: (_ for _ in ()).throw(full))
     before = run.config_file.read_bytes()
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageError, match=r"config\.json: No space left on device: 4 bytes needed, [\d,]+ free"):
         write_atomic(run.config_file, "half")
     assert run.config_file.read_bytes() == before
+    assert not list(run.path.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize(

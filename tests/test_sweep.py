@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from tensorboard.plugins.hparams import metadata
 from test_cli import fails
 
-from gen_jax import cli, pictures
+from gen_jax import cli, pictures, status
 from gen_jax import config as configs
 from gen_jax.errors import ConfigError, DataError, Preempted, RunError
 from gen_jax.run_dir import RunDir
@@ -138,7 +138,7 @@ def test_a_trial_by_itself_is_the_one_that_the_sweep_would_train(body, search, s
         subprocess.run(two.trial_command(number), check=True)
         run = two.run_dir(number)
         run.config_file.write_text(json.dumps(configs.to_dict(two.definition.load(drawn[number]))))
-        run.write_status("done", 8)
+        status.write(run.status_file, status.facts("done", 8))
     assert [trial.value for trial in two.run()] == [trial.value for trial in whole]
     assert starts(two) == [1] * 4
 

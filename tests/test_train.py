@@ -114,7 +114,7 @@ def test_ctrl_c_saves_too(tmp_path, monkeypatch):
     signal_at(monkeypatch, "step", 2, signal.SIGINT)
     with pytest.raises(Interrupted):
         train(digits(*LONG), tmp_path / "run")
-    assert RunDir(tmp_path / "run").status() | {"time": 0} == {"state": "interrupted", "step": 4, "time": 0}
+    assert [RunDir(tmp_path / "run").status()[name] for name in ("state", "step")] == ["interrupted", 4]
 
 
 def test_a_finished_run_is_left_alone(tmp_path):

@@ -50,7 +50,7 @@ def measure_sampling(program: Program, args: argparse.Namespace) -> dict:
     draw = jax.jit(functools.partial(program.model.sample, n=args.n, options=options))
     state = program.init()
     jax.block_until_ready(draw(state, jax.random.key(0)))
-    first = time.time() - cli.START
+    first = time.monotonic() - cli.START
     steps, tokens, cpu, wall = 0, 0, time.process_time(), time.perf_counter()
     while steps == 0 or time.perf_counter() - wall < args.seconds:
         samples = jax.block_until_ready(draw(state, jax.random.key(steps)))
@@ -75,7 +75,7 @@ def measure(program: Program, seconds: float) -> dict:
     state = program.enter(program.init())
     state, metrics = program.step(state, 0)
     jax.block_until_ready(state)
-    first = time.time() - cli.START
+    first = time.monotonic() - cli.START
     for step in (k, 2 * k):
         state, metrics = program.step(state, step)
     jax.block_until_ready(state)

@@ -70,13 +70,16 @@ def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
             evaluate(args.step)
             return
         seen: set[int] = set()
+        training = run_dir.follow()
         while True:
-            ended = run_dir.status().get("state") != "running"
+            state = training.state()
             for step in [s for s in step_dirs.available(run_dir.checkpoints) if s not in seen]:
                 seen.add(step)
                 if step in step_dirs.available(run_dir.checkpoints):  # the run keeps only so many
                     evaluate(str(step))
-            if ended:
+            if state == "gone":
+                print("gen-jax: the run has ended without a word: its process is gone", file=sys.stderr)
+            if state != "running":
                 return
             poll()
             time.sleep(WATCH_SECONDS)
