@@ -86,6 +86,8 @@ class Experiment(Settings):
     hang_limit_s: seconds without progress after which a run ends with exit code 76 and all stacks on stderr; 0 = never.
       Longer than compiling, than the steps between two logs (the device works on when they are dispatched), than a
       batch and the final computation of an evaluator, and than a restored, or a saved, hashed and uploaded checkpoint.
+    memory_check: what cannot fit the memory of the devices, or of the host, is refused before anything is compiled. The
+      estimate is a lower bound: state, gradients, resident data, a batch, the largest result of a matrix product.
     num_seeds: so many runs, with the seeds `seed`, `seed` + 1, ..., as one program on one device.
     """
 
@@ -104,6 +106,7 @@ class Experiment(Settings):
     keep: Positive = 2
     hash_limit_mb: NonNegative = 10_000.0
     hang_limit_s: NonNegative = 0.0
+    memory_check: bool = True
     data: pydantic.SerializeAsAny[data.Source]
     model_name: str
     model: pydantic.SerializeAsAny[Settings]

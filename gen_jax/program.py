@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from gen_jax import config, data, evaluators, flops, ops, optim, pmap, sharding
+from gen_jax import checks, config, data, evaluators, flops, ops, optim, pmap, sharding
 from gen_jax.cache import everywhere
 from gen_jax.config import Experiment
 from gen_jax.data import Info
@@ -64,7 +64,10 @@ class Program:
         self.model, self.optimisers = _model(experiment, pmap.AXIS if self.pmapped else None)
         self._init = functools.partial(self.model.init, self.init_key)
         _check_fit(experiment.model, self.model, self.dataset.info)
-        self.shapes = jax.eval_shape(self._init, self._first_batch_shapes)
+        try:
+            self.shapes = jax.eval_shape(self._init, self.first_batch_shapes)
+        except (OverflowError, MemoryError) as error:
+            raise ConfigError(f"config.model: larger than any machine: {first_line(error)}") from error
         _check_networks(experiment, self.shapes, self.optimisers)
         _check_reset(experiment.init_from.reset, self.shapes)
         self.shardings = sharding.state_shardings(self.shapes, experiment.sharding, self.mesh, self.optimisers)
@@ -92,13 +95,13 @@ class Program:
         return jax.jit(init, out_shardings=self.shardings)(resident, self.feed.rows(0))
 
     def check(self) -> None:
-        """Raises ConfigError where an evaluator or the step does not fit the model or the batch; compiles nothing."""
-        _ = self.evaluators  # building them checks them
-        jax.eval_shape(self.model_without_axis.train_step, self.shapes, self._first_batch_shapes, self.train_key)
+        """Raises ConfigError where memory, an evaluator, the step or `best` does not fit; compiles nothing."""
+        checks.check(self)
 
     @functools.cached_property
-    def _first_batch_shapes(self) -> dict:
-        return jax.eval_shape(self.feed.assemble, self.feed.resident, self.feed.rows(0))
+    def first_batch_shapes(self) -> dict:
+        """Of a training batch; nothing of its size is made."""
+        return checks.batch_shapes(self.feed, self.dataset.train_feed(1), self.experiment.batch_size)
 
     @functools.cached_property
     def model_without_axis(self) -> Any:
@@ -152,7 +155,7 @@ class Program:
         """
         step = self.model_without_axis.train_step
         with ops.compiling_for("tpu"):
-            return flops.count(step, self.shapes, self._first_batch_shapes, self.train_key, recomputed=recomputed)
+            return flops.count(step, self.shapes, self.first_batch_shapes, self.train_key, recomputed=recomputed)
 
     def batches(self, split: str) -> Iterator[dict]:
         """Every example of a split once, in order, as device batches cut over the devices."""

@@ -21,7 +21,7 @@ from gen_jax.spool import absolute
 from gen_jax.status import Follower, Kept, locked, read
 
 # What may differ when the same run is started again: its length, its periods, its patience, how devices share it.
-FREE_KEYS = ("total_steps", "log_every", "eval_every", "save_every", "hang_limit_s")
+FREE_KEYS = ("total_steps", "log_every", "eval_every", "save_every", "hang_limit_s", "memory_check")
 FREE_KEYS += ("mesh.data", "mesh.fsdp", "mesh.model", "sharding")
 ABSENT = "absent"
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gen_jax import ops, sharding
+from gen_jax import checks, ops, sharding
 from gen_jax.config import Experiment, Profile
 from gen_jax.errors import ConfigError, Interrupted, Preempted, RunError
 from gen_jax.evaluators.base import Evaluator, Report
@@ -61,6 +61,7 @@ class Seeds(Program):
     def __init__(self, experiment: Experiment, *args: Any, **kwargs: Any):
         super().__init__(experiment, *args, **kwargs)
         self._check_alone()
+        checks.check_memory(self)
         self.seats = [Seat(self, i) for i in range(experiment.num_seeds)]
         keys = np.stack([jax.random.key_data(seat.train_key) for seat in self.seats])
         self.keys = jax.random.wrap_key_data(jnp.asarray(keys))  # [S]
@@ -198,7 +199,7 @@ class Seat(Program):
         return self.seeds.resident
 
     @property
-    def evaluators(self) -> Mapping[str, Evaluator]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def evaluators(self) -> Mapping[str, Callable[[State], Report]]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return {name: functools.partial(self._evaluate, one) for name, one in self.seeds.evaluators.items()}
 
     def _evaluate(self, evaluator: Evaluator, state: State) -> Report:

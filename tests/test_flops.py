@@ -114,7 +114,7 @@ def test_a_gpt_takes_6n_and_12lht_a_token_however_it_is_compiled(way):
 
 def executed(program):
     """FLOPs of the compiled program by XLA's analysis, elementwise ones too."""
-    step = jax.jit(program.model.train_step).lower(program.shapes, program._first_batch_shapes, program.train_key)
+    step = jax.jit(program.model.train_step).lower(program.shapes, program.first_batch_shapes, program.train_key)
     return step.compile().cost_analysis()["flops"]
 
 

@@ -11,7 +11,7 @@ PURE |= {"paths", "adversarial", "augment", "cache", "filters", "gradients", "pr
 LOOP = {"config", "optim", "sharding", "checkpoint", "step_dirs", "log", "run_dir", "pictures", "signals", "progress"}
 LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2"}
 LOOP |= {"disk", "events", "interrupts", "manifest", "quiet", "status"}
-LOOP |= {"distributed", "watch", "aborts", "journal", "loop", "seeds", "seed_report", "spool"}
+LOOP |= {"distributed", "watch", "aborts", "checks", "journal", "loop", "seeds", "seed_report", "spool"}
 
 # folder -> the parts of gen_jax that its files may import
 ALLOWED = {

@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 
-from gen_jax import config, paths
+from gen_jax import checks, config, paths
 from gen_jax.program import Program
 from gen_jax.seeds import make
 from gen_jax.settings import Settings
-from gen_jax.state import PyTree, path_name
+from gen_jax.state import path_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,14 +60,11 @@ def parameter_table(program: Program) -> str:
             count, trained = count + size, trained + size * moving
             row = f"{name}/{path_name(path)}"
             lines.append(f"{row:48} {leaf.shape!s:18} {leaf.dtype!s:9} {sharding.spec!s:24} {size:>12,}")
-    state = _device_bytes(program.shapes, program.shardings)
+    state = checks.device_bytes(program.shapes, program.shardings)
     data = sum(array.nbytes for array in program.feed.resident.values())
     lines.append(f"parameters: {count:,}")
     lines.append(f"trained: {trained:,} ({trained / count:.2%})")
     lines.append(f"memory on each device: state {state / 1e6:.2f} MB, resident data {data / 1e6:.2f} MB")
+    parts, (device, _) = checks.needed(program), checks.available()
+    lines.append(f"at least {sum(parts.values()) / 1e6:.2f} MB of {device / 1e6:.2f} MB; activations come on top")
     return "\n".join(lines)
-
-
-def _device_bytes(shapes: PyTree, shardings: PyTree) -> int:
-    leaves = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
-    return sum(math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize for x, s in leaves)

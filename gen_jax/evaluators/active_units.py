@@ -38,4 +38,5 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             report.warnings.append(f"active units: {active.sum()} of {active.size}")
         return report
 
-    return evaluate
+    names = base.named("active_units", "active_units_share")
+    return base.Evaluator(evaluate, lambda state, batch, rng: encode(state, batch), names)

@@ -49,4 +49,4 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         shown = weights[:, :, : len(names[0]), : len(names[1])]
         return base.Report(images={"attention": pictures.attention(shown, *names)})
 
-    return evaluate
+    return base.Evaluator(evaluate, lambda state, batch, rng: weigh(state, batch))

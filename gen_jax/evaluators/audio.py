@@ -61,4 +61,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         sounds = made.reshape(-1, length)
         return base.Report(images={"spectrograms": picture}, audios={"samples": sounds}, sample_rate=info.sample_rate)
 
-    return evaluate
+    def trace(state: State, batch: dict, rng: jax.Array) -> tuple:
+        return sample(state, rng), examples(batch)
+
+    return base.Evaluator(evaluate, trace, draws=cfg.columns * rows)

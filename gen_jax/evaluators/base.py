@@ -85,7 +85,34 @@ class Context:
     size: Callable[[str], int | None] = lambda split: None
 
 
-Evaluator = Callable[[State], Report]
+def _traces_nothing(state: State, batch: dict, rng: jax.Array) -> PyTree:
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """What `from_config` gives: `evaluator(state)` is one evaluation.
+
+    Attributes:
+      evaluate: reads the split, runs compiled functions, computes on the host.
+      trace: those functions on one batch of the split. It is traced on shapes before the first step, so that what does
+        not fit the model or the data is refused then.
+      names: of the scalars that may be found, without facts, given the shapes that `trace` returns.
+      draws: samples that are held at once.
+    """
+
+    evaluate: Callable[[State], Report]
+    trace: Callable[[State, dict, jax.Array], PyTree] = _traces_nothing
+    names: Callable[[PyTree], Iterable[str]] = lambda found: ()
+    draws: int = 0
+
+    def __call__(self, state: State) -> Report:
+        return self.evaluate(state)
+
+
+def named(*names: str) -> Callable[[PyTree], Iterable[str]]:
+    """`Evaluator.names` where they are known whatever the shapes."""
+    return lambda found: names
 
 
 def require(found: bool, what: str, expected: str) -> None:
@@ -203,6 +230,11 @@ def real(split: str, found: Iterable[Images]) -> Real:
         labels.append(label)
     pixels.update(f"{shape}".encode())
     return Real(split, pixels.hexdigest()[:12], np.concatenate(labels))
+
+
+def draws(model: Any) -> Callable[[State, dict, jax.Array], PyTree]:
+    """`Evaluator.trace` of what samples images one batch at a time, as `sampler`."""
+    return lambda state, batch, rng: model.sample(state, rng, len(batch["index"]), SampleOptions())
 
 
 def sampler(context: Context, what: str, of_samples: Callable[..., PyTree]) -> Callable[..., PyTree]:

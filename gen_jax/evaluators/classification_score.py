@@ -46,4 +46,5 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         }
         return base.Report({tag: classifier.accuracy(features.apply, w, test) for tag, w in scores.items()})
 
-    return evaluate
+    names = base.named("classification_accuracy", "classification_accuracy_real")
+    return base.Evaluator(evaluate, base.draws(context.model), names, cfg.n)

@@ -42,4 +42,5 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             report.warnings.append(f"codebook: {(counts > 0).sum()} of {counts.size} codes are used")
         return report
 
-    return evaluate
+    names = base.named("codebook_perplexity", "codebook_used")
+    return base.Evaluator(evaluate, lambda state, batch, rng: count(state, batch), names)

@@ -19,6 +19,7 @@ from gen_jax.metrics.precision_recall import precision_recall, radii
 from gen_jax.settings import Positive
 from gen_jax.state import State
 
+MEASURED = ("fid", "kid", "inception_score", "precision", "recall")
 RARE = 0.2  # of the share of a class among real images
 
 
@@ -73,7 +74,10 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             known.add_classes(report, logits.argmax(1), asked)
         return report
 
-    return evaluate
+    measured = [name + suffix for name in MEASURED for suffix in ("", "_floor")]
+    classes = ("class_share_min", "class_share_max", "as_asked", "classifier_accuracy")
+    names = base.named(*measured, *classes if features.name == "classifier" else ())
+    return base.Evaluator(evaluate, base.draws(context.model), names, cfg.n)
 
 
 class _Reference:

@@ -60,7 +60,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         joined = {name: np.concatenate(parts) for name, parts in values.items()}
         return base.Report({name: exact_sum(value) / len(value) for name, value in joined.items()}, images)
 
-    return evaluate
+    return base.Evaluator(evaluate, lambda state, batch, rng: step(state, batch), lambda found: found[0])
 
 
 def _error(x: jax.Array, y: jax.Array) -> jax.Array:

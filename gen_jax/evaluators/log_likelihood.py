@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,14 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         order = np.argsort(index[valid], kind="stable")[: cfg.max_examples or None]
         return _report(values[valid][order].astype(np.float64), context)
 
-    return evaluate
+    names = ["log_likelihood", "log_likelihood_stderr"]
+    if getattr(context.model, "discrete_likelihood", False):
+        names.append("log_likelihood_bits_per_dim")
+
+    def trace(state: State, batch: dict, rng: jax.Array) -> Any:
+        return log_prob(state, take(batch, 0) if parts > 1 else batch, rng)
+
+    return base.Evaluator(evaluate, trace, base.named(*names))
 
 
 def _report(values: np.ndarray, context: base.Context) -> base.Report:

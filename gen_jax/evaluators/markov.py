@@ -54,4 +54,5 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             known["markov_bits_per_sample"] = min(bits.values())
         return base.Report(dict(known))
 
-    return evaluate
+    names = [f"markov_{order}_bits_per_sample" for order in range(1, cfg.order + 1)]
+    return base.Evaluator(evaluate, names=base.named("markov_bits_per_sample", *names))

@@ -24,12 +24,13 @@ class Config(base.EvalConfig):
 
 
 def _plain(context: base.Context):
+    """(state, batches) -> the means of each, and what is traced."""
     step = jax.jit(context.model.eval_step)
 
     def steps(state, batches):
         yield from base.results(lambda batch: step(state, batch, context.rng), batches)
 
-    return steps
+    return steps, step
 
 
 def _carried(context: base.Context):
@@ -47,7 +48,7 @@ def _carried(context: base.Context):
 
         yield from base.results(advance, batches)
 
-    return steps
+    return steps, lambda state, batch, rng: step(state, batch, init(batch), rng)[0]
 
 
 def totals(rows: list[dict[str, Mean]]) -> dict[str, tuple[float, float]]:
@@ -78,6 +79,20 @@ def _of_images(model: Any, shape: tuple[int, ...], scalars: dict[str, float]) ->
     return {"bits_per_dim": bits.bits(-bound, math.prod(shape))}
 
 
+def _derived(context: base.Context, means: set[str]) -> list[str]:
+    """The names of what follows from the means of these names."""
+    found = []
+    if context.info.kind == "tokens" and "loss" in means:
+        found += ["bits_per_token", "perplexity", "bits_per_byte"]
+    if context.info.kind == "audio" and "loss" in means:
+        found.append("bits_per_sample")
+    if context.info.kind == "image":
+        found += _of_images(context.model, context.info.shape, dict.fromkeys(means, 0.0))
+    if context.info.entropy is not None and "loss" in means:
+        found.append("excess")
+    return found + ["posterior_collapse"] * ("kl" in means)
+
+
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """Means over `cfg.split`, in the units of the model's metrics, and what follows from them.
 
@@ -93,7 +108,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     if cfg.carried:
         able = isinstance(model, models.Carries)
         base.require(able, "mean: carried", f"false for {type(model).__name__}, which keeps no carry")
-    steps = _carried(context) if cfg.carried else _plain(context)
+    steps, trace = _carried(context) if cfg.carried else _plain(context)
     known_bytes = []  # of the split: read once
 
     def evaluate(state: State) -> base.Report:
@@ -121,4 +136,4 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
                 report.warnings.append(f"posterior collapse: kl is {kl:.3g} nats, below {cfg.collapse_kl:g}")
         return report
 
-    return evaluate
+    return base.Evaluator(evaluate, trace, lambda means: [*means, *_derived(context, set(means))])

@@ -56,4 +56,5 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         report.images["modes"] = beside(real, made[: cfg.points])
         return report
 
-    return evaluate
+    names = base.named("modes", "near_share", "mode_kl")
+    return base.Evaluator(evaluate, lambda state, batch, rng: sample(state, rng), names, cfg.n)

@@ -60,7 +60,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         closest = np.argsort(distance, kind="stable")[: cfg.shown]
         return base.Report(scalars, {"neighbours": pictures.pairs(made[closest], train[index[closest]])})
 
-    return evaluate
+    names = base.named("neighbour_distance", "neighbour_copies", "neighbour_distance_floor")
+    return base.Evaluator(evaluate, base.draws(context.model), names, cfg.n)
 
 
 def _distances(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -36,4 +36,4 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             known[f"ngram_{cfg.order}_bits_per_byte"] = total / count_bytes(tokens)
         return base.Report(dict(known))
 
-    return evaluate
+    return base.Evaluator(evaluate, names=base.named(f"ngram_{cfg.order}_bits_per_byte"))

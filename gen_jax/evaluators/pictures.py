@@ -16,6 +16,7 @@ from gen_jax.state import State
 
 Kind = Literal["reconstruction", "samples", "interpolation", "traversal", "scatter"]
 Draw = Callable[[State], Any]  # uint8 [H, W, 1 or 3]
+Trace = Callable[[State, dict, jax.Array], Any]  # what a Draw compiles, as `base.Evaluator.trace`
 
 
 class Config(base.EvalConfig):
@@ -46,7 +47,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     Raises:
       ConfigError: the model or the data cannot give a kind that `cfg.kinds` names.
     """
-    drawn: dict[str, Draw] = {}
+    drawn: dict[str, tuple[Draw, Trace]] = {}
     for kind, make in MAKERS.items():
         if cfg.kinds and kind not in cfg.kinds:
             continue
@@ -56,9 +57,12 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             drawn[kind] = make(cfg, context)
 
     def evaluate(state: State) -> base.Report:
-        return base.Report(images={kind: draw(state) for kind, draw in drawn.items()})
+        return base.Report(images={kind: draw(state) for kind, (draw, _) in drawn.items()})
 
-    return evaluate
+    def trace(state: State, batch: dict, rng: jax.Array) -> Any:
+        return [one(state, batch, rng) for _, one in drawn.values()]
+
+    return base.Evaluator(evaluate, trace, draws=cfg.n)
 
 
 def _missing(kind: Kind, context: base.Context) -> str:
@@ -82,7 +86,7 @@ def _missing(kind: Kind, context: base.Context) -> str:
     return "" if found else f"a model that {ability}, which {name} does not"
 
 
-def _reconstruction(cfg: Config, context: base.Context) -> Draw:
+def _reconstruction(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
     reconstruct = base.reconstructor(context.model, "pictures")
 
     @jax.jit
@@ -93,10 +97,10 @@ def _reconstruction(cfg: Config, context: base.Context) -> Draw:
         rows = base.results(lambda batch: step(state, batch, context.rng), context.batches(cfg.split), every=1)
         return pictures.pairs(*base.first(rows, cfg.n))
 
-    return draw
+    return draw, step
 
 
-def _samples(cfg: Config, context: base.Context) -> Draw:
+def _samples(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
     options = SampleOptions(temperature=cfg.temperature, label=cfg.label)
 
     @jax.jit
@@ -110,7 +114,7 @@ def _samples(cfg: Config, context: base.Context) -> Draw:
         batches = ((base.read(batch["vector"]), base.read(batch["valid"])) for batch in context.batches(cfg.split))
         return beside(base.first(batches, cfg.n), made)
 
-    return draw
+    return draw, lambda state, batch, rng: sample(state, rng)
 
 
 def beside(real: np.ndarray, made: np.ndarray) -> np.ndarray:
@@ -120,8 +124,11 @@ def beside(real: np.ndarray, made: np.ndarray) -> np.ndarray:
     return pictures.scatter(np.concatenate([real, made]), labels, ("real", "sampled"), equal=True)
 
 
-def _latents(context: base.Context) -> Callable[..., Any]:
-    """(state, split, n) -> the first n of {"latent": [n, D], "image", "label"}, what of them there is."""
+def _latents(context: base.Context) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """(state, split, n) -> the first n of {"latent": [n, D], "image", "label"}, what of them there is.
+
+    And (state, batch) -> those of one batch, and which are valid.
+    """
 
     @jax.jit
     def step(state, batch):
@@ -131,7 +138,7 @@ def _latents(context: base.Context) -> Callable[..., Any]:
     def latents(state, split, n):
         return base.first(base.results(lambda batch: step(state, batch), context.batches(split), every=4), n)
 
-    return latents
+    return latents, step
 
 
 def _decoder(model: Any) -> Callable[..., Any]:
@@ -140,8 +147,18 @@ def _decoder(model: Any) -> Callable[..., Any]:
     return jax.jit(lambda state, z, label: model.decode(state, z, label) if told else model.decode(state, z))
 
 
-def _interpolation(cfg: Config, context: base.Context) -> Draw:
-    latents, decode = _latents(context), _decoder(context.model)
+def _decoded(step: Callable[..., Any], decode: Callable[..., Any]) -> Trace:
+    """The decoded latents of a batch."""
+
+    def trace(state, batch, rng):
+        found, _ = step(state, batch)
+        return decode(state, found["latent"], found.get("label"))
+
+    return trace
+
+
+def _interpolation(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
+    (latents, step), decode = _latents(context), _decoder(context.model)
 
     def draw(state):
         found = latents(state, cfg.split, 2 * cfg.rows)
@@ -155,11 +172,11 @@ def _interpolation(cfg: Config, context: base.Context) -> Draw:
         shown = np.concatenate([x[0::2, None], made, x[1::2, None]], 1)  # [R, 1 + S + 1, H, W, C]
         return pictures.grid(shown.reshape(-1, *x.shape[1:]), cfg.columns + 2)
 
-    return draw
+    return draw, _decoded(step, decode)
 
 
-def _traversal(cfg: Config, context: base.Context) -> Draw:
-    latents, decode = _latents(context), _decoder(context.model)
+def _traversal(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
+    (latents, step), decode = _latents(context), _decoder(context.model)
 
     def draw(state):
         found = latents(state, cfg.split, cfg.points)
@@ -170,11 +187,11 @@ def _traversal(cfg: Config, context: base.Context) -> Draw:
         label = found["label"][:1].repeat(len(units) * cfg.columns) if "label" in found else None
         return pictures.grid(base.read(decode(state, z.reshape(-1, z.shape[-1]), label)), cfg.columns)
 
-    return draw
+    return draw, _decoded(step, decode)
 
 
-def _scatter(cfg: Config, context: base.Context) -> Draw:
-    latents = _latents(context)
+def _scatter(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
+    latents, step = _latents(context)
 
     def draw(state):
         found = latents(state, cfg.split, cfg.points)
@@ -186,10 +203,10 @@ def _scatter(cfg: Config, context: base.Context) -> Draw:
         axes = (f"latent {units[0]}", f"latent {units[1]}" if dims > 1 else "")
         return pictures.scatter(plane, found.get("label"), context.info.class_names, title=title, axes=axes)
 
-    return draw
+    return draw, lambda state, batch, rng: step(state, batch)
 
 
-MAKERS: dict[Kind, Callable[[Config, base.Context], Draw]] = {
+MAKERS: dict[Kind, Callable[[Config, base.Context], tuple[Draw, Trace]]] = {
     "reconstruction": _reconstruction,
     "samples": _samples,
     "interpolation": _interpolation,

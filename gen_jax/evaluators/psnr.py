@@ -30,4 +30,4 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         values = np.concatenate([row[valid] for row, valid in rows])
         return base.Report({"psnr": exact_sum(values) / len(values)})
 
-    return evaluate
+    return base.Evaluator(evaluate, step, base.named("psnr"))

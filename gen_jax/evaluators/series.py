@@ -39,4 +39,5 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         report.images["series"] = pictures.lines(shown, axes=("step", ""))
         return report
 
-    return evaluate
+    names = base.named(*(f"{kind}_{what}" for kind in ("real", "sample") for what in ("mean", "std")))
+    return base.Evaluator(evaluate, lambda state, batch, rng: sample(state, rng), names)

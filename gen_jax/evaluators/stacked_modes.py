@@ -78,4 +78,5 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         found = sample(state, cfg.n, weights.variables)
         return base.Report(counted(found, "", **train.facts(cfg.n), **features.facts(weights)) | scalars)
 
-    return evaluate
+    names = ("stacked_modes", "stacked_kl", "stacked_modes_floor", "stacked_kl_floor", "stacked_channel_accuracy")
+    return base.Evaluator(evaluate, base.draws(context.model), base.named(*names), cfg.n)

@@ -123,4 +123,6 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         report.texts["samples"] = "\n\n".join([*head, *(fenced(decode(row)) for row in rows[: cfg.n])])
         return report
 
-    return evaluate
+    found = ("distinct_2", "repetition", "self_bleu") if cfg.alarm_n else ()
+    names = base.named(*found, *(f"real_{name}" for name in found))
+    return base.Evaluator(evaluate, lambda state, batch, rng: sample(state, rng), names, max(cfg.n, cfg.alarm_n))

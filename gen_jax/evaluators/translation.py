@@ -106,4 +106,6 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             report.warnings.append(f"translation: {empty} of {len(texts.hypotheses)} translations are empty")
         return report
 
-    return evaluate
+    rouge_names = ("rouge_1", "rouge_2", "rouge_l") if "rouge" in cfg.metrics else ()
+    names = base.named(*rouge_names, *(name for name in cfg.metrics if name != "rouge"))
+    return base.Evaluator(evaluate, step, names)

@@ -1,0 +1,111 @@
+"""What shapes alone show to be wrong: sizes, an evaluator or `best` that does not fit; refused before a step."""
+
+import math
+
+import jax
+import pytest
+from members import CONFIGS, SMALLEST, smoke
+
+from gen_jax import checks, config
+from gen_jax.errors import ConfigError
+from gen_jax.program import Program
+from gen_jax.run_dir import RunDir
+from gen_jax.seeds import make
+from gen_jax.train import train
+
+VAE, TEXT = SMALLEST["vae"], SMALLEST["transformer"]
+HUGE, BEYOND = 10**12, 10**30
+
+
+@pytest.mark.parametrize(
+    ("path", "flags", "key"),
+    [
+        (VAE, [f"model.latent={HUGE}"], "config.model"),
+        (VAE, [f"batch_size={HUGE}"], "config.batch_size"),
+        (VAE, [f"eval_batch_size={BEYOND}"], "config.eval_batch_size"),
+        (VAE, [f"evals.pictures.n={HUGE}"], "config.evals.pictures.n"),
+        (VAE, [f"num_seeds={10**9}"], "config.num_seeds"),
+        (VAE, [f"evals.log_likelihood.num_samples={HUGE}"], "config.evals.log_likelihood"),
+        (TEXT, [f"model.context={HUGE}"], "config.model"),
+        (TEXT, [f"evals.text.n={HUGE}"], "config.evals.text.n"),
+    ],
+)
+def test_what_cannot_be_allocated_is_refused_in_one_line(path, flags, key):
+    with pytest.raises(ConfigError) as error:
+        make(smoke(path, *flags)).check()
+    assert str(error.value).startswith(f"{key}: ") and "\n" not in str(error.value)
+
+
+def test_the_estimate_is_the_sum_of_the_arrays(monkeypatch):
+    experiment = smoke(VAE, "optim.net.ema=0.9")
+    program = Program(experiment)
+    count = sum(math.prod(x.shape) for x in jax.tree.leaves(program.shapes.nets["net"].params))
+    parts = checks.needed(program)
+    moments_and_average = 4 * 3 * count
+    assert (
+        0 < parts["model"] - 4 * count - moments_and_average - 4 * count < 64
+    )  # parameters, these, gradients; counters
+    images = program.dataset.sizes["train"] * 64
+    assert parts["data"] == images + 4 * program.dataset.sizes["train"]  # and labels
+    assert parts["batch_size"] == 16 * (64 + 4 + 4 + 1)  # image, label, index, valid
+    needed = sum(parts.values()) - min(parts["batch_size"], parts["eval_batch_size"])
+    monkeypatch.setattr(checks, "available", lambda: (needed, 10**12))
+    checks.check_memory(program)
+    monkeypatch.setattr(checks, "available", lambda: (needed - 1, 10**12))
+    with pytest.raises(
+        ConfigError, match=rf"^config\.data: .* needed at least {needed:,} bytes, available {needed - 1:,}"
+    ):
+        checks.check_memory(program)
+    checks.check_memory(Program(experiment.model_copy(update={"memory_check": False})))
+
+
+def test_the_largest_product_counts(monkeypatch):
+    program = Program(smoke(VAE))
+    monkeypatch.setattr(checks, "available", lambda: (4 * 16 * 64 - 1, 10**12))
+    with pytest.raises(ConfigError, match=r"^config\.batch_size: .*needed at least 4,096 bytes"):  # [16, 64] float32
+        checks._check_products(program)
+
+
+def test_a_batch_that_lacks_what_the_model_reads_names_evaluator_and_key(monkeypatch):
+    program, shapes = Program(smoke(VAE, "model.num_classes=10")), checks.batch_shapes
+
+    def unlabelled(*args):
+        return {name: x for name, x in shapes(*args).items() if name != "label"}
+
+    monkeypatch.setattr(checks, "batch_shapes", unlabelled)
+    with pytest.raises(
+        ConfigError, match=r"^config\.evals\.elbo\.split: expected examples with 'label', which VAE reads"
+    ):
+        checks._traced(program, "elbo")
+
+
+@pytest.mark.parametrize(
+    "model", [m if m in ("vae", "transformer") else pytest.param(m, marks=pytest.mark.slow) for m in sorted(SMALLEST)]
+)
+def test_the_names_that_evaluators_declare_are_those_that_they_give(model, tmp_path):
+    experiment = smoke(SMALLEST[model])
+    state = train(experiment.model_copy(update={"total_steps": experiment.steps_per_call}), tmp_path / "run")
+    program = Program(experiment)
+    program = program.preprocessed(state, RunDir(tmp_path / "run").path / "cache")
+    for name, evaluator in program.evaluators.items():
+        declared = set(evaluator.names(checks._traced(program, name)))
+        given = {tag.partition("@")[0] for tag in evaluator(state).scalars}
+        assert given <= declared, name
+
+
+def test_a_metric_of_the_test_split_is_warned_of(capsys):
+    Program(smoke(VAE, "best.metric=test/elbo")).check()
+    assert capsys.readouterr().err.startswith("warning: config.best.metric: test/elbo reads the test split")
+    Program(smoke(VAE, "best.metric=val/elbo", "evals.elbo.split=validation")).check()
+    assert not capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"config\.evals\.log_likelihood\.when: expected always"):
+        Program(smoke(VAE, "best.metric=test/log_likelihood")).check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS)
+def test_no_shipped_config_is_refused(path):
+    """Its smoke variant as a whole; of the full one the best metric reads no test split."""
+    experiment = config.load(f"{path}:smoke", [])
+    Program(experiment).check()
+    assert "test" not in experiment.best.metric.partition("/")[0].split("+")
