@@ -4,28 +4,23 @@
 has a value; `resolve` does the same for a ConfigDict in hand. Nothing here touches a device.
 """
 
-import ast
-import contextlib
+import copy
 import json
-import reprlib
-import runpy
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-import ml_collections
 import pydantic
 from pydantic import Field
 
 import gen_jax.models
-from gen_jax import data, evaluators, paths
-from gen_jax.errors import ConfigError, first_line, kind_and_line
+from gen_jax import config_file, data, evaluators
+from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import EvalConfig
 from gen_jax.optim import Config as OptimConfig
 from gen_jax.settings import (
     LARGEST_SEED,
     Count,
+    Flag,
     NonNegative,
     Period,
     Positive,
@@ -33,9 +28,13 @@ from gen_jax.settings import (
     Seed,
     Settings,
     Steps,
+    Switch,
     UserPath,
+    literal,
     named_module,
     nearest,
+    one_line,
+    shown,
     validate,
 )
 from gen_jax.sharding import MeshConfig
@@ -102,7 +101,7 @@ class Experiment(Settings):
     log_every: Period = 100
     eval_every: Period = 0
     save_every: Period = 0
-    histograms: bool = False
+    histograms: Switch = False
     keep: Positive = 2
     hash_limit_mb: NonNegative = 10_000.0
     hang_limit_s: NonNegative = 0.0
@@ -148,7 +147,7 @@ class Experiment(Settings):
         return getattr(self.model, "updates_per_step", {}).get(name, 1)
 
 
-def model_module(name: str) -> Any:
+def model_module(name: Any) -> Any:
     """`gen_jax.models.<name>`."""
     return named_module(gen_jax.models, name, "config.model_name")
 
@@ -161,19 +160,16 @@ def resolve(config: Any) -> Experiment:
     """
     if isinstance(config, Experiment):
         return config
-    if isinstance(config, ml_collections.ConfigDict):
-        config = json.loads(config.to_json_best_effort())
-    if not isinstance(config, Mapping):
-        raise ConfigError(f"config: expected a ConfigDict or a dict, got {reprlib.repr(config)}")
-    raw = dict(config)
+    raw = config_file.plain(config)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"config: expected a section, got {shown(raw)}")
     for key in ("data", "model_name", "model", "optim"):
         if key not in raw:
             raise ConfigError(f"config.{key}: expected a value, found none")
     raw["data"] = data.parse(raw["data"])
     raw["model"] = validate(model_module(raw["model_name"]).Config, raw["model"], "config.model")
-    evals = raw.get("evals") or {}
-    if not isinstance(evals, Mapping):
-        raise ConfigError(f"config.evals: expected sections by name, got {reprlib.repr(evals)}")
+    if not isinstance(evals := raw.get("evals", {}), dict):
+        raise ConfigError(f"config.evals: expected a section, got {shown(evals)}")
     raw["evals"] = {name: evaluators.parse(cfg, f"config.evals.{name}") for name, cfg in evals.items()}
     return validate(Experiment, raw, "config")
 
@@ -188,111 +184,17 @@ def to_markdown(experiment: Experiment) -> str:
     return f"```\n{json.dumps(to_dict(experiment), indent=2)}\n```"
 
 
-def _run_file(spec: str) -> tuple[dict[str, Any], str]:
-    """The names that the file of `FILE.py[:arg]` defines, and the argument."""
-    path, _, arg = spec.partition(":")
-    try:
-        file = Path(paths.expand(path))
-        found = file.is_file()
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"--config: {reprlib.repr(path)}: {first_line(error)}") from None
-    if not found:
-        known = [str(p) for p in Path("experiments").glob("*/*.py")]
-        raise ConfigError(f"--config: no file {path}{nearest(path, known) if known else ''}")
-    with _located(spec, file):
-        return runpy.run_path(str(file)), arg
-
-
-@contextlib.contextmanager
-def _located(spec: str, file: Path) -> Iterator[None]:
-    """What the user's file raises, or ends with, as one line: file, line number and message."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-        if isinstance(error, SyntaxError) and error.filename == str(file):
-            lines.append(error.lineno)
-        where = f"{file}:{lines[-1]}" if lines else str(file)
-        raise ConfigError(f"--config: {spec}: {where}: {kind_and_line(error)}") from error
-
-
-def _from_file(spec: str) -> ml_collections.ConfigDict:
-    names, arg = _run_file(spec)
-    get_config = names.get("get_config")
-    if not callable(get_config):
-        raise ConfigError(f"--config: {spec}: expected a function get_config(arg), found none")
-    with _located(spec, Path(names["__file__"])):
-        config = get_config(arg)
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise ConfigError(f"--config: {spec}: expected get_config to return a ConfigDict, got {reprlib.repr(config)}")
-    return config
-
-
-def sweep_of(spec: str) -> Callable[[Any], None]:
-    """The function `sweep(s)` that stands beside `get_config`; gen_jax.sweeps.space says what it may call.
-
-    Raises:
-      ConfigError: there is none.
-    """
-    names, _ = _run_file(spec)
-    if not callable(names.get("sweep")):
-        raise ConfigError(f"--config: {spec}: expected a function sweep(s) beside get_config, found none")
-    return names["sweep"]
-
-
-def _section(config: Any, key: str) -> Any:
-    """The section of a config that `config.key.key` lies in.
-
-    Raises:
-      ConfigError: the key is unknown.
-    """
-    section: Any = {"config": config}
-    for i, name in enumerate(names := key.split(".")):
-        known = list(section) if isinstance(section, dict | ml_collections.ConfigDict) else []
-        if name not in known:
-            raise ConfigError(f"--{key}: unknown key{nearest(name, known)}")
-        if i + 1 < len(names):
-            section = section[name]
-    return section
-
-
-def _value(text: str, current: Any) -> Any:
-    """What the text of a flag means where the config has `current`: a string stays one, else it is a Python literal."""
-    if isinstance(current, str):
-        return text
-    if isinstance(current, bool) and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text  # the check of the config says what it expects there
-    if isinstance(current, tuple) and not isinstance(value, tuple | list):
-        return (value,)
-    return value
-
-
 def load(spec: str, overrides: list[str]) -> Experiment:
-    """Reads `FILE.py[:arg]`, applies `--config.key=value` flags, checks the result.
+    """Reads `FILE.py[:arg]`, applies `--config.key=value` flags in their order, checks the result.
 
-    The value of a flag is a Python literal, or text where the config has text. That of a section, such as
-    `--config.optim.net={'lr':1}`, replaces the keys that it names.
+    A value is read as its field's type says. `--config.section={...}` changes the keys that it names.
 
     Raises:
       ConfigError: as `resolve`; also for a flag that names no key of the config.
     """
-    experiment = resolve(_from_file(spec))
-    raw = experiment.model_dump()
-    for override in overrides:
-        key, _, text = override.removeprefix("--").partition("=")
-        section, name = _section(raw, key), key.rpartition(".")[2]
-        value = _value(text, section[name])
-        if not isinstance(section[name], dict):
-            section[name] = value
-        elif isinstance(value, dict):
-            section[name] = section[name] | value
-        else:
-            raise ConfigError(f"{key}: expected a section, such as {{'key': value}}, got {reprlib.repr(value)}")
-    return resolve(raw) if overrides else experiment
+    flags = [override.removeprefix("--config.").partition("=") for override in overrides]
+    values = [(key, value if isinstance(value := literal(text), dict) else Flag(text)) for key, _, text in flags]
+    return resolve(_changed(config_file.read(spec), values))
 
 
 def replaced(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
@@ -301,7 +203,36 @@ def replaced(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     Raises:
       ConfigError: as `load`.
     """
-    raw = experiment.model_dump()
-    for key, value in values.items():
-        _section(raw, f"config.{key}")[key.rpartition(".")[2]] = value
-    return resolve(raw)
+    return resolve(_changed(experiment.model_dump(), values.items()))
+
+
+def _changed(config: dict[str, Any], values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A copy of a config with values at keys such as `model.latent`; a dict is merged into the section there."""
+    changed = copy.deepcopy(config)
+    for key, value in values:
+        section, names = changed, key.split(".")
+        for i, name in enumerate(names[:-1]):
+            section = section.setdefault(name, {})
+            if not isinstance(section, dict):
+                raise ConfigError(
+                    f"config.{one_line(key)}: unknown key; config.{'.'.join(names[: i + 1])} is no section"
+                )
+        _merge(section, {names[-1]: value}, one_line(".".join(["config", *names[:-1]])))
+    for key in ("optim", "evals"):  # a typo in the name of a network or an evaluator would be a new one
+        known, found = config.get(key) or {}, changed.get(key) or {}
+        for name in found.keys() - known.keys():
+            if not (isinstance(found[name], dict) and "type" in found[name]):
+                raise ConfigError(f"config.{key}.{one_line(name)}: unknown key{nearest(name, known)}")
+    return changed
+
+
+def _merge(section: dict[str, Any], values: dict[str, Any], key: str) -> None:
+    for name, value in values.items():
+        inner = section.get(name)
+        if isinstance(value, dict) and isinstance(inner, dict):
+            _merge(inner, value, f"{key}.{name}")
+        elif isinstance(inner, dict):
+            value = literal(value) if isinstance(value, Flag) else value
+            raise ConfigError(f"{key}.{name}: expected a section, such as {{'key': value}}, got {shown(value)}")
+        else:
+            section[name] = value

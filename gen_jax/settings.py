@@ -5,53 +5,56 @@ defaults there are the only defaults, and the constraint on a field (`Positive`,
 error message says was expected.
 """
 
+import ast
 import difflib
 import importlib
 import pkgutil
 import re
-import reprlib
+import typing
+import warnings
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Annotated, Any, TypeVar
 
 import pydantic
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gen_jax import paths
 from gen_jax.errors import ConfigError
 
-LARGEST = 2**63 - 1  # of a size
+LARGEST_INT = 2**63 - 1  # of numpy's and XLA's sizes
 LARGEST_STEP = 2**31 - 1  # `State.step` is int32
 LARGEST_SEED = 2**32 - 1
+LARGEST_FLOAT, SMALLEST_FLOAT = 3.4e38, 1.2e-38  # of float32
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("expected a number")
+def _whole(value: Any) -> Any:
+    if isinstance(value, bool | str | bytes) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError("expected an integer")
     return value
 
 
-_NUMBER = pydantic.BeforeValidator(_number)
-Positive = Annotated[int, _NUMBER, Field(gt=0, le=LARGEST)]
-Count = Annotated[int, _NUMBER, Field(ge=0, le=LARGEST)]
-Steps = Annotated[int, _NUMBER, Field(gt=0, le=LARGEST_STEP)]
-Period = Annotated[int, _NUMBER, Field(ge=0, le=LARGEST_STEP)]  # 0 = never
-Seed = Annotated[int, _NUMBER, Field(ge=0, le=LARGEST_SEED)]
-PositiveFloat = Annotated[float, _NUMBER, Field(gt=0)]
-NonNegative = Annotated[float, _NUMBER, Field(ge=0)]
-Fraction = Annotated[float, _NUMBER, Field(ge=0, le=1)]
-Decay = Annotated[float, _NUMBER, Field(ge=0, lt=1)]
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str | bytes):
+        raise ValueError("expected a number")
+    finite = isinstance(value, int | float) and abs(value) < float("inf")
+    if finite and (abs(value) > LARGEST_FLOAT or 0 < abs(value) < SMALLEST_FLOAT):
+        raise ValueError(f"expected 0 or a number between {SMALLEST_FLOAT} and {LARGEST_FLOAT}, as float32 holds")
+    return value
+
+
+def _truth(value: Any) -> Any:
+    if value not in (True, False, "True", "False", "true", "false"):
+        raise ValueError("expected True or False")
+    return value
 
 
 def _compiles(text: str) -> str:
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"expected a regular expression: {error}") from None
     return text
-
-
-Regex = Annotated[str, pydantic.AfterValidator(_compiles)]
 
 
 def _is_path(text: str) -> str:
@@ -59,7 +62,56 @@ def _is_path(text: str) -> str:
     return text
 
 
-UserPath = Annotated[str, pydantic.AfterValidator(_is_path)]  # kept as written; `paths.expand` reads it
+Whole = Annotated[int, Field(ge=-LARGEST_INT, le=LARGEST_INT), BeforeValidator(_whole)]
+Positive = Annotated[Whole, Field(gt=0)]
+Count = Annotated[Whole, Field(ge=0)]
+Steps = Annotated[Positive, Field(le=LARGEST_STEP)]
+Period = Annotated[Count, Field(le=LARGEST_STEP)]  # 0 = never
+Seed = Annotated[Count, Field(le=LARGEST_SEED)]
+Number = Annotated[float, BeforeValidator(_number)]
+PositiveFloat = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+Decay = Annotated[Number, Field(ge=0, lt=1)]
+Switch = Annotated[bool, BeforeValidator(_truth)]
+Regex = Annotated[str, Field(max_length=10_000), pydantic.AfterValidator(_compiles)]
+UserPath = Annotated[
+    str, Field(max_length=4_096), pydantic.AfterValidator(_is_path)
+]  # kept as written; `paths.expand` reads it
+
+
+class Flag(str):
+    """The value of `--config.key=value`: the type of its field decides what the text means."""
+
+
+def literal(text: str) -> Any:
+    """What a text is in Python: a number, a truth value, None, a tuple, a list or a dict; else the text itself."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = _non_finite(text)
+    return value if isinstance(value, int | float | str | tuple | list | dict | None) else text
+
+
+def _non_finite(text: str) -> float | str:
+    """nan and infinity, which Python writes without a literal."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _of_flag(text: str, annotation: Any) -> Any:
+    """What a flag says for a field of this type. One value alone is a tuple of it."""
+    while typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is str or (origin is typing.Literal and all(isinstance(arg, str) for arg in args)):
+        return str(text)
+    value = literal(text)
+    return value if origin is not tuple or isinstance(value, tuple | list | dict) else (value,)
 
 
 class Settings(pydantic.BaseModel):
@@ -67,14 +119,21 @@ class Settings(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _of_flags(cls, value: Any, info: Any) -> Any:
+        return _of_flag(value, cls.model_fields[info.field_name or ""].annotation) if isinstance(value, Flag) else value
+
 
 Section = TypeVar("Section", bound=Settings)
+LONGEST_SHOWN = 120  # characters of a value in a message
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error message: the known name that is closest, or all of them."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known) or 'none'}"
 
 
 def _fields_at(cls: type, loc: tuple) -> list[str]:
@@ -87,18 +146,38 @@ def _fields_at(cls: type, loc: tuple) -> list[str]:
     return list(getattr(cls, "model_fields", {}))
 
 
+def shown(value: Any) -> str:
+    """A value as an error message holds it: on one line, and not longer than a reader wants."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of too many digits, or an object of the user's
+        text = f"<{type(value).__name__}>"
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN // 2]}... ({len(text):,} characters)"
+
+
 def _message(error: pydantic.ValidationError, cls: type, prefix: str) -> str:
     """The first error as one line that names the key and what was expected."""
-    first = error.errors()[0]
+    first = error.errors(include_url=False)[0]
+    *outer, name = first["loc"] or ("",)
     key = ".".join([prefix, *map(str, first["loc"])])
     if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key{nearest(str(first['loc'][-1]), _fields_at(cls, first['loc']))}"
+        return f"{one_line(key)}: unknown key{nearest(str(name), _fields_at(cls, first['loc']))}"
+    if first["type"] == "missing" and isinstance(name, int):
+        return f"{'.'.join([prefix, *map(str, outer)])}: expected more than {name} values, got {shown(first['input'])}"
     if first["type"] == "missing":
         return f"{key}: expected a value, found none"
-    expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    if not first["loc"]:
-        return f"{prefix}.{expected}"
-    return f"{key}: {expected}, got {reprlib.repr(first['input'])}"
+    if first["type"] in ("model_type", "dict_type"):
+        return f"{key}: expected a section, got {shown(first['input'])}"
+    expected = one_line(first["msg"].removeprefix("Value error, ").replace("Input should be", "expected"))
+    if isinstance(first["input"], dict) and first["type"] == "value_error":  # of a whole section; names its key
+        return f"{key.rstrip('.')}.{expected}"
+    return f"{one_line(key)}: {expected}, got {shown(first['input'])}"
+
+
+def one_line(text: str) -> str:
+    """A text of the user's, such as a key, as an error message holds it."""
+    return text if text.isprintable() and len(text) <= 4 * LONGEST_SHOWN else shown(text)[1:-1]
 
 
 def validate(cls: type[Section], section: Any, prefix: str) -> Section:
@@ -108,9 +187,9 @@ def validate(cls: type[Section], section: Any, prefix: str) -> Section:
       ConfigError: one line instead of pydantic's report: the key after `prefix`, what was expected, the nearest name.
     """
     if not isinstance(section, dict):
-        raise ConfigError(f"{prefix}: expected a section, got {section!r}")
+        raise ConfigError(f"{prefix}: expected a section, got {shown(section)}")
     try:
-        return cls(**section)
+        return cls.model_validate(section)
     except pydantic.ValidationError as error:
         raise ConfigError(_message(error, cls, prefix)) from None
 
@@ -123,5 +202,5 @@ def named_module(package: ModuleType, name: Any, key: str) -> ModuleType:
     """
     known = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base"]
     if name not in known:
-        raise ConfigError(f"{key}: unknown name {name!r}{nearest(str(name), known)}")
+        raise ConfigError(f"{key}: unknown name {shown(name)}{nearest(str(name), known)}")
     return importlib.import_module(f"{package.__name__}.{name}")

@@ -25,7 +25,7 @@ from pydantic import model_validator
 from gen_jax import ops
 from gen_jax.errors import ConfigError
 from gen_jax.gradients import Optimiser
-from gen_jax.settings import Settings, nearest
+from gen_jax.settings import Settings, Whole, nearest
 from gen_jax.state import Net, PyTree, State, partition, path_name
 
 Rules = Sequence[tuple[str, str | tuple]]
@@ -35,9 +35,9 @@ SCANNED = "layers/"  # in the path of parameters [L, ...]
 class MeshConfig(Settings):
     """Devices on each axis; one of them may be -1, which takes what the others leave."""
 
-    data: int = -1
-    fsdp: int = 1
-    model: int = 1
+    data: Whole = -1
+    fsdp: Whole = 1
+    model: Whole = 1
 
     @model_validator(mode="after")
     def _sizes(self) -> "MeshConfig":

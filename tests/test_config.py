@@ -1,7 +1,9 @@
 """Configs: every default filled in, flags applied, each wrong value refused in one line that names the key."""
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from gen_jax import config, optim
 from gen_jax.errors import ConfigError
@@ -48,8 +50,8 @@ def test_flags_reach_fields_that_the_file_does_not_name():
         ("--config.total_steps=3", r"config\.total_steps: expected a multiple of steps_per_call = 2"),
         ("--config.model.likelihood=poisson", r"config\.model\.likelihood: expected 'bernoulli'"),
         ("--config.data.source=digit", r"data\.source"),
-        ("--config.seed=abc", r"config\.seed: expected a valid integer.*got 'abc'"),
-        ("--config.seed=True", r"config\.seed: expected a number, got True"),
+        ("--config.seed=abc", r"config\.seed: expected an integer, got 'abc'"),
+        ("--config.seed=True", r"config\.seed: expected an integer, got True"),
         ("--config.total_steps=1000000000000", r"config\.total_steps: expected .*2147483647"),
         (f"--config.batch_size={10**30}", r"config\.batch_size: expected"),
         ("--config.optim.net=3", r"config\.optim\.net: expected a section.*got 3"),
@@ -139,6 +141,49 @@ def test_replaced_values_are_what_the_same_flags_make():
     path, values = "experiments/vae/digits.py:smoke", {"model.widths": [8, 4], "optim.net.lr": 1e-2, "seed": 3}
     flags = [f"--config.{key}={tuple(value) if key == 'model.widths' else value}" for key, value in values.items()]
     assert config.replaced(config.load(path, []), values) == config.load(path, flags)
-    for key in ("model.widht", "seed.x", "modle.width"):
-        with pytest.raises(ConfigError, match=f"--config.{key}: unknown key"):
+    for key, named in {"model.widht": "model.widht", "seed.x": "seed.x", "modle.width": "modle"}.items():
+        with pytest.raises(ConfigError, match=f"^config.{named}: unknown key"):
             config.replaced(config.load(path, []), {key: 1})
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (len, "config.model.latent: expected a number, a text, a list or a section, got <built-in function len>"),
+        ({8}, "config.model.latent: expected a number, a text, a list or a section, got {8}"),
+        (True, "config.model.latent: expected an integer, got True"),
+        (placeholder(int, required=True), "config.model.latent: expected a value, found an empty placeholder"),
+        (np.arange(2), "config.model.latent: expected a valid integer, got [0, 1]"),
+        ("8", "config.model.latent: expected an integer, got '8'"),
+        (10**30, "config.model.latent: expected less than or equal to 9223372036854775807, got 1000"),
+    ],
+)
+def test_an_odd_value_in_a_file_is_named(value, says):
+    c = ConfigDict(raw())
+    c.model = ConfigDict({**c.model, "latent": value})
+    with pytest.raises(ConfigError) as error:
+        config.resolve(c)
+    assert str(error.value).startswith(says)
+
+
+def test_values_that_mean_a_number_are_taken():
+    c = ConfigDict(raw())
+    c.model = ConfigDict({**c.model, "latent": np.int64(3), "widths": np.array([8, 4])})
+    c.batch_size = c.get_ref("eval_batch_size")
+    found = config.resolve(c)
+    assert (found.model.latent, found.model.widths, found.batch_size) == (3, (8, 4), c.eval_batch_size)
+
+
+def test_a_dict_is_merged_into_its_section_and_the_last_flag_counts():
+    before = config.load(DIGITS, []).optim["net"]
+    found = config.load(DIGITS, ["--config.optim.net.lr=2", "--config.optim.net={'lr': 1, 'clip': 3}"]).optim["net"]
+    assert found == before.model_copy(update={"lr": 1.0, "clip": 3.0})
+    found = config.load(DIGITS, ["--config.optim.net={'lr': 1}", "--config.optim.net.lr=2"]).optim["net"]
+    assert found == before.model_copy(update={"lr": 2.0})
+
+
+def test_a_new_evaluator_has_a_type_and_a_typo_is_none():
+    found = config.load(DIGITS, ["--config.evals.more.type=mean", "--config.evals.more.split=validation"]).evals
+    assert (found["more"].type, found["more"].split) == ("mean", "validation")
+    with pytest.raises(ConfigError, match=r"config\.evals\.elbw: unknown key; did you mean elbo\?"):
+        config.load(DIGITS, ["--config.evals.elbw.split=train"])

@@ -188,7 +188,7 @@ def test_words_reach_the_container_as_they_are(capsys):
             "--workdir: expected a place that outlives a pod, gs:// or /runs/, got '/tmp/a'",
         ),
         ([*TPU, "--", "sample", "--workdir=gs://b/a"], "--nodes: expected one process for sample, got 64"),
-        ([*TPU, *TRAIN, "--config.seeed=1"], "--config.seeed: unknown key; did you mean seed?"),
+        ([*TPU, *TRAIN, "--config.seeed=1"], "config.seeed: unknown key; did you mean seed?"),
         ([*TPU, *TRAIN], "kubectl: not found here; --dry_run prints what it would get"),
     ],
 )

@@ -8,7 +8,19 @@ import pytest
 ROOT = Path(__file__).parent.parent / "gen_jax"
 PURE = {"compat", "state", "ops", "losses", "likelihoods", "sampling", "beam", "lora", "settings", "errors"}
 PURE |= {"paths", "adversarial", "augment", "cache", "filters", "gradients", "protocol", "tables"}
-LOOP = {"config", "optim", "sharding", "checkpoint", "step_dirs", "log", "run_dir", "pictures", "signals", "progress"}
+LOOP = {
+    "config",
+    "config_file",
+    "optim",
+    "sharding",
+    "checkpoint",
+    "step_dirs",
+    "log",
+    "run_dir",
+    "pictures",
+    "signals",
+    "progress",
+}
 LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2"}
 LOOP |= {"disk", "events", "interrupts", "manifest", "quiet", "status"}
 LOOP |= {"distributed", "watch", "aborts", "checks", "journal", "loop", "seeds", "seed_report", "spool"}
@@ -26,6 +38,7 @@ ALLOWED = {
         "sweeps",
         "compat",
         "config",
+        "config_file",
         "errors",
         "pictures",
         "progress",

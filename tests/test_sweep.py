@@ -434,7 +434,7 @@ def test_workers_share_the_gpus(monkeypatch):
 @pytest.mark.parametrize(
     ("body", "flags", "says"),
     [
-        ('s.maximize("a")\n    s.choice("optim.net.lrr", (1, 2))', (), "--config.optim.net.lrr: unknown key; did you"),
+        ('s.maximize("a")\n    s.choice("optim.net.lrr", (1, 2))', (), "config.optim.net.lrr: unknown key; did you"),
         (
             's.maximize("a")\n    s.uniform("optim.net.lr", 0, 1)',
             (),

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from gen_jax.data.base import ExampleSource, Info, cut_arrays
 from gen_jax.data.datasets import ExampleSet
-from gen_jax.settings import Positive, PositiveFloat
+from gen_jax.settings import Number, Positive, PositiveFloat
 
 BURN_IN = 1000  # values before those that are kept
 
@@ -18,8 +18,8 @@ class Config(ExampleSource):
     """x_t = constant + sum_i coefficients[i] x_{t-1-i} + sigma noise. length: of a series. examples: in all splits."""
 
     source: Literal["ar"] = "ar"
-    coefficients: tuple[float, ...] = Field(default=(1.2, -0.5, 0.1), min_length=1)
-    constant: float = 0.5
+    coefficients: tuple[Number, ...] = Field(default=(1.2, -0.5, 0.1), min_length=1)
+    constant: Number = 0.5
     sigma: PositiveFloat = 0.3
     length: Positive = 64
     examples: Positive = 2_000

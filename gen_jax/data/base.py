@@ -12,11 +12,11 @@ import pydantic
 from pydantic import Field
 
 from gen_jax.errors import ConfigError, DataError
-from gen_jax.settings import Count, Positive, Settings, UserPath
+from gen_jax.settings import Count, Number, Positive, Settings, UserPath
 
 SPLITS = ("train", "validation", "test")
 Arrays = dict[str, np.ndarray]
-Share = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class Source(Settings):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from gen_jax.data.base import SPLITS, Info, Source, cut_end
 from gen_jax.data.datasets import TokenSet
-from gen_jax.settings import Count, Positive, PositiveFloat
+from gen_jax.settings import Count, Positive, PositiveFloat, Whole
 
 
 class Config(Source):
@@ -24,7 +24,7 @@ class Config(Source):
     source: Literal["markov"] = "markov"
     order: Literal["permuted", "windows", "streams"] = "windows"
     context: Positive = 64
-    states: int = Field(default=8, ge=2, le=256)
+    states: Whole = Field(default=8, ge=2, le=256)
     length: Positive = 500_000
     chain_seed: Count = 0
     concentration: PositiveFloat = 0.5

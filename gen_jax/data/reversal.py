@@ -7,7 +7,7 @@ from pydantic import Field
 
 from gen_jax.data.pair_sets import PairSet, PairSource, Vocabulary, pair_set
 from gen_jax.data.pairs import with_cuts
-from gen_jax.settings import Positive
+from gen_jax.settings import Positive, Whole
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SHORTEST = 3
@@ -20,7 +20,7 @@ class Config(PairSource):
     vocab_size: Vocabulary = 300
     context: Positive = 32
     pairs: Positive = 10_000
-    longest: Annotated[int, Field(ge=SHORTEST)] = 8
+    longest: Annotated[Whole, Field(ge=SHORTEST)] = 8
 
 
 def translate(source: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gen_jax.data.base import Dataset, Source
 from gen_jax.errors import ConfigError
-from gen_jax.settings import nearest, validate
+from gen_jax.settings import nearest, shown, validate
 
 SOURCES = (
     "digits",
@@ -47,7 +47,7 @@ def parse(section: Any, prefix: str = "config.data") -> Source:
         raise ConfigError(f"{prefix}.source: expected one of {', '.join(SOURCES)}, found none")
     source = section["source"]
     if source not in SOURCES:
-        raise ConfigError(f"{prefix}.source: unknown name {source!r}{nearest(str(source), SOURCES)}")
+        raise ConfigError(f"{prefix}.source: unknown name {shown(source)}{nearest(str(source), SOURCES)}")
     return validate(_module(source).Config, dict(section), prefix)
 
 

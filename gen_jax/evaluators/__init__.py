@@ -8,7 +8,7 @@ from gen_jax.evaluators.base import Context, EvalConfig, Evaluator
 from gen_jax.settings import named_module, validate
 
 
-def parse(section: dict[str, Any], prefix: str = "config.evals") -> EvalConfig:
+def parse(section: Any, prefix: str = "config.evals") -> EvalConfig:
     """The typed config of one section of `config.evals`.
 
     Raises:

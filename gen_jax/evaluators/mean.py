@@ -10,7 +10,7 @@ from gen_jax.evaluators import base
 from gen_jax.metrics import bits
 from gen_jax.metrics.moments import exact_sum
 from gen_jax.models import base as models
-from gen_jax.settings import NonNegative
+from gen_jax.settings import NonNegative, Switch
 from gen_jax.state import Mean, State
 
 
@@ -19,7 +19,7 @@ class Config(base.EvalConfig):
     stretch of the text, so the number depends on that size.
     collapse_kl: nats an example; a smaller `kl` is reported as posterior collapse."""
 
-    carried: bool = False
+    carried: Switch = False
     collapse_kl: NonNegative = 0.1
 
 

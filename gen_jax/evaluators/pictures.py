@@ -11,7 +11,7 @@ from gen_jax.evaluators import base
 from gen_jax.metrics.moments import Moments, most_varied
 from gen_jax.models import base as models
 from gen_jax.sampling import SampleOptions
-from gen_jax.settings import Positive, PositiveFloat
+from gen_jax.settings import Positive, PositiveFloat, Whole
 from gen_jax.state import State
 
 Kind = Literal["reconstruction", "samples", "interpolation", "traversal", "scatter"]
@@ -30,7 +30,7 @@ class Config(base.EvalConfig):
     columns: Positive = 11
     points: Positive = 2000
     temperature: PositiveFloat = 1.0
-    label: int | None = None
+    label: Whole | None = None
 
 
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:

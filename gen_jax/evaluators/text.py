@@ -12,7 +12,7 @@ from gen_jax.evaluators import base
 from gen_jax.metrics import text as metrics
 from gen_jax.models import base as models
 from gen_jax.sampling import SampleOptions
-from gen_jax.settings import Count, Fraction, NonNegative, Positive, PositiveFloat
+from gen_jax.settings import Count, Fraction, NonNegative, Number, Positive, PositiveFloat
 from gen_jax.state import State
 
 LITTLE = 0.02  # of repetition is none: real text may have 0
@@ -30,7 +30,7 @@ class Config(base.EvalConfig):
     length: Positive = 256
     temperature: NonNegative = 1.0
     top_k: Count = 0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
     min_p: Fraction = 0.0
     repetition_penalty: PositiveFloat = 1.0
     alarm_n: Count = 16

@@ -16,7 +16,7 @@ from gen_jax.models.base import LossModel
 from gen_jax.nets.decoder import decoder
 from gen_jax.nets.transformer import recorded_weights
 from gen_jax.sampling import TEXT, SampleOptions, rows
-from gen_jax.settings import Count, Fraction, Positive, Settings
+from gen_jax.settings import Count, Fraction, Positive, Settings, Switch
 from gen_jax.state import PyTree, State
 
 # What `config.sharding` takes. For any Transformer, also over grids and from texts to texts: heads, the MLP and the
@@ -59,11 +59,11 @@ class Config(Settings):
     norm: Literal["layer", "rms"] = "layer"
     position: Literal["learned", "rotary"] = "learned"
     mlp: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
-    qk_norm: bool = False
-    bias: bool = True
-    tied: bool = True
+    qk_norm: Switch = False
+    bias: Switch = True
+    tied: Switch = True
     dropout: Fraction = 0.0
-    scan_layers: bool = False
+    scan_layers: Switch = False
     remat: Literal["none", "dots", "full"] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
     loss_parts: Positive = 1

@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 
 from gen_jax import config as configs
+from gen_jax import config_file
 from gen_jax.errors import ConfigError
 from gen_jax.sweeps import space
 
@@ -67,7 +68,7 @@ def definition(spec: str, overrides: list[str], search: Search) -> Definition:
       ConfigError: one line, as `config.load` and `space.ask`.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    experiment, define = configs.load(spec, overrides), configs.sweep_of(spec)
+    experiment, define = configs.load(spec, overrides), config_file.sweep(spec)
     points, drawn, values = _points(define, search, experiment.seed)
     made = Definition(spec, overrides, search, experiment, define, points[0], drawn, values)
     given = {override.partition("=")[0].removeprefix("--config.") for override in overrides}

@@ -1,0 +1,115 @@
+"""A config's file, `FILE.py[:arg]`: runs it and makes a plain dict of what its `get_config` gives."""
+
+import contextlib
+import os
+import runpy
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+from ml_collections.config_dict import RequiredValueError
+
+from gen_jax import paths
+from gen_jax.errors import ConfigError, first_line
+from gen_jax.settings import nearest, one_line, shown
+
+
+def read(spec: str) -> dict[str, Any]:
+    """What `get_config(arg)` gives, as `plain`.
+
+    Raises:
+      ConfigError: there is no such file, it fails (the message names the file and the line), or gives no ConfigDict.
+    """
+    names, file, arg = _run(spec)
+    get_config = names.get("get_config")
+    if not callable(get_config):
+        raise ConfigError(f"--config: {file}: expected a function get_config(arg), found none")
+    with _failures_told(file):
+        config = get_config(arg)
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ConfigError(f"--config: {file}: expected get_config to return a ConfigDict, got {shown(config)}")
+    return plain(config)
+
+
+def sweep(spec: str) -> Callable[[Any], None]:
+    """The function `sweep(s)` beside `get_config`; gen_jax.sweeps.space says what it may call.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    names, file, _ = _run(spec)
+    if not callable(names.get("sweep")):
+        raise ConfigError(f"--config: {file}: expected a function sweep(s) beside get_config, found none")
+    return names["sweep"]
+
+
+def plain(value: Any, key: str = "config") -> Any:
+    """A config as dicts, lists, numbers, texts and None; references have their values.
+
+    Raises:
+      ConfigError: something else is in it, or a placeholder without a value. The message names the key.
+    """
+    if isinstance(value, ml_collections.FieldReference):
+        try:
+            value = value.get()
+        except RequiredValueError:
+            raise ConfigError(f"{key}: expected a value, found an empty placeholder") from None
+    if isinstance(value, Mapping | ml_collections.ConfigDict):
+        items = (
+            value.items(preserve_field_references=True)
+            if isinstance(value, ml_collections.ConfigDict)
+            else (value.items())
+        )
+        return {_name(name, key): plain(inner, f"{key}.{name}") for name, inner in items}
+    if isinstance(value, list | tuple):
+        return [plain(inner, f"{key}.{i}") for i, inner in enumerate(value)]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(f"{key}: expected a number, a text, a list or a section, got {shown(value)}")
+
+
+def _name(name: Any, key: str) -> str:
+    if not isinstance(name, str):
+        raise ConfigError(f"{key}: expected names that are texts, got {shown(name)}")
+    return name
+
+
+def _run(spec: str) -> tuple[dict[str, Any], str, str]:
+    """The names that the file of `FILE.py[:arg]` defines, its path, and the argument."""
+    written, _, arg = spec.partition(":")
+    try:
+        path = paths.expand(written)
+    except ValueError as error:
+        raise ConfigError(f"--config: {shown(written)}: {error}") from None
+    if not os.path.isfile(path):
+        known = [str(file) for file in Path("experiments").glob("*/*.py")]
+        raise ConfigError(f"--config: no file {one_line(written)}{nearest(written, known) if known else ''}")
+    with _failures_told(path):
+        return runpy.run_path(path), path, arg
+
+
+@contextlib.contextmanager
+def _failures_told(file: str) -> Iterator[None]:
+    """What the code of a config raises becomes one line; what it prints goes to stderr, which is for people."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = error.msg if isinstance(error, SyntaxError) else first_line(error)
+        raise ConfigError(f"--config: {_where(file, error)}: {type(error).__name__}: {said}") from error
+
+
+def _where(file: str, error: BaseException) -> str:
+    """The file and the last line in it that an error went through."""
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return f"{file}:{error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"{file}:{lines[-1]}" if lines else file
