@@ -11,15 +11,15 @@ from gen_jax.data.base import ExampleSource, Info
 from gen_jax.data.datasets import ExampleSet
 from gen_jax.data.files import File, Kind, list_folder
 from gen_jax.errors import DataError
-from gen_jax.settings import Positive, UserPath
+from gen_jax.settings import Positive, UserPath, Whole
 
 KIND = Kind(
     "pictures",
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
 )
 
-Level = Annotated[int, Field(ge=0, le=255)]
-Side = Annotated[int, Field(gt=0, le=2**14)]
+Level = Annotated[Whole, Field(ge=0, le=255)]
+Side = Annotated[Whole, Field(gt=0, le=2**14)]
 
 
 class Config(ExampleSource):
