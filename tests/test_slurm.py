@@ -133,7 +133,7 @@ def test_an_array_has_a_task_for_each_trial(capsys, tmp_path):
         (["--nodez=2"], ["train"], "unrecognized arguments: --nodez=2"),
         (["train"], [], "--: expected a command of gen-jax behind it"),
         (["--nodes=0"], ["train"], "--nodes: expected at least 1, got 0"),
-        (["--nodes=two"], ["train"], "argument --nodes: invalid int value: 'two'"),
+        (["--nodes=two"], ["train"], "--nodes: expected an integer, got 'two'"),
         (["--grace=0"], ["train"], "--grace: expected at least 1, got 0"),
         (["--partition=a\nb"], ["train"], "--partition: expected one line, got"),
         (["--time=2", "--grace=90"], ["train"], "--time: expected at least 150 s beside --grace=90"),
