@@ -148,7 +148,7 @@ def test_a_run_directory_there_accepts_and_refuses_what_a_local_one_does(bucket)
     bucket["other/thesis.tex"] = (b"precious", 1)
     with pytest.raises(ConfigError, match="not empty and holds no run"):
         RunDir("gs://bucket/other").create(CONFIG)
-    assert sorted(bucket) == ["other/thesis.tex", "run/config.json"]
+    assert sorted(bucket) == ["other/thesis.tex", "run/config.json", "run/manifest.json"]
 
 
 def test_rows_and_events_reach_it_and_are_cut_when_the_run_goes_on(bucket):
