@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from gen_jax import cli, config
 from gen_jax.errors import ConfigError
 
-GOES_ON = (75, 143)  # preempted: it has saved, or there was nothing to save yet. Started again, however often
+GOES_ON = (75, 143)  # preempted; 143: before Python had started. Started again, however often
 TOGETHER = ("train", "eval")  # the commands that several processes run as one
 STARTS_AGAIN = (76, 134, 137)  # hangs, or a process is gone: jax aborts the others, a kernel kills. So many times
 # glibc gives large blocks back to the kernel at once, and each step pays for their pages again. Bytes
