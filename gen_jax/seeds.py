@@ -5,6 +5,7 @@ that each is the run that it would have been alone. Their loops take turns: when
 dispatch makes it for all. They need not stand at the same step: a run that was killed goes on from its own checkpoint.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -134,7 +135,9 @@ class Seeds(Program):
         """
         steps = [0] * len(runs)
         ended: dict[int, Any] = {}  # states, or errors
-        try:
+        with contextlib.ExitStack() as stack:  # closes all, also where closing one fails
+            for run in runs:
+                stack.enter_context(contextlib.closing(run))
             while len(ended) < len(runs):
                 for i, run in enumerate(runs):
                     if i not in ended:
@@ -149,9 +152,6 @@ class Seeds(Program):
                 after(min(going, default=None))
                 if len(ended) < len(runs):
                     self._advance(steps)
-        finally:
-            for run in runs:
-                run.close()
         failed = [end for end in ended.values() if isinstance(end, Exception)]
         for stopped in (Preempted, Interrupted, *map(type, failed)):  # to go on comes first
             if found := [end for end in failed if type(end) is stopped]:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import statistics
+import types
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from test_killed import gen_jax
 
 from gen_jax import cli, config, data, pictures, seed_report, step_dirs
 from gen_jax.checkpoint import load
-from gen_jax.errors import ConfigError, NonFiniteError, Preempted
+from gen_jax.errors import ConfigError, NonFiniteError, Preempted, StorageError
 from gen_jax.loop import Loop
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
@@ -285,3 +286,19 @@ def test_bench_counts_all_seeds(capsys):
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["examples_per_s"] * found["ms_per_step"] == pytest.approx(2 * 16 * 1e3, rel=0.01)
     assert Seeds(seeds("num_seeds=2")).flops_per_step() == 2 * Program(seeds()).flops_per_step()
+
+
+def test_every_run_is_closed_where_closing_one_fails():
+    closed = []
+
+    def run(i):
+        try:
+            yield 0
+        finally:
+            closed.append(i)
+            raise StorageError(f"run {i} cannot write its status")
+
+    seeds = types.SimpleNamespace(_advance=lambda _: 1 / 0)
+    with pytest.raises(StorageError):
+        Seeds.train(seeds, [run(i) for i in range(3)], after=lambda _: None)
+    assert sorted(closed) == [0, 1, 2]
