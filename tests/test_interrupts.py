@@ -1,0 +1,69 @@
+"""Signals to a command of its own process: each ends it with its exit code, also while the main thread is in C."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+READY = "print('ready', flush=True)"
+IN_PYTHON = f"import time; {READY}; time.sleep(100)"
+IN_C = f"import hashlib; {READY}; hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # minutes, without one look
+
+
+def start(work, **kwargs):
+    """A process that has begun with `work`."""
+    text = f"from gen_jax import cli, interrupts\nwith cli.told(), interrupts.early():\n    {work}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n", process.communicate()[1]
+    time.sleep(0.2)  # it is in what follows
+    return process
+
+
+def end(process):
+    """Its exit code and its stderr; fails where it takes longer than 2 s."""
+    try:
+        err = process.communicate(timeout=2)[1]
+    finally:
+        process.kill()
+    return process.returncode, err.decode()
+
+
+def ctrl_c_twice(process):
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None  # the first waits for a place where nothing is lost
+    process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_end_with_75(number):
+    process = start(IN_PYTHON)
+    process.send_signal(number)
+    assert end(process) == (75, f"gen-jax: stopped by {number.name}; nothing is to be saved yet\n")
+
+
+def test_sigint_ends_with_130():
+    process = start(IN_PYTHON)
+    process.send_signal(signal.SIGINT)
+    assert end(process) == (130, "")
+
+
+def test_under_nohup_sighup_does_nothing():
+    process = start(IN_PYTHON, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 75
+
+
+def test_a_second_sigint_leaves_while_c_runs():
+    process = start(IN_C)
+    ctrl_c_twice(process)
+    assert end(process) == (130, "")
