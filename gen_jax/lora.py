@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gen_jax import leaves
 from gen_jax.errors import ConfigError
+from gen_jax.leaves import LORA as SUFFIX
 
-SUFFIX = "_lora"
 Tree = Any
 
 
@@ -27,7 +28,7 @@ class Lora:
       rank: r.
       alpha: the update is scaled by alpha / rank.
       targets: regexes on the paths of matrices (`.*/qkv/kernel`): a matrix that one matches in full gets an update.
-        A leaf of three axes under `layers/` is a stack of matrices, one a layer.
+        Of scanned layers each gets its own.
       train: regexes on paths that train as they are, such as a new head; everything else is frozen.
       seed: of the values that `a` starts with, normal with variance 1 / in.
     """
@@ -73,7 +74,8 @@ class Lora:
         return added
 
     def _factors(self, matrix: jax.Array, path: str) -> Tree:
-        if matrix.ndim != 2 and not (matrix.ndim == 3 and "layers/" in path):
+        leaf = leaves.classify(path)
+        if leaf.vector or leaf.kind == "convolution" or matrix.ndim != 2 + leaf.stacked:
             raise ConfigError(f"optim.<net>.lora.targets: expected matrices, got {path} {list(matrix.shape)}")
         *stack, rows, columns = matrix.shape
         key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(path.encode()))

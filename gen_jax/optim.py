@@ -7,10 +7,11 @@ import jax
 import optax
 import optax.contrib
 
+from gen_jax import leaves
 from gen_jax.gradients import Gradients, Optimiser
 from gen_jax.lora import Lora
 from gen_jax.settings import Count, Decay, Fraction, NonNegative, Positive, PositiveFloat, Regex, Settings
-from gen_jax.state import PyTree
+from gen_jax.state import PyTree, path_name
 
 
 class LoraConfig(Settings):
@@ -72,8 +73,8 @@ def schedule(cfg: Config, updates: int) -> optax.Schedule:
 
 
 def decays(params: PyTree) -> PyTree:
-    """The mask of weight decay: matrices and kernels, not biases and scales."""
-    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+    """The mask of weight decay: kernels and tables, not biases, norms and what `leaves` does not know."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: not leaves.classify(path_name(path)).vector, params)
 
 
 def transform(cfg: Config, updates: int) -> optax.GradientTransformation:

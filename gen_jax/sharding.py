@@ -22,14 +22,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from pydantic import model_validator
 
-from gen_jax import ops
+from gen_jax import leaves, ops
 from gen_jax.errors import ConfigError
 from gen_jax.gradients import Optimiser
 from gen_jax.settings import Settings, Whole, nearest
 from gen_jax.state import Net, PyTree, State, partition, path_name
 
 Rules = Sequence[tuple[str, str | tuple]]
-SCANNED = "layers/"  # in the path of parameters [L, ...]
 
 
 class MeshConfig(Settings):
@@ -83,7 +82,7 @@ def param_spec(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> P
         return P()
     if rule == "fsdp":
         return _fsdp(path, shape, mesh)
-    if SCANNED in path:
+    if leaves.stacked(path):
         rule = (None, *rule)
     if unknown := [axis for axis in rule if axis is not None and axis not in mesh.shape]:
         raise ConfigError(
@@ -102,8 +101,7 @@ def param_spec(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> P
 def _fsdp(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     """Cuts the largest axis that `fsdp` divides; never the layer axis of scanned layers."""
     size = mesh.shape["fsdp"]
-    first = 1 if SCANNED in path else 0
-    axes = [i for i in range(first, len(shape)) if shape[i] % size == 0 and shape[i] >= size]
+    axes = [i for i in range(leaves.stacked(path), len(shape)) if shape[i] % size == 0 and shape[i] >= size]
     if size == 1 or not axes:
         return P()
     axis = max(axes, key=lambda i: shape[i])
@@ -162,7 +160,7 @@ def gathered(state: State, shardings: State) -> State:
     nets = dict(state.nets)
     for name, net in state.nets.items():
         if any(
-            x.ndim >= 3 and SCANNED not in path_name(path)
+            x.ndim - leaves.stacked(path_name(path)) > 2  # a kernel with places
             for path, x in jax.tree_util.tree_leaves_with_path(net.params)
         ):
             params = jax.tree.map(whole, net.params, shardings.nets[name].params)

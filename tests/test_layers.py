@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "gen_jax"
 PURE = {"compat", "state", "ops", "losses", "likelihoods", "sampling", "beam", "lora", "settings", "errors"}
 PURE |= {"paths", "adversarial", "augment", "cache", "filters", "gradients", "protocol", "tables"}
+PURE |= {"leaves", "rules"}
 LOOP = {
     "config",
     "config_file",

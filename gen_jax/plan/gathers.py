@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 import jax
 
+from gen_jax.leaves import stacked
 from gen_jax.plan.collectives import Collective
 from gen_jax.plan.hlo import Array
 from gen_jax.plan.roofline import Totals
 from gen_jax.program import Program
-from gen_jax.sharding import SCANNED
 from gen_jax.state import path_name
 
 LITTLE = 0.01  # of all parameters: a sum of no more than that, as of small gradients side by side, is no matter
@@ -47,7 +47,7 @@ def parameters(program: Program) -> dict[str, Parameter]:
         for path, leaf in jax.tree_util.tree_leaves_with_path((net.params, net.stats)):
             key = path_name(path[1:])
             cuts = (*leaf.sharding.spec, *(None,) * leaf.ndim)[: leaf.ndim]
-            found[f"{name}/{key}"] = Parameter(leaf.shape, cuts, leaf.shape[0] if SCANNED in key else 1)
+            found[f"{name}/{key}"] = Parameter(leaf.shape, cuts, leaf.shape[0] if stacked(key) else 1)
     return found
 
 
