@@ -17,6 +17,7 @@ from gen_jax import config_file, data, evaluators
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.base import EvalConfig
 from gen_jax.optim import Config as OptimConfig
+from gen_jax.optim import schedule
 from gen_jax.settings import (
     LARGEST_SEED,
     Count,
@@ -125,6 +126,8 @@ class Experiment(Settings):
         for name, cfg in self.optim.items():
             if self.batch_size % cfg.micro_batches:
                 raise ValueError(f"optim.{name}.micro_batches: expected a divisor of batch_size = {self.batch_size}")
+            if cfg.warmup > (steps := cfg.schedule_steps or self.total_steps):
+                raise ValueError(f"optim.{name}.warmup: expected at most {steps}, the steps, got {cfg.warmup}")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -145,6 +148,13 @@ class Experiment(Settings):
     def updates_per_step(self, name: str) -> int:
         """Of one network in a training step; a schedule counts its own network's updates."""
         return getattr(self.model, "updates_per_step", {}).get(name, 1)
+
+    def rate(self, name: str, step: int) -> float | None:
+        """The learning rate that one network's last update of a step had; None where it is always the same."""
+        cfg, updates = self.optim[name], self.updates_per_step(name)
+        if cfg.schedule == "constant" and not cfg.warmup:
+            return None
+        return float(schedule(cfg, self.total_steps * updates, updates)(step * updates - 1))
 
 
 def model_module(name: Any) -> Any:

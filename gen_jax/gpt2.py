@@ -68,7 +68,7 @@ def load_into(state: State, path: epath.PathLike, heads: int, reset: Sequence[st
         return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: values[index])
 
     params = lora.join(combine(jax.tree_util.tree_map_with_path(placed, plain), plain), updates)
-    ema = None if net.ema is None else jax.tree.map(jnp.copy, {"params": params, "stats": net.stats})
+    ema = None if net.ema is None else net.ema | jax.tree.map(jnp.copy, {"params": params, "stats": net.stats})
     return dataclasses.replace(state, nets={**state.nets, "net": dataclasses.replace(net, params=params, ema=ema)})
 
 

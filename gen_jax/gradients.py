@@ -103,7 +103,8 @@ class Optimiser:
     Args:
       tx: clipping, schedule, weight decay and the rule itself; sees the trainable leaves only.
       frozen: regexes on paths (`encoder/.*`); a leaf that one of them matches in full gets no gradient and no moments.
-      ema_decay: 0 = no average is kept.
+      ema_decay: of the average after update n, counted from 0: min(ema_decay, (1 + n) / (10 + n)); 0 = none is kept.
+        So it leaves the initial weights behind at once. n is saved with the average, which resumes bit for bit.
       gradients: the gradient hook.
       log_grad_norm: adds the metric "grad_norm", before clipping.
       updates: low-rank updates of some matrices: they and what `updates.train` names are trained, the rest is frozen.
@@ -132,7 +133,7 @@ class Optimiser:
         stats = {name: tree for name, tree in variables.items() if name != "params"}
         params = self.updates.add(variables["params"]) if self.updates else variables["params"]
         trainable, _ = partition(params, self.trainable(params))
-        ema = {"params": params, "stats": stats} if self.ema_decay else None
+        ema = {"params": params, "stats": stats, "updates": jnp.zeros((), jnp.int32)} if self.ema_decay else None
         return Net(params, self.tx.init(trainable), stats, ema)
 
     def step(self, net: Net, loss_fn: LossFn, batch: Batch, rng: jax.Array) -> tuple[Net, Terms]:
@@ -158,12 +159,14 @@ class Optimiser:
     def _average(self, ema: PyTree, params: PyTree, stats: PyTree) -> PyTree:
         if ema is None:
             return None
+        n = ema["updates"]
+        decay = jnp.minimum(self.ema_decay, (1 + n) / (10 + n))
 
         def lerp(old, new):
-            is_float = jnp.issubdtype(new.dtype, jnp.floating)
-            return old + (1 - self.ema_decay) * (new - old) if is_float else new
+            return old + (1 - decay) * (new - old) if jnp.issubdtype(new.dtype, jnp.floating) else new
 
-        return jax.tree.map(lerp, ema, {"params": params, "stats": stats})
+        now = {"params": params, "stats": stats}
+        return jax.tree.map(lerp, {name: ema[name] for name in now}, now) | {"updates": n + 1}
 
 
 def step_together(

@@ -86,7 +86,7 @@ def _loaded_net(
         loaded["params"] = jax.jit(lora.merge, out_shardings=placed)(loaded["params"])
     variables = combine(loaded, fresh)
     variables["params"] = lora.join(variables["params"], updates)
-    ema = None if net.ema is None else jax.tree.map(jnp.copy, variables)  # buffers of its own: the state is donated
+    ema = None if net.ema is None else net.ema | jax.tree.map(jnp.copy, variables)  # buffers of its own: donated
     return Net(variables["params"], net.opt, variables["stats"], ema)
 
 

@@ -15,6 +15,7 @@ class Journal:
     evaluated: the last step that was evaluated. best, best_step: of the metric `config.best`, whose whole tag is
     best_tag; best_mode: "min" or "max". worse: evaluations since then. window: name -> [total, weight] of the steps
     since the last log. row: scalars of this step whose row is not written yet. open: an evaluation will add to it.
+    rates: the learning rates of this step, where they change.
     """
 
     evaluated: int = -1
@@ -26,6 +27,7 @@ class Journal:
     window: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     row: dict[str, float] = dataclasses.field(default_factory=dict)
     open: bool = False
+    rates: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def forget_another_best(self, best: Best) -> None:
         """Where `config.best` names another metric or mode than before, nothing is the best yet."""

@@ -70,7 +70,8 @@ def classify(path: str, fused: Mapping[str, int] | None = None) -> Leaf:
     base, update, factor = path.partition(f"{LORA}/")
     if update and factor not in ("a", "b"):
         return Leaf("other", stacked(path))
-    kind = next((kind for pattern, kind in RULES if re.fullmatch(pattern, base)), "other")
+    kinds: list[Kind] = [kind for pattern, kind in RULES if re.fullmatch(pattern, base)]
+    kind = kinds[0] if kinds else "other"
     if factor == "a":  # its outputs are the r columns
         return Leaf(kind, stacked(path))
     blocks = next((n for pattern, n in (fused or {}).items() if re.fullmatch(pattern, base)), 1)

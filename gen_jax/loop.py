@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gen_jax import config as configs
-from gen_jax import gpt2, optim, pictures, protocol, sharding, signals
+from gen_jax import gpt2, pictures, protocol, sharding, signals
 from gen_jax.checkpoint import Checkpoints
 from gen_jax.errors import NonFiniteError, RunError
 from gen_jax.evaluators.base import read
@@ -62,6 +62,7 @@ class Loop:
         self.writer = Writer(run_dir, first_row if self.step else 0)
         self.progress = progress
         self.progress.start(self.step)
+        self.warn_of_other_rates()
         self.timer = Timer(self.program, self.step)
         self.tracer = Tracer(self.program.profile, run_dir.tb)
 
@@ -156,11 +157,7 @@ class Loop:
         """One row of the training metrics since the last."""
         self.read()
         scalars = {f"train/{name}": t / w for name, (t, w) in self.journal.window.items() if w}
-        for name, cfg in self.experiment.optim.items():
-            if cfg.schedule != "constant" or cfg.warmup:
-                updates = self.experiment.updates_per_step(name)
-                schedule = optim.schedule(cfg, self.experiment.total_steps * updates)
-                scalars[f"train/{name}_lr"] = np.asarray(schedule(self.step * updates)).item()
+        scalars |= {f"train/{name}_lr": rate for name, rate in self.rates().items()}
         for name, share in scalars.items():
             if name.startswith("train/alarm_") and share > 0:
                 self.progress.say(f"warning: step {self.step}: {name} in {share:.0%} of the steps since the last row")
@@ -168,6 +165,22 @@ class Loop:
         self.writer.write_scalars(self.step, scalars)
         self.writer.write_perf(self.step, self.timer.lap(self.step))
         self.progress.update(self.step, brief(scalars))
+
+    def rates(self) -> dict[str, float]:
+        """The learning rates of this step's last updates, of the networks that have a schedule."""
+        rates = {name: self.experiment.rate(name, self.step) for name in self.experiment.optim}
+        return {name: rate for name, rate in rates.items() if rate is not None}
+
+    def warn_of_other_rates(self) -> None:
+        """Says where the rates that this run's last steps had are not those that its schedules give them now."""
+        now = self.rates()
+        for name, old in self.journal.rates.items():
+            if not math.isclose(old, new := now.get(name, self.experiment.optim[name].lr), rel_tol=1e-5, abs_tol=1e-12):
+                self.progress.say(
+                    f"warning: step {self.step} had the learning rate {old:.3g} of optim.{name}, and its schedule over "
+                    f"{self.experiment.total_steps} steps continues from {new:.3g}; to keep the old one, set "
+                    f"config.optim.{name}.schedule_steps to the steps that it was made for"
+                )
 
     def finish_boundary(self) -> None:
         """Evaluates, ends the row, saves: whatever is due at this step and not done.
@@ -217,6 +230,7 @@ class Loop:
           NonFiniteError: the state is not finite; that is never saved.
         """
         self.read()
+        self.journal.rates = self.rates()
         journal = dataclasses.asdict(self.journal)
         if self.saved == (self.step, journal):
             return

@@ -1,17 +1,34 @@
 """From a section `config.optim.<net>` to the `Optimiser` of one network."""
 
-import functools
-from typing import Literal
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
 
-import jax
+import jax.numpy as jnp
 import optax
-import optax.contrib
+from pydantic import model_validator
 
-from gen_jax import leaves
+from gen_jax import rules
 from gen_jax.gradients import Gradients, Optimiser
 from gen_jax.lora import Lora
 from gen_jax.settings import Count, Decay, Fraction, NonNegative, Positive, PositiveFloat, Regex, Settings
-from gen_jax.state import PyTree, path_name
+
+# What each rule and each schedule reads, and its defaults. Other fields of these tables must not be set beside it.
+ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+RULES: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": 0.0},
+    "adam": ADAM,
+    "adamw": ADAM,
+    "adafactor": {},
+    "lion": {"b1": 0.9, "b2": 0.99},
+    "muon": {"momentum": 0.95, "consistent_rms": 0.2, "adam_lr": None, "adam_weight_decay": 0.0} | ADAM,
+}
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "constant": {},
+    "cosine": {"schedule_steps": 0, "end": 0.0},
+    "linear": {"schedule_steps": 0, "end": 0.0},
+    "step": {"schedule_steps": 0, "drop_at": (0.5, 0.75), "drop": 0.1},
+}
 
 
 class LoraConfig(Settings):
@@ -28,80 +45,137 @@ class LoraConfig(Settings):
 
 
 class Config(Settings):
-    """How one network is updated.
+    """How one network is updated. A field that is None has the default of its rule or schedule, or is not read by it.
 
-    lr: the peak. warmup: steps of linear rise from 0. end: last learning rate as a share of `lr` (cosine, linear).
-    drop_at, drop: shares of the run at which `step` multiplies the rate by `drop`.
-    weight_decay: decoupled (AdamW, Lion, Muon), added to the gradient otherwise; on leaves of rank 2 and more.
-    clip: global norm; 0 = off. ema: decay of the averaged weights; 0 = off.
+    lr: the peak. warmup: steps of linear rise, from lr / warmup.
+    schedule: of the rate after the warm-up. schedule_steps: the steps that it is made for; 0 = total_steps. Set it
+      where a run will be continued with a larger total_steps. end: last rate as a share of `lr` (cosine, linear).
+    drop_at, drop: shares of the whole run at which `step` multiplies the rate by `drop`.
+    b1, b2, eps: adam, adamw, muon (for what it leaves to AdamW); lion: b1 0.9, b2 0.99, no eps.
+    momentum: sgd 0, muon 0.95.
+    weight_decay: decoupled (adamw, lion, muon), added to the gradient otherwise; on kernels and tables, not on biases
+      and norms.
+    consistent_rms, adam_lr, adam_weight_decay: of muon, which moves hidden matrices and convolutions: the RMS of an
+      update, 0.2 as AdamW's (0 = the scale of its author); the peak, None = lr, and the decay of the AdamW that moves
+      tables, heads, norms and biases.
+    clip: global norm; 0 = off.
+    ema: decay of the averaged weights; 0 = off.
     freeze: regexes on parameter paths that stay as they are.
     lora: with a rank, low-rank updates are trained and the rest is frozen.
-    micro_batches: gradient accumulation: the batch is cut into so many.
+    micro_batches: gradient accumulation over this many parts of a batch.
     """
 
     name: Literal["sgd", "adam", "adamw", "adafactor", "lion", "muon"] = "adam"
     lr: PositiveFloat = 1e-3
-    schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
     warmup: Count = 0
-    end: Fraction = 0.0
-    drop_at: tuple[Fraction, ...] = (0.5, 0.75)
-    drop: Fraction = 0.1
-    b1: Decay = 0.9
-    b2: Decay = 0.999
-    eps: PositiveFloat = 1e-8
-    momentum: Decay = 0.0
+    schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
+    schedule_steps: Count | None = None
+    end: Fraction | None = None
+    drop_at: tuple[Fraction, ...] | None = None
+    drop: Fraction | None = None
+    b1: Decay | None = None
+    b2: Decay | None = None
+    eps: PositiveFloat | None = None
+    momentum: Decay | None = None
     weight_decay: NonNegative = 0.0
+    consistent_rms: NonNegative | None = None
+    adam_lr: PositiveFloat | None = None
+    adam_weight_decay: NonNegative | None = None
     clip: NonNegative = 0.0
     ema: Decay = 0.0
     freeze: tuple[Regex, ...] = ()
     lora: LoraConfig = LoraConfig()
     micro_batches: Positive = 1
 
+    @model_validator(mode="after")
+    def _all_is_read(self) -> "Config":
+        for key, table in (("name", RULES), ("schedule", SCHEDULES)):
+            choice = getattr(self, key)
+            for field in {field for fields in table.values() for field in fields}:
+                if getattr(self, field) is not None and field not in table[choice]:
+                    known = ", ".join(table[choice]) or "no such field"
+                    raise ValueError(f"{field}: expected None where {key} is {choice!r}, which reads {known}")
+        return self
 
-def schedule(cfg: Config, updates: int) -> optax.Schedule:
-    """Learning rate by update number: warm-up, then `cfg.schedule` over what is left of so many."""
-    steps = max(1, updates - cfg.warmup)
-    after = {
-        "constant": lambda: optax.constant_schedule(cfg.lr),
-        "cosine": lambda: optax.cosine_decay_schedule(cfg.lr, steps, cfg.end),
-        "linear": lambda: optax.linear_schedule(cfg.lr, cfg.lr * cfg.end, steps),
-        "step": lambda: optax.piecewise_constant_schedule(cfg.lr, {round(at * steps): cfg.drop for at in cfg.drop_at}),
-    }[cfg.schedule]()
-    if not cfg.warmup:
-        return after
-    return optax.join_schedules([optax.linear_schedule(0.0, cfg.lr, cfg.warmup), after], [cfg.warmup])
-
-
-def decays(params: PyTree) -> PyTree:
-    """The mask of weight decay: kernels and tables, not biases, norms and what `leaves` does not know."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: not leaves.classify(path_name(path)).vector, params)
+    def read(self) -> dict[str, Any]:
+        """The fields that its rule and its schedule read, with their defaults."""
+        defaults = RULES[self.name] | SCHEDULES[self.schedule]
+        given = {name: getattr(self, name) for name in defaults}
+        return {name: defaults[name] if value is None else value for name, value in given.items()}
 
 
-def transform(cfg: Config, updates: int) -> optax.GradientTransformation:
-    """Clipping, the rule, weight decay and schedule as one Optax chain."""
-    lr = schedule(cfg, updates)
-    adamw = functools.partial(optax.adamw, weight_decay=cfg.weight_decay, mask=decays)
-    lion = functools.partial(optax.lion, weight_decay=cfg.weight_decay, mask=decays)
+def schedule(cfg: Config, updates: int, per_step: int = 1) -> optax.Schedule:
+    """The learning rate of update 0, 1, ...: a linear rise to `cfg.lr`, then `cfg.schedule` until `updates`.
+
+    Args:
+      updates: of the network in the whole run.
+      per_step: its updates in a step of the run, in which `warmup` and `schedule_steps` are counted.
+    """
+    read, warmup = cfg.read(), cfg.warmup * per_step
+    total = read.get("schedule_steps", 0) * per_step or updates
+
+    def rate(count: Any) -> Any:
+        share = jnp.clip((count - warmup) / max(1, total - warmup), 0, 1)
+        shape = {
+            "constant": lambda: 1.0,
+            "cosine": lambda: read["end"] + (1 - read["end"]) * (1 + jnp.cos(jnp.pi * share)) / 2,
+            "linear": lambda: 1 - (1 - read["end"]) * share,
+            "step": lambda: math.prod(
+                jnp.where(count >= round(at * total), read["drop"], 1.0) for at in read["drop_at"]
+            ),
+        }[cfg.schedule]()
+        return cfg.lr * shape * jnp.minimum(1.0, (count + 1) / max(1, warmup))
+
+    return rate
+
+
+def transform(
+    cfg: Config, updates: int, per_step: int = 1, fused: Mapping[str, int] | None = None
+) -> optax.GradientTransformation:
+    """Clipping, the rule, weight decay and schedule as one Optax chain; arguments as of `build`."""
+    lr, read = schedule(cfg, updates, per_step), cfg.read()
+    betas: dict[str, Any] = {name: read[name] for name in ("b1", "b2", "eps") if name in read}
+    decay: dict[str, Any] = dict(weight_decay=cfg.weight_decay, mask=rules.decays)
+
+    def muon() -> optax.GradientTransformation:
+        share = (read["adam_lr"] or cfg.lr) / cfg.lr
+        rest = optax.adamw(
+            lambda count: share * lr(count), **betas, weight_decay=read["adam_weight_decay"], mask=rules.decays
+        )
+        return rules.muon(lr, rest, read["momentum"], read["consistent_rms"], cfg.weight_decay, fused)
+
     rule = {
-        "sgd": lambda: optax.sgd(lr, momentum=cfg.momentum or None),
-        "adam": lambda: optax.adam(lr, eps=cfg.eps, b1=cfg.b1, b2=cfg.b2),
-        "adamw": lambda: adamw(lr, eps=cfg.eps, b1=cfg.b1, b2=cfg.b2),
-        "adafactor": lambda: optax.adafactor(lr),
-        "lion": lambda: lion(lr, b1=cfg.b1, b2=cfg.b2),
-        "muon": lambda: optax.contrib.muon(
-            lr, weight_decay=cfg.weight_decay, weight_decay_mask=decays, adam_b1=cfg.b1, adam_b2=cfg.b2
-        ),
+        "sgd": lambda: optax.sgd(lr, momentum=read["momentum"] or None),
+        "adam": lambda: optax.adam(lr, **betas),
+        "adamw": lambda: optax.adamw(lr, **betas, **decay),
+        "adafactor": lambda: optax.chain(rules.scale_by_adafactor(), optax.scale_by_learning_rate(lr)),
+        "lion": lambda: optax.lion(lr, **betas, **decay),
+        "muon": muon,
     }[cfg.name]()
     chain = [optax.clip_by_global_norm(cfg.clip)] if cfg.clip else []
     if cfg.weight_decay and cfg.name in ("sgd", "adam", "adafactor"):
-        chain.append(optax.add_decayed_weights(cfg.weight_decay, decays))
+        chain.append(optax.add_decayed_weights(cfg.weight_decay, rules.decays))
     return optax.chain(*chain, rule) if chain else rule
 
 
-def build(cfg: Config, updates: int, axis_name: str | None = None, seed: int = 0) -> Optimiser:
-    """The optimiser of a network of so many updates; `axis_name` is pmap's, `seed` that of the low-rank updates."""
+def build(
+    cfg: Config,
+    updates: int,
+    axis_name: str | None = None,
+    seed: int = 0,
+    per_step: int = 1,
+    fused: Mapping[str, int] | None = None,
+) -> Optimiser:
+    """The optimiser of one network.
+
+    Args:
+      updates: of the network in the whole run; `per_step` of them in a step.
+      axis_name: pmap's axis.
+      seed: of the low-rank updates.
+      fused: as in `leaves.classify`.
+    """
     return Optimiser(
-        tx=transform(cfg, updates),
+        tx=transform(cfg, updates, per_step, fused),
         frozen=cfg.freeze,
         ema_decay=cfg.ema,
         gradients=Gradients(cfg.micro_batches, axis_name),

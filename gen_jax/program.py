@@ -70,7 +70,7 @@ class Program:
             raise ConfigError(f"config.model: larger than any machine: {first_line(error)}") from error
         _check_networks(experiment, self.shapes, self.optimisers)
         _check_reset(experiment.init_from.reset, self.shapes)
-        self.shardings = sharding.state_shardings(self.shapes, experiment.sharding, self.mesh, self.optimisers)
+        self.shardings = sharding.state_shardings(self.shapes, experiment.sharding, self.mesh)
         self.abstract = sharding.with_shardings(self.shapes, self.shardings)
         if self.pmapped:
             pmap.check(self.shapes, experiment.sharding, self.mesh)
@@ -312,8 +312,8 @@ def _check_reset(rules: tuple[str, ...], shapes: State) -> None:
 def _model(experiment: Experiment, axis_name: str | None) -> tuple[Any, dict[str, Optimiser]]:
     txs = {}
     for name, cfg in experiment.optim.items():
-        updates = experiment.total_steps * experiment.updates_per_step(name)
-        txs[name] = optim.build(cfg, updates, axis_name, experiment.seed)
+        per_step, fused = experiment.updates_per_step(name), getattr(experiment.model, "fused", {})
+        txs[name] = optim.build(cfg, experiment.total_steps * per_step, axis_name, experiment.seed, per_step, fused)
     return config.model_module(experiment.model_name).from_config(experiment.model, txs), txs
 
 

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from gen_jax.status import Follower, Kept, locked, read
 # What may differ when the same run is started again: its length, its periods, its patience, how devices share it.
 FREE_KEYS = ("total_steps", "log_every", "eval_every", "save_every", "hang_limit_s", "memory_check")
 FREE_KEYS += ("mesh.data", "mesh.fsdp", "mesh.model", "sharding")
+FREE_OPTIM = r"optim\.[^.]+\.schedule_steps"  # pins a schedule where the length changes
 ABSENT = "absent"
 
 
@@ -96,7 +98,7 @@ class RunDir:
                 )
             return False
         old, new = flatten(self.config()), flatten(json.loads(_dump(config)))
-        names = [name for name in old | new if name not in FREE_KEYS]
+        names = [name for name in old | new if name not in FREE_KEYS and not re.fullmatch(FREE_OPTIM, name)]
         pairs = {name: (old.get(name, ABSENT), new.get(name, ABSENT)) for name in names}
         changes = [f"{name} was {a!r}, is now {b!r}" for name, (a, b) in pairs.items() if a != b]
         if changes:

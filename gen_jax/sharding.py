@@ -12,21 +12,19 @@ The first rule that matches decides.
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from pydantic import model_validator
 
 from gen_jax import leaves, ops
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Optimiser
 from gen_jax.settings import Settings, Whole, nearest
-from gen_jax.state import Net, PyTree, State, partition, path_name
+from gen_jax.state import Net, PyTree, State, path_name
 
 Rules = Sequence[tuple[str, str | tuple]]
 
@@ -115,32 +113,34 @@ def param_specs(params: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
     )
 
 
-def _net_specs(net: Net, rules: Rules, mesh: Mesh, optimiser: Optimiser | None) -> Net:
+def _moment_spec(params: PyTree, specs: PyTree) -> Callable:
+    """(path, moment) -> spec: that of the parameter at whose path it lies, where it has its shape.
+
+    Others, such as Adafactor's factors and counts, are replicated.
+    """
+    shapes = {path_name(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    places = dict(zip(shapes, jax.tree.leaves(specs, is_leaf=lambda leaf: isinstance(leaf, P)), strict=True))
+
+    def spec(path: tuple, moment: Any) -> P:
+        names = [path_name((key,)) for key in path]
+        inside = ("/".join(names[i:j]) for i in range(len(names)) for j in range(len(names), i, -1))
+        name = next((name for name in inside if name in shapes), None)
+        return places[name] if name and shapes[name] == moment.shape else P()
+
+    return spec
+
+
+def _net_specs(net: Net, rules: Rules, mesh: Mesh) -> Net:
     specs = param_specs(net.params, rules, mesh)
     stats = jax.tree.map(lambda _: P(), net.stats)
-    opt = jax.tree.map(lambda _: P(), net.opt)
-    if optimiser is not None:
-        mask = optimiser.trainable(net.params)
-        shapes, trainable = partition(net.params, mask)[0], partition(specs, mask)[0]
-        # a moment that does not have its parameter's rank (Adafactor's factors) is replicated
-        opt = optax.tree_map_params(
-            optimiser.tx,
-            lambda moment, spec, shape: spec if moment.shape == shape.shape else P(),
-            net.opt,
-            trainable,
-            shapes,
-            transform_non_params=lambda _: P(),
-        )
-    ema = None if net.ema is None else {"params": specs, "stats": stats}
+    opt = jax.tree_util.tree_map_with_path(_moment_spec(net.params, specs), net.opt)
+    ema = None if net.ema is None else {"params": specs, "stats": stats, "updates": P()}
     return Net(specs, opt, stats, ema)
 
 
-def state_shardings(state: State, rules: Rules, mesh: Mesh, optimisers: dict[str, Optimiser]) -> State:
-    """NamedShardings like `state` (shapes): parameters, averages and moments by the rules, carry by rows.
-
-    A network without an optimiser of its name (a frozen first stage) has its parameters sharded all the same.
-    """
-    nets = {name: _net_specs(net, rules, mesh, optimisers.get(name)) for name, net in state.nets.items()}
+def state_shardings(state: State, rules: Rules, mesh: Mesh) -> State:
+    """NamedShardings like `state` (shapes): parameters, averages and moments by the rules, carry by rows."""
+    nets = {name: _net_specs(net, rules, mesh) for name, net in state.nets.items()}
     specs = State(P(), nets, jax.tree.map(lambda _: P(ops.ROWS), state.carry))
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda leaf: isinstance(leaf, P))
 

@@ -43,7 +43,7 @@ class Net:
     params: PyTree  # with low-rank updates apart, where there are any
     opt: PyTree  # optimiser state of the trainable leaves; a frozen leaf keeps no moments
     stats: PyTree  # dict of the other collections: batch statistics, spectral-norm vectors, codebooks
-    ema: PyTree  # {"params", "stats"}: averages of params and of float statistics; None = off
+    ema: PyTree  # averages "params" and "stats" (the float ones), "updates" [] int32 that are in them; None = off
 
     @property
     def variables(self) -> dict[str, PyTree]:

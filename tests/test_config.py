@@ -45,6 +45,9 @@ def test_flags_reach_fields_that_the_file_does_not_name():
         ("--config.optim.net.lr=nan", r"config\.optim\.net\.lr: expected a finite number"),
         ("--config.optim.net.lr=-1", r"config\.optim\.net\.lr: expected greater than 0|should be greater than 0"),
         ("--config.optim.net.lr=fast", r"config\.optim\.net\.lr"),
+        ("--config.optim.net.momentum=0.9", r"config\.optim\.net\.momentum: expected None where name is 'adam'"),
+        ("--config.optim.net.b2=1.5", r"config\.optim\.net\.b2: .*less than 1"),
+        ("--config.optim.net.warmup=9", r"config\.optim\.net\.warmup: expected at most 8, the steps, got 9"),
         ("--config.optim.net.name=adamm", r"config\.optim\.net\.name: expected .*'adam'"),
         ("--config.total_steps=-5", r"config\.total_steps"),
         ("--config.total_steps=3", r"config\.total_steps: expected a multiple of steps_per_call = 2"),
@@ -187,3 +190,12 @@ def test_a_new_evaluator_has_a_type_and_a_typo_is_none():
     assert (found["more"].type, found["more"].split) == ("mean", "validation")
     with pytest.raises(ConfigError, match=r"config\.evals\.elbw: unknown key; did you mean elbo\?"):
         config.load(DIGITS, ["--config.evals.elbw.split=train"])
+
+
+def test_a_field_without_a_value_takes_one_from_a_flag_and_gives_it_back():
+    path = "experiments/transformer/shakespeare_char_cpu.py:smoke"
+    assert config.load(path, ["--config.optim.net.b1=0.8"]).optim["net"].b1 == 0.8
+    sgd = config.load(path, [f"--config.optim.net.{flag}" for flag in ("name=sgd", "b2=None", "momentum=0.9")])
+    assert sgd.optim["net"].b2 is None
+    assert sgd.optim["net"].read() == {"momentum": 0.9, "schedule_steps": 0, "end": 0.1}
+    assert config.resolve(config.to_dict(sgd)) == sgd

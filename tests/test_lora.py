@@ -163,7 +163,7 @@ def test_a_reset_rule_that_matches_nothing_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_cut_short_and_resumed_it_ends_alike(tmp_path):
-    flags = (*MATRICES, "optim.net.ema=0.9", "optim.net.schedule=constant")
+    flags = (*MATRICES, "optim.net.ema=0.9", "optim.net.schedule=constant", "optim.net.end=None")
     train(quick(*flags, "total_steps=4"), tmp_path / "half")
     resumed = train(quick(*flags), tmp_path / "half")
     assert_same(resumed, train(quick(*flags), tmp_path / "whole"))
@@ -172,6 +172,7 @@ def test_cut_short_and_resumed_it_ends_alike(tmp_path):
 @pytest.mark.slow
 def test_one_device_equals_eight():
     rule = ("optim.net.name=sgd", "optim.net.lr=1.0", "optim.net.clip=0.0", "optim.net.warmup=0")
+    rule += ("optim.net.b2=None", "optim.net.end=None")
     after = []
     for devices in (1, 8):
         experiment = smoke(TEXT, *MATRICES, *rule, "optim.net.schedule=constant", f"mesh.fsdp={devices}")

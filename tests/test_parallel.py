@@ -43,7 +43,7 @@ FIELDS = {
 def sgd(path, *flags, **kwargs):
     """A step of SGD moves the parameters by their gradient times a rate, small where a second network follows."""
     rate = 0.1 if "gan" in path else 1.0
-    rule = ("name=sgd", f"lr={rate}", "schedule=constant", "warmup=0", "clip=0.0")
+    rule = ("name=sgd", f"lr={rate}", "schedule=constant", "warmup=0", "clip=0.0", "b1=None", "b2=None", "end=None")
     names = Program(smoke(path)).optimisers
     return program(path, *flags, *(f"optim.{name}.{field}" for name in names for field in rule), **kwargs)
 

@@ -41,6 +41,6 @@ def sweep(s):
 def smoke(c):
     """Seconds on any machine."""
     c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 16, 2, 64
-    c.log_every, c.eval_every, c.save_every = 4, 8, 8
+    c.log_every, c.eval_every, c.save_every, c.optim.net.warmup = 4, 8, 8, 2
     c.model.widths, c.model.latent, c.evals.log_likelihood.num_samples = (16, 16), 4, 20
     return c

@@ -34,4 +34,5 @@ def smoke(c):
     c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 16, 2, 64
     c.log_every, c.eval_every, c.save_every = 4, 8, 8
     c.model.widths, c.model.latent = (16,), 4
+    c.optim.net.warmup = 2
     return c

@@ -43,4 +43,5 @@ def smoke(c):
     c.total_steps, c.batch_size, c.eval_batch_size = 4, 16, 64
     c.log_every, c.eval_every, c.save_every = 2, 4, 4
     c.model.widths, c.model.latent, c.model.mixtures, c.model.warmup_steps = (4, 8), 4, 2, 4
+    c.optim.net.warmup = 2
     return c

@@ -47,4 +47,5 @@ def smoke(c):
     c.model.widths, c.model.latent = (4, 8), 4
     c.evals.log_likelihood.num_samples, c.evals.log_likelihood.max_examples = 8, 64
     c.evals.generation.update(n=64, kid_subsets=2, features=dict(recipe=dict(widths=(4,), features=8, epochs=1)))
+    c.optim.net.warmup = 2
     return c

@@ -65,6 +65,11 @@ class Config(Settings):
             raise ValueError(f"end: expected a token below vocab = {self.vocab}")
         return self
 
+    @property
+    def fused(self) -> dict[str, int]:
+        """As in `models.transformer`."""
+        return {".*/qkv/kernel": 3 * self.heads, ".*/kv/kernel": 2 * self.heads, ".*/q/kernel": self.heads}
+
 
 def sinusoids(positions: Int[Array, "*rows"], width: int) -> Float[Array, "*rows D"]:
     """Positions as sines and cosines (Vaswani et al. 2017, section 3.5; sines first, then cosines)."""

@@ -57,6 +57,11 @@ class Config(Settings):
             raise ValueError(f"start: expected a token below {self.vocab}, got {self.start}")
         return self
 
+    @property
+    def fused(self) -> dict[str, int]:
+        """Kernels that hold a matrix for each gate side by side."""
+        return {r"layers_\d+/(input/kernel|recurrent)": {"lstm": 4, "gru": 3}[self.cell]}
+
 
 class Network(nn.Module):
     """Token vectors, recurrent layers, logits of the next token.

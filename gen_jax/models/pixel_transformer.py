@@ -38,6 +38,11 @@ class GridConfig(Settings):
             raise ValueError(f"width: expected a multiple of heads = {self.heads}")
         return self
 
+    @property
+    def fused(self) -> dict[str, int]:
+        """As in `models.transformer`."""
+        return {".*/qkv/kernel": 3 * self.heads}
+
 
 class Config(GridConfig):
     """The section `config.model`.

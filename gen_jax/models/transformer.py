@@ -83,6 +83,11 @@ class Config(Settings):
                 raise ValueError(f"{name}: expected a token below vocab = {self.vocab}, got {getattr(self, name)}")
         return self
 
+    @property
+    def fused(self) -> dict[str, int]:
+        """Kernels that hold several matrices of equal width side by side: one for each head of q, k and v."""
+        return {".*/qkv/kernel": self.heads + 2 * (self.kv_heads or self.heads)}
+
 
 @dataclasses.dataclass(frozen=True)
 class TransformerModel(LossModel):
