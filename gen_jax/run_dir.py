@@ -1,7 +1,8 @@
 """A run directory: what was run, with what, and how far it came.
 
-`workdir/{config.json, manifest.json, STATUS.json, metrics.jsonl, perf.jsonl, checkpoints/, tb/, samples/}`, for text
-tokenizer.json; local or `gs://`, where a spool takes what grows. Every process may read; only process 0 writes.
+`workdir/{config.json, data.json, manifest.json, STATUS.json, metrics.jsonl, perf.jsonl, checkpoints/, tb/, samples/}`,
+for text tokenizer.json; local or `gs://`, where a spool takes what grows. Every process may read; only process 0
+writes.
 """
 
 import contextlib
@@ -36,9 +37,9 @@ def is_primary() -> bool:
 class RunDir:
     """The files of one run.
 
-    Attributes: `path` itself, and in it `config_file`, `manifest_file`, `status_file`, `tokenizer_file`, `metrics`,
-    `perf`, `checkpoints`, `tb`, `samples`, `logs`; all absolute. `metrics`, `perf` and `tb` are in the spool of a
-    process that writes to `gs://`.
+    Attributes: `path` itself, and in it `config_file`, `manifest_file`, `status_file`, `tokenizer_file`, `data_file`,
+    `metrics`, `perf`, `checkpoints`, `tb`, `samples`, `logs`; all absolute. `metrics`, `perf` and `tb` are in the spool
+    of a process that writes to `gs://`.
 
     Args:
       workdir: local or `gs://`.
@@ -55,6 +56,7 @@ class RunDir:
         self.manifest_file = self.path / "manifest.json"
         self.status_file = self.path / "STATUS.json"
         self.tokenizer_file = self.path / "tokenizer.json"
+        self.data_file = self.path / "data.json"
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
         self.logs = self.path / "logs"
@@ -160,6 +162,10 @@ class RunDir:
         if is_primary() and tokenizer is not None and not self.tokenizer_file.exists():
             write_atomic(self.tokenizer_file, tokenizer.to_json())
 
+    def accepted_data(self) -> list[list[str]]:
+        """The changes of its data that the run went on with, by start."""
+        return json.loads(self.data_file.read_text())["accepted"] if self.data_file.exists() else []
+
     def record_start(self, seed: int, **facts: Any) -> None:
         """Appends one entry to manifest.json: commit, versions, devices, XLA flags, seed, command, `facts`.
 
@@ -168,6 +174,8 @@ class RunDir:
         if is_primary():
             if self.tokenizer_file.exists():
                 facts["tokenizer_sha256"] = hashlib.sha256(self.tokenizer_file.read_bytes()).hexdigest()
+            if accepted := self.accepted_data():
+                facts["accepted_data"] = accepted
             manifest.append(self.manifest_file, {**manifest.environment(), "seed": seed, **facts})
 
     def keep_status(self) -> Kept:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gen_jax import config as configs
-from gen_jax import gpt2, seed_report, seeds, sharding, signals
+from gen_jax import gpt2, same_data, seed_report, seeds, sharding, signals
 from gen_jax.checkpoint import Checkpoints
 from gen_jax.errors import Interrupted, Preempted, kind_and_line
 from gen_jax.loop import Asked, Loop, Run
@@ -17,7 +17,9 @@ from gen_jax.state import State
 from gen_jax.watch import watched
 
 
-def train(config: Any, workdir: str | os.PathLike, *, trust_checkpoints: bool = False) -> State:
+def train(
+    config: Any, workdir: str | os.PathLike, *, trust_checkpoints: bool = False, accept_data: bool = False
+) -> State:
     """Trains, or goes on, until `config.total_steps`; returns the last state.
 
     Args:
@@ -25,6 +27,7 @@ def train(config: Any, workdir: str | os.PathLike, *, trust_checkpoints: bool = 
       workdir: the run directory, local or `gs://`; created, or resumed when it holds a run of the same config. With
         `num_seeds` S > 1 it holds a run directory for each seed, and the state is stacked, [S, ...].
       trust_checkpoints: continues from checkpoints whose manifests are gone, which nothing can verify.
+      accept_data: resumes also where the data are not those that the run began with.
 
     Raises:
       ConfigError, DataError: before anything is compiled.
@@ -39,22 +42,24 @@ def train(config: Any, workdir: str | os.PathLike, *, trust_checkpoints: bool = 
         gpt2.check(experiment.init_from.safetensors, experiment.model_name)
     with signals.polled() as asked:
         program = seeds.make(experiment, tokenizer_file=run_dir.saved_tokenizer())
+        changes = same_data.check(run_dir, program.dataset, accept_data)
         program.check()
-        _create(program, run_dir)
+        _create(program, run_dir, changes)
         with (
             run_dir.locked(),
             run_dir.keep_status() as status,
             watched(experiment.hang_limit_s, lambda: status.end("lost")) as moved,
         ):
             if isinstance(program, seeds.Seeds):
-                return _side_by_side(program, run_dir, asked, moved, status.reached)
+                return _side_by_side(program, run_dir, asked, moved, status.reached, changes)
             progress = Progress("train", experiment.total_steps)
             return _finished(_run(program, run_dir, asked, moved, status.reached, progress))
 
 
-def _create(program: Program, run_dir: RunDir) -> None:
+def _create(program: Program, run_dir: RunDir, changes: list[str]) -> None:
     run_dir.create(configs.to_dict(program.experiment))
     run_dir.keep_tokenizer(program.dataset.tokenizer)
+    same_data.keep(run_dir, program.dataset, changes)
 
 
 def _run(
@@ -87,12 +92,17 @@ def _finished(run: Run) -> State:
 
 
 def _side_by_side(
-    program: seeds.Seeds, run_dir: RunDir, asked: Asked, moved: Callable[[], None], reached: dict[str, int]
+    program: seeds.Seeds,
+    run_dir: RunDir,
+    asked: Asked,
+    moved: Callable[[], None],
+    reached: dict[str, int],
+    changes: list[str],
 ) -> State:
     """A run for each seed, in a run directory of its own in `run_dir`, and what they have in common there."""
     folders = seed_report.folders(run_dir)
     for seat, folder in zip(program.seats, folders.values(), strict=True):
-        _create(seat, folder)
+        _create(seat, folder, changes)
     run_dir.record_start(program.experiment.seed, mesh=sharding.describe(program.mesh))
 
     def run(seat: seeds.Seat, folder: RunDir, progress: Part) -> Run:

@@ -22,7 +22,7 @@ LOOP = {
     "signals",
     "progress",
 }
-LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2"}
+LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2", "same_data"}
 LOOP |= {"disk", "events", "interrupts", "manifest", "quiet", "status"}
 LOOP |= {"distributed", "watch", "aborts", "checks", "journal", "loop", "seeds", "seed_report", "spool"}
 

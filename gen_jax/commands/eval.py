@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from gen_jax import distributed, paths, signals, step_dirs
+from gen_jax import distributed, paths, same_data, signals, step_dirs
 from gen_jax.commands import restored
 from gen_jax.errors import ConfigError
 from gen_jax.log import Writer
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", type=paths.flag, required=True, help="the run directory")
     parser.add_argument("--step", default="latest", help="latest (default), best, or a number")
     parser.add_argument("--watch", action="store_true", help="follow the checkpoints of a running job until it ends")
+    same_data.add_argument(parser)
     distributed.add_arguments(parser)
 
 
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     if trial:
         run_dir.config()
         words = ["eval", f"--workdir={args.workdir}", f"--step={args.step}", *["--watch"] * args.watch]
+        words += ["--accept_data"] * args.accept_data
         sys.exit(distributed.start_here(words, args.num_processes, Path(run_dir.logs)))
     with distributed.joined(args):
         _run(args, run_dir)
@@ -65,6 +67,7 @@ def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
             out.upload()
 
         program = Program(experiment, poll=poll, tokenizer_file=run_dir.saved_tokenizer())
+        same_data.check(run_dir, program.dataset, args.accept_data)
         evaluation = _Evaluation(program, run_dir, writer)
         if not args.watch:
             evaluate(args.step)

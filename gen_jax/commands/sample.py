@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from gen_jax import beam, paths, pictures
+from gen_jax import beam, paths, pictures, same_data
 from gen_jax.commands import outputs, restored, translated
 from gen_jax.errors import ConfigError
 from gen_jax.log import wav
@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--beams", type=int, help="hypotheses of a beam search, of which the n best; 0 = draw (default)")
     penalty = f"of the beam search: log p / length ** penalty, which is not GNMT's (default: {default.length_penalty})"
     text.add_argument("--length_penalty", type=float, help=penalty)
+    same_data.add_argument(parser)
     translated.add_arguments(parser)
     outputs.add_arguments(parser)
 
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     _check_ranges(args)
     run_dir = RunDir(args.workdir)
     program = Program(restored.experiment_of(run_dir), tokenizer_file=run_dir.saved_tokenizer())
+    same_data.check(run_dir, program.dataset, args.accept_data)
     translated.check(args, program)
     if args.translate:
         return translated.run(args, program, run_dir)

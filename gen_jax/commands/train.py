@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gen_jax import config, distributed, paths, seed_report
+from gen_jax import config, distributed, paths, same_data, seed_report
 from gen_jax.log import tensorboard_command
 from gen_jax.run_dir import RunDir, is_primary
 from gen_jax.train import train
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", type=paths.flag, required=True, help="the run directory, local or gs://")
     parser.add_argument("--deterministic", action="store_true", help="bit-exact on GPU too, and slower")
     parser.add_argument("--trust_checkpoints", action="store_true", help="continue from those whose manifests are gone")
+    same_data.add_argument(parser)
     distributed.add_arguments(parser)
 
 
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     if distributed.is_local_trial(args):
         sys.exit(_trial(args, overrides, experiment))
     with distributed.joined(args):
-        train(experiment, args.workdir, trust_checkpoints=args.trust_checkpoints)
+        train(experiment, args.workdir, trust_checkpoints=args.trust_checkpoints, accept_data=args.accept_data)
         if is_primary():
             several = experiment.num_seeds > 1
             print((seed_report.summary if several else summary)(RunDir(args.workdir), args.workdir))
@@ -36,7 +37,7 @@ def _trial(args: argparse.Namespace, overrides: list[str], experiment: config.Ex
     """The same command in several processes of this machine; what needs no device is checked once, here."""
     run_dir = RunDir(args.workdir)
     run_dir.check(config.to_dict(experiment))
-    flags = [f"--{name}" for name in ("deterministic", "trust_checkpoints") if getattr(args, name)]
+    flags = [f"--{name}" for name in ("deterministic", "trust_checkpoints", "accept_data") if getattr(args, name)]
     command = ["train", f"--config={args.config}", f"--workdir={args.workdir}", *overrides, *flags]
     return distributed.start_here(command, args.num_processes, Path(run_dir.logs))
 

@@ -29,6 +29,7 @@ class ExampleSet:
       arrays: split -> arrays [N, ...] that live on the device.
       seed: of the training order.
       fetch: split -> reader of what does not; `lengths` gives each split's N.
+      marks: split -> a hash of what it was read from, where there is one (`data.fingerprint`).
     """
 
     info: Info
@@ -37,11 +38,16 @@ class ExampleSet:
     fetch: dict[str, feeds.Fetch] = dataclasses.field(default_factory=dict)
     lengths: dict[str, int] = dataclasses.field(default_factory=dict)
     tokenizer: None = None
+    marks: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[str, int]:
         """Examples in each split."""
         return self.lengths or {split: len(next(iter(arrays.values()))) for split, arrays in self.arrays.items()}
+
+    def contents(self, split: str) -> Arrays:
+        """The arrays of a split."""
+        return self.arrays.get(split, {})
 
     def train_feed(self, batch_size: int) -> Feed:
         """Endless; epoch e follows a permutation by (seed, e), and a batch may straddle two epochs."""
@@ -106,6 +112,10 @@ class TokenSet:
     def sizes(self) -> dict[str, int]:
         """Tokens in each split."""
         return {split: len(tokens) for split, tokens in self.tokens.items()}
+
+    def contents(self, split: str) -> Arrays:
+        """The arrays of a split."""
+        return {"tokens": self.tokens[split]}
 
     def train_feed(self, batch_size: int) -> Feed:
         """Endless, in the source's order. Raises ConfigError where the text is too short for the context."""

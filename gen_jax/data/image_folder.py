@@ -10,6 +10,7 @@ from pydantic import Field
 from gen_jax.data.base import ExampleSource, Info
 from gen_jax.data.datasets import ExampleSet
 from gen_jax.data.files import File, Kind, list_folder
+from gen_jax.data.fingerprint import marks
 from gen_jax.errors import DataError
 from gen_jax.settings import Positive, UserPath, Whole
 
@@ -76,10 +77,10 @@ def load(cfg: Config, seed: int) -> ExampleSet:
     info = Info("image", (cfg.size, cfg.size, cfg.channels), len(classes), classes)
     size_mb = sum(map(len, found.values())) * cfg.size**2 * cfg.channels / 2**20
     if size_mb > cfg.resident_mb:
-        return pictures.streamed_set(info, found, cfg, seed)
+        return dataclasses.replace(pictures.streamed_set(info, found, cfg, seed), marks=marks(listing))
     with ThreadPoolExecutor(pictures.READERS) as pool:
         arrays = {s: pictures.stack(list(pool.map(p.__getitem__, range(len(p))))) for s, p in found.items()}
-    return pictures.resident_set(info, arrays, cfg, seed)
+    return dataclasses.replace(pictures.resident_set(info, arrays, cfg, seed), marks=marks(listing))
 
 
 def _labelled(cfg: Config, files: list[File], classes: tuple[str, ...]) -> Pictures:

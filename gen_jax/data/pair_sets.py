@@ -121,6 +121,11 @@ class PairSet:
         """Pairs in each split."""
         return {split: len(source.sizes) for split, (source, _) in self.pairs.items()}
 
+    def contents(self, split: str) -> Arrays:
+        """The arrays of a split."""
+        source, target = self.pairs[split]
+        return {"source": source.flat, "sources": source.sizes, "target": target.flat, "targets": target.sizes}
+
     def train_feed(self, batch_size: int) -> Feed:
         """Endless, packed; without the pairs that do not fit into a row."""
         source, target = self.pairs["train"]
