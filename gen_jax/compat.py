@@ -30,8 +30,8 @@ __all__ = [
 ]
 
 
-# what a machine with a TPU sets; jax itself sets others on every machine
-TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_ACCELERATOR_TYPE", "TPU_LIBRARY_PATH")
+# what a machine with a TPU sets; jax and libtpu set others on every machine
+TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_ACCELERATOR_TYPE")
 
 
 def cluster_processes() -> int:

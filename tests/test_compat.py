@@ -146,6 +146,15 @@ def test_only_an_absent_tpu_is_left_alone(monkeypatch, variables, chips, kept):
     assert ("tpu" in factories) == kept and "cpu" in factories
 
 
+def test_a_machine_without_a_tpu_hears_nothing_of_libtpu():
+    """libtpu prints from C++ as soon as it looks for a TPU."""
+    pytest.importorskip("libtpu")
+    start = "from gen_jax import cli; cli._prepare_jax(deterministic=False); import jax; assert jax.devices()"
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("TPU_", "JAX_"))}
+    done = subprocess.run([sys.executable, "-c", start], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_the_number_of_a_trial_opens_it_again():
     study = optuna.create_study()
     asked = study.ask()
