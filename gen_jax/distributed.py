@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--process_id", type=int, help="of this process: 0, 1, ...")
 
 
+MOST_HERE = 64  # processes of a trial on one machine
+
+
 def check(args: argparse.Namespace) -> None:
     """Fills in what the environment says, and refuses what does not fit together.
 
@@ -58,6 +61,11 @@ def check(args: argparse.Namespace) -> None:
     if args.coordinator is None:
         if args.process_id is not None:
             raise ConfigError("--process_id: expected --coordinator beside it")
+        if (args.num_processes or 1) > MOST_HERE:
+            raise ConfigError(
+                f"--num_processes: expected at most {MOST_HERE} on one machine, got {args.num_processes}; "
+                "--coordinator joins others"
+            )
         return
     if not re.fullmatch(r"\S+:\d+", args.coordinator):
         raise ConfigError(f"--coordinator: expected HOST:PORT, got {args.coordinator!r}")

@@ -84,6 +84,7 @@ def children(process):
     ("flags", "message"),
     [
         (["--num_processes=0"], "--num_processes: expected at least 1, got 0"),
+        (["--num_processes=65"], "--num_processes: expected at most 64 on one machine, got 65"),
         (["--process_id=1"], "--process_id: expected --coordinator beside it"),
         (
             ["--coordinator=here", "--num_processes=2", "--process_id=0"],
