@@ -325,7 +325,7 @@ def _newest_intact(directory: epath.Path) -> int:
 
 def step_number(directory: epath.Path, step: int | str) -> int:
     """The step that a number, "latest" or "best" means."""
-    if isinstance(step, int) or step.isdecimal():
+    if isinstance(step, int) or (step.isdecimal() and len(step) < 20):
         return int(step)
     if step not in ("latest", "best"):
         raise ConfigError(f'step: expected "latest", "best" or a number, found {step!r}')

@@ -32,13 +32,21 @@ COMMANDS = {
 
 
 KINDS = {"int": "an integer", "float": "a number"}
+LONGEST = 2_000  # characters of a line on stderr
+LARGEST = 2**32 - 1  # of an integer: a seed's; all others are smaller
 
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         if wrong := re.fullmatch(r"argument (.+): invalid (int|float) value: (.*)", message, re.DOTALL):
             message = f"{wrong[1]}: expected {KINDS[wrong[2]]}, got {wrong[3]}"
-        raise ConfigError(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help")
+        raise ConfigError(f"{self.prog}: {_short(message)}; see {self.prog} --help")
+
+
+def _short(text: str) -> str:
+    """On one line, and no longer than a reader wants: an argument may be any text."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ... ({len(line):,} characters)"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -73,7 +81,7 @@ def _end(line: str, code: int) -> NoReturn:
     for stream in (sys.stderr, sys.stdout):
         try:
             if stream is sys.stderr:
-                print(f"gen-jax: {line}", file=stream)
+                print(f"gen-jax: {_short(line)}", file=stream)
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -99,6 +107,9 @@ def parse(argv: list[str]) -> tuple[ModuleType, argparse.Namespace, list[str]]:
     command = Parser(prog=f"gen-jax {args.command}", description=COMMANDS[args.command], allow_abbrev=False)
     module.add_arguments(command)
     args, rest = command.parse_known_args(rest + argv[1:])
+    for name, value in vars(args).items():
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ConfigError(f"--{name}: expected at most {LARGEST}, got {_short(hex(value))}")
     return module, args, _overrides(rest, takes=hasattr(args, "config"))
 
 
