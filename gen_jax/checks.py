@@ -9,6 +9,7 @@ import jax
 import psutil
 
 from gen_jax import compat, protocol
+from gen_jax.config import Experiment
 from gen_jax.errors import ConfigError, RunError, kind_and_line
 from gen_jax.settings import nearest
 from gen_jax.state import PyTree
@@ -41,10 +42,14 @@ def batch_shapes(feed: Any, one: Any, size: int) -> Shapes:
 
 
 def available() -> tuple[int, int]:
-    """Bytes that a program may take on each device, and on this machine's host.
+    """Bytes that a program may take on each device, and on this machine's host; a CPU device has its share of those."""
+    host, device = host_bytes(), jax.local_devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    return (stats["bytes_limit"] if stats else host // jax.local_device_count()), host
 
-    Of CPU devices the host's share; the host's are what is free, within the limit of its control group.
-    """
+
+def host_bytes() -> int:
+    """Bytes that are free on this machine, within the limit of its control group. Starts no backend."""
     host = psutil.virtual_memory().available
     for limit, used in (
         ("memory.max", "memory.current"),
@@ -55,9 +60,14 @@ def available() -> tuple[int, int]:
                 host = min(host, int(most.read()) - int(now.read()))
         except (OSError, ValueError):  # no such group, or "max"
             continue
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    return (stats["bytes_limit"] if stats else host // jax.local_device_count()), host
+    return host
+
+
+def check_drawn(experiment: Experiment) -> None:
+    """Raises ConfigError where a set that is drawn, not read, does not fit the host. Starts no backend."""
+    size = experiment.data.drawn_bytes
+    if experiment.memory_check and size > (host := host_bytes()):
+        raise _too_large("data", size, host, "this host")
 
 
 def needed(program: "Program") -> dict[str, int]:
@@ -92,12 +102,12 @@ def check_memory(program: "Program") -> None:
         draws, host = program.evaluators[name].draws, available()[1]
         if (held := draws * math.prod(program.dataset.info.shape)) > host:
             key = "n" if hasattr(cfg, "n") else "type"
-            raise _too_large(f"evals.{name}.{key}", held, host)
+            raise _too_large(f"evals.{name}.{key}", held, host, "this host")
 
 
-def _too_large(key: str, needed: int, found: int) -> ConfigError:
+def _too_large(key: str, needed: int, found: int, where: str = "a device") -> ConfigError:
     return ConfigError(
-        f"config.{key}: expected what fits the memory of a device: needed at least {needed:,} bytes, available "
+        f"config.{key}: expected what fits the memory of {where}: needed at least {needed:,} bytes, available "
         f"{found:,}; --config.memory_check=False goes on"
     )
 
@@ -105,7 +115,10 @@ def _too_large(key: str, needed: int, found: int) -> ConfigError:
 def _check_products(program: "Program") -> None:
     """Traces the step; refuses it where the largest result of a matrix product or convolution does not fit."""
     step, args = program.model_without_axis.train_step, (program.shapes, program.first_batch_shapes, program.train_key)
-    jaxpr = jax.make_jaxpr(step)(*args).jaxpr
+    try:
+        jaxpr = jax.make_jaxpr(step)(*args).jaxpr
+    except OverflowError as error:
+        raise ConfigError(f"config: a number does not fit the step's integers: {kind_and_line(error)}") from error
     largest = max(_products(jaxpr), default=0) // program.mesh.size
     if program.experiment.memory_check and largest > (found := available()[0]):
         raise _too_large("batch_size", largest, found)

@@ -76,8 +76,8 @@ class Best(Settings):
 class Profile(Settings):
     """A profiler trace of steps [start, start + steps) into TensorBoard; steps = 0: none."""
 
-    start: Count = 0
-    steps: Count = 0
+    start: Period = 0
+    steps: Period = 0
 
 
 class Experiment(Settings):

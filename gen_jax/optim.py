@@ -11,7 +11,7 @@ from pydantic import model_validator
 from gen_jax import rules
 from gen_jax.gradients import Gradients, Optimiser
 from gen_jax.lora import Lora
-from gen_jax.settings import Count, Decay, Fraction, NonNegative, Positive, PositiveFloat, Regex, Settings
+from gen_jax.settings import Count, Decay, Fraction, NonNegative, Period, Positive, PositiveFloat, Regex, Settings
 
 # What each rule and each schedule reads, and its defaults. Other fields of these tables must not be set beside it.
 ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
@@ -67,7 +67,7 @@ class Config(Settings):
 
     name: Literal["sgd", "adam", "adamw", "adafactor", "lion", "muon"] = "adam"
     lr: PositiveFloat = 1e-3
-    warmup: Count = 0
+    warmup: Period = 0
     schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
     schedule_steps: Count | None = None
     end: Fraction | None = None

@@ -19,7 +19,7 @@ from gen_jax.cache import everywhere
 from gen_jax.config import Experiment
 from gen_jax.data import Info
 from gen_jax.data.datasets import has_split
-from gen_jax.errors import ConfigError, first_line
+from gen_jax.errors import ConfigError, first_line, kind_and_line
 from gen_jax.evaluators.base import Context, Evaluator, read
 from gen_jax.gradients import Optimiser
 from gen_jax.models.base import Preprocesses, Translates, TranslatesImages
@@ -234,7 +234,11 @@ def _load(experiment: Experiment, tokenizer_file: str) -> Any:
     source = experiment.data
     if tokenizer_file and "tokenizer_file" in type(source).model_fields:
         source = source.model_copy(update={"tokenizer_file": tokenizer_file})
-    dataset = data.load(source, experiment.seed)
+    checks.check_drawn(experiment)
+    try:
+        dataset = data.load(source, experiment.seed)
+    except (MemoryError, OverflowError) as error:
+        raise ConfigError(f"config.data: larger than this machine can hold: {kind_and_line(error)}") from error
     tokenizer = dataset.tokenizer
     if tokenizer_file and (tokenizer is None or tokenizer.to_json() != epath.Path(tokenizer_file).read_text()):
         raise ConfigError(f"config.data: expected the tokeniser that the run began with, {tokenizer_file}")

@@ -25,6 +25,7 @@ from gen_jax.errors import ConfigError
 LARGEST_INT = 2**63 - 1  # of numpy's and XLA's sizes
 LARGEST_STEP = 2**31 - 1  # `State.step` is int32
 LARGEST_SEED = 2**32 - 1
+LARGEST_FEW = 1_000
 LARGEST_FLOAT, SMALLEST_FLOAT = 3.4e38, 1.2e-38  # of float32
 
 
@@ -67,6 +68,10 @@ Positive = Annotated[Whole, Field(gt=0)]
 Count = Annotated[Whole, Field(ge=0)]
 Steps = Annotated[Positive, Field(le=LARGEST_STEP)]
 Period = Annotated[Count, Field(le=LARGEST_STEP)]  # 0 = never
+# of what is unrolled into the program, repeated on the host, or drawn side by side: layers, epochs, columns
+Few = Annotated[Whole, Field(gt=0, le=LARGEST_FEW)]
+FewOrNone = Annotated[Whole, Field(ge=0, le=LARGEST_FEW)]
+Widths = Annotated[tuple[Positive, ...], Field(max_length=LARGEST_FEW)]  # one a layer
 Seed = Annotated[Count, Field(le=LARGEST_SEED)]
 Number = Annotated[float, BeforeValidator(_number)]
 PositiveFloat = Annotated[Number, Field(gt=0)]

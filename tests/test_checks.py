@@ -25,15 +25,34 @@ HUGE, BEYOND = 10**12, 10**30
         (VAE, [f"eval_batch_size={BEYOND}"], "config.eval_batch_size"),
         (VAE, [f"evals.pictures.n={HUGE}"], "config.evals.pictures.n"),
         (VAE, [f"num_seeds={10**9}"], "config.num_seeds"),
-        (VAE, [f"evals.log_likelihood.num_samples={HUGE}"], "config.evals.log_likelihood"),
+        (VAE, [f"evals.log_likelihood.num_samples={HUGE}"], "config.evals.log_likelihood.num_samples"),
         (TEXT, [f"model.context={HUGE}"], "config.model"),
         (TEXT, [f"evals.text.n={HUGE}"], "config.evals.text.n"),
+        (TEXT, [f"model.layers={HUGE}"], "config.model.layers"),
+        (TEXT, [f"optim.net.warmup={HUGE}"], "config.optim.net.warmup"),
+        (VAE, [f"evals.pictures.columns={HUGE}"], "config.evals.pictures.columns"),
+        (VAE, [f"data.size={10**6}"], "config.data"),
+        (SMALLEST["cyclegan"], [f"model.stages={HUGE}"], "config.model.stages"),
+        (SMALLEST["wavenet"], [f"model.depth={HUGE}"], "config.model.depth"),
+        (SMALLEST["gan"], [f"model.n_critic={HUGE}"], "batch_size"),
+        (SMALLEST["gan"], [f"model.penalty_every={HUGE}"], "config.model.penalty_every"),
+        (SMALLEST["gan"], [f"data.modes={HUGE}"], "config.data"),
+        (SMALLEST["gan"], [f"data.examples={HUGE}"], "config.data"),
     ],
 )
 def test_what_cannot_be_allocated_is_refused_in_one_line(path, flags, key):
     with pytest.raises(ConfigError) as error:
         make(smoke(path, *flags)).check()
     assert str(error.value).startswith(f"{key}: ") and "\n" not in str(error.value)
+
+
+def test_a_set_that_is_drawn_is_measured_before(monkeypatch):
+    drawn = smoke(SMALLEST["linear_ar"], "data.length=24", "data.examples=1000", "model.data_dim=24")
+    monkeypatch.setattr(checks, "host_bytes", lambda: 16 * 1000 * (1000 + 24))  # noise and values, with the burn-in
+    Program(drawn)
+    monkeypatch.setattr(checks, "host_bytes", lambda: 16 * 1000 * (1000 + 24) - 1)
+    with pytest.raises(ConfigError, match=r"^config\.data: .*this host: needed at least 16,384,000 bytes"):
+        Program(drawn)
 
 
 def test_the_estimate_is_the_sum_of_the_arrays(monkeypatch):
@@ -109,3 +128,20 @@ def test_no_shipped_config_is_refused(path):
     experiment = config.load(f"{path}:smoke", [])
     Program(experiment).check()
     assert "test" not in experiment.best.metric.partition("/")[0].split("+")
+
+
+NEEDS_FILES = ("folders.py", "multi30k.py", "cifar10_sngan.py", "spoken_digit.py")
+NEEDS_A_POD = ("gpt_1b.py", "gpt_7b.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in CONFIGS if not path.endswith((*NEEDS_FILES, *NEEDS_A_POD))])
+def test_no_shipped_config_is_refused_on_24_gb(path, shared_data, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(shared_data / "tfds"))
+    monkeypatch.setattr(checks, "host_bytes", lambda: 24 * 2**30)
+    monkeypatch.setattr(checks, "available", lambda: (24 * 2**30, 24 * 2**30))
+    one = [f"--config.{flag}" for flag in ("mesh.data=1", "mesh.fsdp=1", "platform=any")]
+    program = make(config.load(path, one))
+    checks.check_memory(program)
+    checks._check_products(program)
+    assert sum(checks.needed(program).values()) > 0

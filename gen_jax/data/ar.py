@@ -24,6 +24,10 @@ class Config(ExampleSource):
     length: Positive = 64
     examples: Positive = 2_000
 
+    @property
+    def drawn_bytes(self) -> int:
+        return 8 * 2 * self.examples * (BURN_IN + self.length)
+
     @model_validator(mode="after")
     def _stable(self) -> "Config":
         if radius(np.array(self.coefficients)) >= 0.999:

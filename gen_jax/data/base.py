@@ -31,6 +31,11 @@ class Source(Settings):
     test: Share = 0.1
     split_seed: Count = 0
 
+    @property
+    def drawn_bytes(self) -> int:
+        """At least what drawing the set takes on the host; 0 for one that is read."""
+        return 0
+
 
 class ExampleSource(Source):
     """Images or vectors, seen in a new permutation each epoch."""

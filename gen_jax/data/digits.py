@@ -12,12 +12,18 @@ from gen_jax.data.datasets import ExampleSet
 from gen_jax.errors import DataError
 from gen_jax.settings import Positive
 
+EXAMPLES = 1797
+
 
 class Config(ExampleSource):
     """size: pixels a side; another than 8 is resized."""
 
     source: Literal["digits"] = "digits"
     size: Positive = 8
+
+    @property
+    def drawn_bytes(self) -> int:
+        return EXAMPLES * self.size**2
 
 
 def read() -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,10 @@ class Config(ExampleSource):
     sigma: PositiveFloat = 0.02
     examples: Positive = 50_000
 
+    @property
+    def drawn_bytes(self) -> int:
+        return 8 * 2 * (self.modes + self.examples)
+
     @model_validator(mode="after")
     def _square(self) -> "Config":
         if self.layout == "grid" and math.isqrt(self.modes) ** 2 != self.modes:

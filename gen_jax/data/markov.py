@@ -29,6 +29,10 @@ class Config(Source):
     chain_seed: Count = 0
     concentration: PositiveFloat = 0.5
 
+    @property
+    def drawn_bytes(self) -> int:
+        return 8 * 4 * self.length  # lists of numbers
+
 
 def transitions(states: int, chain_seed: int, concentration: float) -> Float[np.ndarray, "S S"]:
     """Row i: the probabilities of what follows token i."""

@@ -22,6 +22,10 @@ class Config(PairSource):
     pairs: Positive = 10_000
     longest: Annotated[Whole, Field(ge=SHORTEST)] = 8
 
+    @property
+    def drawn_bytes(self) -> int:
+        return 8 * 2 * self.pairs * self.longest
+
 
 def translate(source: str) -> str:
     """The only right answer."""

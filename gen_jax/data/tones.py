@@ -18,6 +18,10 @@ class Config(ExampleSource):
     sample_rate: Positive = 8000
     examples: Positive = 1000
 
+    @property
+    def drawn_bytes(self) -> int:
+        return 8 * 3 * self.examples * self.length
+
 
 def load(cfg: Config, seed: int) -> ExampleSet:
     """Tones with two overtones, random phase, loudness and decay, and a little noise; `seed` is of the training order.

@@ -6,7 +6,7 @@ import numpy as np
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators import base
 from gen_jax.models import base as models
-from gen_jax.settings import Positive
+from gen_jax.settings import Few, Positive
 from gen_jax.state import State
 
 
@@ -14,8 +14,8 @@ class Config(base.EvalConfig):
     """length: tokens shown of the split's first example. layers, heads: shown at most, the first ones."""
 
     length: Positive = 32
-    layers: Positive = 4
-    heads: Positive = 8
+    layers: Few = 4
+    heads: Few = 8
 
 
 def label(text: str) -> str:

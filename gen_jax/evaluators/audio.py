@@ -7,7 +7,7 @@ from gen_jax import pictures
 from gen_jax.evaluators import base
 from gen_jax.models import base as models
 from gen_jax.sampling import SampleOptions
-from gen_jax.settings import Count, NonNegative, Positive
+from gen_jax.settings import Count, Few, NonNegative
 from gen_jax.state import State
 
 
@@ -15,8 +15,8 @@ class Config(base.EvalConfig):
     """columns: sounds of each class, sampled, and as many real ones. length: samples of each; 0 = as the data's.
     rows: where there are no classes."""
 
-    columns: Positive = 3
-    rows: Positive = 4
+    columns: Few = 3
+    rows: Few = 4
     length: Count = 0
     temperature: NonNegative = 1.0
 

@@ -16,7 +16,7 @@ from gen_jax.metrics.frechet import fid, moments
 from gen_jax.metrics.inception_score import inception_score
 from gen_jax.metrics.kid import kid
 from gen_jax.metrics.precision_recall import precision_recall, radii
-from gen_jax.settings import Positive, Whole
+from gen_jax.settings import Few, Positive, Whole
 from gen_jax.state import State
 
 MEASURED = ("fid", "kid", "inception_score", "precision", "recall")
@@ -34,7 +34,7 @@ class Config(base.EvalConfig):
     floor: str = "train"
     features: choice.Config = choice.Config()
     k: Positive = 3
-    kid_subsets: Positive = 100
+    kid_subsets: Few = 100
     kid_subset_size: Annotated[Whole, Field(ge=2)] = 1000
     when: Literal["always", "end"] = "end"
 

@@ -12,7 +12,7 @@ from gen_jax.evaluators import base
 from gen_jax.metrics import bits
 from gen_jax.metrics.moments import exact_sum
 from gen_jax.models import base as models
-from gen_jax.settings import Count, Positive
+from gen_jax.settings import Count, Steps
 from gen_jax.state import State
 
 
@@ -20,7 +20,7 @@ class Config(base.EvalConfig):
     """num_samples: importance samples an example (k). max_examples: the first so many of the split; 0 = all.
     batch: rows at a time; 0 = the evaluation batch; the model itself cuts the samples into chunks."""
 
-    num_samples: Positive = 100
+    num_samples: Steps = 100
     max_examples: Count = 0
     batch: Count = 0
 

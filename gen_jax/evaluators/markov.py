@@ -9,7 +9,7 @@ import numpy as np
 from gen_jax import ops
 from gen_jax.evaluators import base
 from gen_jax.metrics.markov import Markov, Sequences
-from gen_jax.settings import Positive
+from gen_jax.settings import Few
 from gen_jax.state import State
 
 
@@ -17,7 +17,7 @@ class Config(base.EvalConfig):
     """order: the longest context. tuned_on: the split that the weights of the interpolation are tuned on.
     when: the numbers never change, so they are found once, at the end."""
 
-    order: Positive = 3
+    order: Few = 3
     tuned_on: str = "validation"
     when: Literal["always", "end"] = "end"
 

@@ -8,7 +8,7 @@ import numpy as np
 from gen_jax import pictures, protocol
 from gen_jax.evaluators import base
 from gen_jax.metrics.precision_recall import nearest
-from gen_jax.settings import Positive
+from gen_jax.settings import Few, Positive
 from gen_jax.state import State
 
 
@@ -16,7 +16,7 @@ class Config(base.EvalConfig):
     """n: samples, and images of `split` that give the floor. shown: in the picture."""
 
     n: Positive = 1000
-    shown: Positive = 32
+    shown: Few = 32
     when: Literal["always", "end"] = "end"
 
     @property

@@ -5,14 +5,14 @@ from typing import Literal
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators import base
 from gen_jax.metrics.ngram import NGram
-from gen_jax.settings import Positive
+from gen_jax.settings import Few
 from gen_jax.state import State
 
 
 class Config(base.EvalConfig):
     """order: tokens of a gram, 5 = four of context. when: the number never changes, so it is found once, at the end."""
 
-    order: Positive = 5
+    order: Few = 5
     when: Literal["always", "end"] = "end"
 
 

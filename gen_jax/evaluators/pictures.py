@@ -11,7 +11,7 @@ from gen_jax.evaluators import base
 from gen_jax.metrics.moments import Moments, most_varied
 from gen_jax.models import base as models
 from gen_jax.sampling import SampleOptions
-from gen_jax.settings import Positive, PositiveFloat, Whole
+from gen_jax.settings import Few, Positive, PositiveFloat, Whole
 from gen_jax.state import State
 
 Kind = Literal["reconstruction", "samples", "interpolation", "traversal", "scatter"]
@@ -26,8 +26,8 @@ class Config(base.EvalConfig):
 
     kinds: tuple[Kind, ...] = ()
     n: Positive = 64
-    rows: Positive = 8
-    columns: Positive = 11
+    rows: Few = 8
+    columns: Few = 11
     points: Positive = 2000
     temperature: PositiveFloat = 1.0
     label: Whole | None = None

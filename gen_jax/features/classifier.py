@@ -17,7 +17,7 @@ from gen_jax import ops
 from gen_jax.cache import cached
 from gen_jax.features import Features, PyTree, Weights, digest
 from gen_jax.progress import Progress
-from gen_jax.settings import Count, Decay, Positive, PositiveFloat, Settings
+from gen_jax.settings import Count, Decay, Few, Positive, PositiveFloat, Settings
 
 Split = tuple[np.ndarray, np.ndarray]  # uint8 [N, H, W, C], int32 [N]
 
@@ -32,7 +32,7 @@ class Recipe(Settings):
     widths: tuple[Positive, ...] = (32, 64)
     features: Positive = 128
     dropout: Decay = 0.3
-    epochs: Positive = 8
+    epochs: Few = 8
     batch: Positive = 128
     lr: PositiveFloat = 2e-3
     shift: Count = 2

@@ -20,7 +20,7 @@ from gen_jax.adversarial import LOSSES, Loss, sure
 from gen_jax.errors import ConfigError
 from gen_jax.gradients import Batch, Optimiser, Terms, players, step_together
 from gen_jax.nets.image_to_image import PatchCritic, ResNetTranslator
-from gen_jax.settings import Count, NonNegative, Positive, Settings
+from gen_jax.settings import FewOrNone, NonNegative, Positive, Settings
 from gen_jax.state import Mean, Net, PyTree, State
 
 NETS = ("gen_ab", "gen_ba", "disc_a", "disc_b")
@@ -45,11 +45,11 @@ class Config(Settings):
 
     image: tuple[Positive, Positive, Positive] = (256, 256, 3)
     width: Positive = 64
-    stages: Count = 2
-    blocks: Count = 9
+    stages: FewOrNone = 2
+    blocks: FewOrNone = 9
     kernel: Positive = 7
     critic_width: Positive = 64
-    critic_stages: Count = 3
+    critic_stages: FewOrNone = 3
     norm: Literal["instance", "none"] = "instance"
     loss: Literal["least_squares", "minimax", "non_saturating", "hinge", "relativistic"] = "least_squares"
     cycle: NonNegative = 5.0

@@ -23,7 +23,7 @@ from gen_jax.nets import transformer as nets
 from gen_jax.nets.cross import CrossAttention, DecoderBlock
 from gen_jax.nets.dense import dot
 from gen_jax.sampling import TEXT, SampleOptions, rows
-from gen_jax.settings import Count, Fraction, Positive, Settings
+from gen_jax.settings import Count, Few, Fraction, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
 # what `config.sharding` takes: heads, the MLP and the vocabulary over the axis "model"; the rest over "data"
@@ -48,8 +48,8 @@ class Config(Settings):
 
     vocab: Positive = 6_001
     end: Count | None = None
-    encoder_layers: Positive = 4
-    decoder_layers: Positive = 4
+    encoder_layers: Few = 4
+    decoder_layers: Few = 4
     heads: Positive = 4
     width: Positive = 128
     mlp_width: Count = 0

@@ -23,7 +23,7 @@ from gen_jax.nets.adversarial import BatchNorm, ConditionalBatchNorm, Identity, 
 from gen_jax.nets.dcgan import DCGANCritic, DCGANGenerator
 from gen_jax.nets.sngan import ResNetCritic, ResNetGenerator, sides
 from gen_jax.sampling import LATENT, SampleOptions
-from gen_jax.settings import Count, Fraction, NonNegative, Positive, Settings
+from gen_jax.settings import Count, Fraction, NonNegative, Period, Positive, Settings, Steps, Widths
 from gen_jax.state import Mean, Net, PyTree, State
 
 # (x [B, ...], key, training step) -> what the critic is shown of it
@@ -69,8 +69,8 @@ class Config(Settings):
     image: tuple[Positive, ...] = ()
     data_dim: Count = 0
     net: Literal["mlp", "dcgan", "resnet"] = "mlp"
-    widths: tuple[Positive, ...] = Field(default=(128, 128, 128), min_length=1)
-    critic_widths: tuple[Positive, ...] = ()
+    widths: Widths = Field(default=(128, 128, 128), min_length=1)
+    critic_widths: Widths = ()
     hidden: Count = 0
     critic_norm: Literal["none", "batch", "spectral"] = "none"
     attention: Count = 0
@@ -80,11 +80,11 @@ class Config(Settings):
         "non_saturating"
     )
     penalties: Penalties = Penalties()
-    penalty_every: Positive = 1
+    penalty_every: Steps = 1
     clip_weights: NonNegative = 0.0
     label_smoothing: Fraction = 0.0
     noise: NonNegative = 0.0
-    noise_steps: Count = 0
+    noise_steps: Period = 0
     augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
     n_critic: Positive = 1
 

@@ -13,7 +13,7 @@ from gen_jax import losses, ops
 from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.sampling import SampleOptions, generate
-from gen_jax.settings import Count, Positive, Settings
+from gen_jax.settings import Period, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
 
@@ -27,7 +27,7 @@ class Config(Settings):
 
     order: Positive = 1
     data_dim: Positive
-    burn_in: Count = 100
+    burn_in: Period = 100
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":

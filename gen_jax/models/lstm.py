@@ -19,7 +19,7 @@ from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets.recurrent import GRU, LSTM
 from gen_jax.sampling import TEXT, SampleOptions, rows
-from gen_jax.settings import Count, Decay, Positive, Settings, Switch
+from gen_jax.settings import Count, Decay, Few, Positive, Settings, Switch
 from gen_jax.state import Mean, PyTree, State
 
 
@@ -42,7 +42,7 @@ class Config(Settings):
     embed: Positive = 64
     cell: Literal["lstm", "gru"] = "lstm"
     width: Positive = 512
-    layers: Positive = 1
+    layers: Few = 1
     dropout: Decay = 0.0
     input_dropout: Decay = 0.0
     dropout_kind: Literal["ordinary", "variational"] = "ordinary"

@@ -15,7 +15,7 @@ from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets.decoder import decoder
 from gen_jax.sampling import DRAWING, SampleOptions, generate
-from gen_jax.settings import Count, Fraction, Positive, Settings
+from gen_jax.settings import Count, Few, Fraction, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
 
@@ -27,7 +27,7 @@ class GridConfig(Settings):
     """
 
     num_classes: Count = 0
-    layers: Positive = 4
+    layers: Few = 4
     heads: Positive = 4
     width: Positive = 128
     dropout: Fraction = 0.0

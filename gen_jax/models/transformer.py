@@ -16,7 +16,7 @@ from gen_jax.models.base import LossModel
 from gen_jax.nets.decoder import decoder
 from gen_jax.nets.transformer import recorded_weights
 from gen_jax.sampling import TEXT, SampleOptions, rows
-from gen_jax.settings import Count, Fraction, Positive, Settings, Switch
+from gen_jax.settings import Count, Few, Fraction, Positive, Settings, Switch
 from gen_jax.state import PyTree, State
 
 # What `config.sharding` takes. For any Transformer, also over grids and from texts to texts: heads, the MLP and the
@@ -51,7 +51,7 @@ class Config(Settings):
 
     vocab: Positive = 256
     context: Positive = 256
-    layers: Positive = 6
+    layers: Few = 6
     heads: Positive = 6
     kv_heads: Count = 0
     width: Positive = 384

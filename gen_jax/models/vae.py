@@ -23,7 +23,7 @@ from gen_jax.nets.conv import ConvDecoder, ConvEncoder
 from gen_jax.nets.mlp import ACTIVATIONS, GaussianHead, MLPDecoder, MLPEncoder
 from gen_jax.nets.residual import ResidualDecoder, ResidualEncoder
 from gen_jax.sampling import LATENT, SampleOptions
-from gen_jax.settings import Count, NonNegative, Positive, Settings
+from gen_jax.settings import Count, NonNegative, Period, Positive, Settings, Widths
 from gen_jax.state import Mean, PyTree, State
 
 LOG_PROB_ROWS = 8192  # decoder rows at a time: large matrix products, and a few hundred MB at most
@@ -50,14 +50,14 @@ class Config(Settings):
     image: tuple[Positive, Positive, Positive] = (28, 28, 1)
     kind: Literal["vae", "ae"] = "vae"
     net: Literal["linear", "mlp", "conv", "residual"] = "mlp"
-    widths: tuple[Positive, ...] = (200, 200)
+    widths: Widths = (200, 200)
     activation: Literal["relu", "tanh", "gelu", "silu"] = "relu"
     latent: Positive = 50
     likelihood: Literal["bernoulli", "bernoulli_grey", "gaussian", "logistic_mixture"] = "bernoulli"
     mixtures: Positive = 5
     beta: NonNegative = 1.0
     warmup: Literal["none", "linear", "cyclical"] = "none"
-    warmup_steps: Count = 0
+    warmup_steps: Period = 0
     free_bits: NonNegative = 0.0
     k: Positive = 1
     num_classes: Count = 0

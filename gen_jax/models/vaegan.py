@@ -18,7 +18,7 @@ from gen_jax.gradients import Batch, Optimiser, Terms, players
 from gen_jax.nets.conv import ConvDecoder, ConvEncoder
 from gen_jax.nets.mlp import GaussianHead
 from gen_jax.sampling import SampleOptions
-from gen_jax.settings import NonNegative, Positive, Settings
+from gen_jax.settings import NonNegative, Positive, Settings, Widths
 from gen_jax.state import Mean, Net, PyTree, State
 
 NETS = ("enc", "gen", "disc")
@@ -37,8 +37,8 @@ class Config(Settings):
     """
 
     image: tuple[Positive, Positive, Positive] = (28, 28, 1)
-    widths: tuple[Positive, ...] = (32, 64)
-    critic_widths: tuple[Positive, ...] = (32, 64)
+    widths: Widths = (32, 64)
+    critic_widths: Widths = (32, 64)
     latent: Positive = 32
     gamma: NonNegative = 0.01
     loss: Literal["minimax", "non_saturating"] = "minimax"

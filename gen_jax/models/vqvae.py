@@ -19,7 +19,7 @@ from gen_jax.models.base import LossModel
 from gen_jax.nets import vq
 from gen_jax.nets.conv_transpose import ConvTranspose
 from gen_jax.nets.residual import ResBlock
-from gen_jax.settings import Fraction, NonNegative, Positive, PositiveFloat, Settings
+from gen_jax.settings import Fraction, NonNegative, Positive, PositiveFloat, Settings, Widths
 from gen_jax.state import Mean, PyTree, State
 
 
@@ -36,7 +36,7 @@ class Config(Settings):
     """
 
     image: tuple[Positive, Positive, Positive] = (28, 28, 1)
-    widths: tuple[Positive, ...] = (32, 64)
+    widths: Widths = (32, 64)
     codes: Positive = 128
     code_width: Positive = 32
     decay: Fraction = 0.99

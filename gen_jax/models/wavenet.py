@@ -1,12 +1,13 @@
 """WaveNet: sound one sample after the other (van den Oord et al. 2016), as mu-law codes or 16-bit amplitudes."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int16, Key
+from pydantic import Field
 
 from gen_jax import losses, ops
 from gen_jax.errors import ConfigError
@@ -15,7 +16,7 @@ from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets.wavenet import WaveNet, receptive_field
 from gen_jax.sampling import DRAWING, SampleOptions, generate, rows
-from gen_jax.settings import Count, Fraction, Positive, Settings
+from gen_jax.settings import Count, Few, Fraction, Positive, Settings
 from gen_jax.state import Mean, PyTree, State
 
 LEVELS = 65_536  # of 16-bit sound
@@ -40,8 +41,8 @@ class Config(Settings):
     width: Positive = 32
     skip: Positive = 128
     kernel: Positive = 2
-    stacks: Positive = 2
-    depth: Positive = 9
+    stacks: Few = 2
+    depth: Annotated[Few, Field(le=30)] = 9
     num_classes: Count = 0
     embed: Positive = 16
     silence: Fraction = 1.0
