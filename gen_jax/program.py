@@ -284,6 +284,8 @@ def _check_fit(model: Any, built: Any, info: Info) -> None:
     end = getattr(built, "end", getattr(model, "end", info.end))
     if info.end is not None and end != info.end:
         raise ConfigError(f"config.model.end: expected {info.end}, as in the data, got {end}")
+    if info.records and not hasattr(model, "end") and getattr(model, "start", info.end) != info.end:
+        raise ConfigError(f"config.model.start: expected {info.end}, the token before each record, got {model.start}")
     classes = getattr(model, "num_classes", 0)
     if classes and classes != info.num_classes:
         raise ConfigError(f"config.model.num_classes: expected {info.num_classes}, as in the data, got {classes}")

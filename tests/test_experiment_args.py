@@ -15,6 +15,7 @@ FIELDS = {
     "experiments/vqvae/mnist_prior.py": "run=there",
     "experiments/wavenet/spoken_digit.py": "output=logistic_mixture",
     "experiments/transformer/finetune.py": "scratch",
+    "experiments/transformer/lines.py": "path=there",
 }
 
 

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = actions.add_parser("show", help="what a set holds; writes a grid of images")
     show.add_argument("name", type=paths.flag, help="a source, a TFDS set, or a path to a file or folder")
     show.add_argument("--split", default="train")
-    show.add_argument("--n", type=int, default=64, help="images in the grid")
+    show.add_argument("--n", type=int, default=64, help="images in the grid, or records of text")
     show.add_argument("--out", type=paths.flag, default="", help="the PNG; default: ./NAME_SPLIT.png")
     show.add_argument("--overwrite", action="store_true", help="replace a file of the same name")
     prepare = actions.add_parser("prepare", help="download and prepare a TFDS set (needs the extra [prepare])")
@@ -83,6 +83,8 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _tokenize(args: argparse.Namespace) -> None:
+    if args.documents not in ("joined", "packed"):
+        raise ConfigError(f"--documents: expected 'joined' or 'packed', got {args.documents!r}")
     names = ("path", "vocab_size", "documents", "pattern", "validation", "test", "split_seed")
     section = {name: getattr(args, name) for name in names} | {"source": "text_file"}
     if args.tokenizer in ("byte", "char", "bpe"):

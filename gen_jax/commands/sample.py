@@ -18,6 +18,7 @@ from etils import epath
 
 from gen_jax import beam, paths, pictures, same_data
 from gen_jax.commands import outputs, restored, translated
+from gen_jax.data import Info
 from gen_jax.errors import ConfigError
 from gen_jax.log import wav
 from gen_jax.models.base import Autoregressive, Samples
@@ -37,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of the draws (default: 0)")
     parser.add_argument("--temperature", type=float, help=f"default: {default.temperature}; 0: the likeliest")
     parser.add_argument("--label", type=int, help="the class of all samples; default: all classes in turn")
-    lengths = f"tokens of text at most (default: {default.length}) or samples of sound (default: as the data)"
+    lengths = (
+        f"tokens of text at most (default: {default.length}; of records: the longest's) or samples of sound (the same)"
+    )
     parser.add_argument("--length", type=int, help=lengths)
     text = parser.add_argument_group("models that go token by token")
     text.add_argument("--prompt", action="append", default=[], help="text to continue, or to translate; repeatable")
@@ -134,7 +137,7 @@ def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
         raise ConfigError("--min_length: expected none; the texts of this model have no end token")
     if args.length_penalty is not None and not args.beams:
         raise ConfigError("--length_penalty: expected none without --beams, whose hypotheses it ranks")
-    length = args.length or (info.shape[0] if info.kind == "audio" else SampleOptions.length)
+    length = args.length or _length(info)
     if (args.min_length or 0) > length:
         raise ConfigError(f"--min_length: expected at most the length, {length}, got {args.min_length}")
     try:
@@ -149,6 +152,13 @@ def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
         except ConfigError as error:
             raise ConfigError(f"--{error}") from None
     return options
+
+
+def _length(info: Info) -> int:
+    """Of a sample, where no flag tells it: that of the data's sounds or longest record."""
+    if info.kind == "audio":
+        return info.shape[0]
+    return info.shape[0] - 1 if info.records else SampleOptions.length
 
 
 def _check_stream(program: Program, n: int, options: SampleOptions) -> None:
@@ -179,7 +189,7 @@ def _stream(program: Program, state: Any, rng: jax.Array, options: SampleOptions
 
 
 def _write_text(folder: epath.Path, stem: str, samples: Any, prompts: tuple, program: Program, *, show: bool) -> None:
-    """Texts behind their prompts, or translations alone, with a line between them."""
+    """Texts behind their prompts, or translations alone, with a line between them; records one a line."""
     tokens, lengths = samples
     decode = program.context.decode_text or (lambda ids: " ".join(map(str, ids.tolist())))
     goes_on = program.dataset.info.kind == "tokens"
@@ -187,7 +197,7 @@ def _write_text(folder: epath.Path, stem: str, samples: Any, prompts: tuple, pro
     for i, (row, size) in enumerate(zip(tokens, lengths, strict=True)):
         prompt = decode(np.asarray(prompts[i % len(prompts)])) if prompts and goes_on else ""
         texts.append(prompt + decode(row[:size]))
-    text = f"\n{'-' * 20}\n".join(texts)
+    text = ("\n" if program.dataset.info.records else f"\n{'-' * 20}\n").join(texts)
     write_atomic(folder / f"{stem}.npz", outputs.npz(tokens=tokens, lengths=lengths))
     write_atomic(folder / f"{stem}.txt", text + "\n")
     if show:

@@ -54,7 +54,8 @@ class TokenSource(Source):
     vocab_size: of `bpe`; a short text may have fewer tokens. 0 for the others.
     tokenizer_file: a saved tokeniser of any kind (a run's tokenizer.json), used instead of `tokenizer`.
     documents: `joined` by an empty line, or `packed`: an end-of-text token stands before each: the tokeniser's own
-      where it has one, else one more, whose id is the plain tokeniser's vocabulary size.
+      where it has one, else one more, whose id is the plain tokeniser's vocabulary size. `lines`: each line is a record
+      of its own (`data.records`), between two end tokens, in a row of its own; its order is `permuted`.
     """
 
     order: Literal["permuted", "windows", "streams"] = "windows"
@@ -62,7 +63,19 @@ class TokenSource(Source):
     tokenizer: Literal["byte", "char", "bpe"] = "byte"
     vocab_size: Count = 0
     tokenizer_file: UserPath = ""
-    documents: Literal["joined", "packed"] = "joined"
+    documents: Literal["joined", "packed", "lines"] = "joined"
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _order_of_lines(cls, section: Any) -> Any:
+        lines = isinstance(section, dict) and section.get("documents") == "lines"
+        return {"order": "permuted"} | section if lines else section
+
+    @pydantic.model_validator(mode="after")
+    def _lines_are_permuted(self) -> "TokenSource":
+        if self.documents == "lines" and self.order != "permuted":
+            raise ValueError(f"order: expected 'permuted' for documents = 'lines', got {self.order!r}")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _vocabulary(self) -> "TokenSource":
@@ -103,6 +116,7 @@ class Info:
       class_names: one a class, or empty.
       vocab_size: 0 where there are no tokens.
       end: the token that stands before each document; None where none does.
+      records: each example is one record of text, a row `[end, t_1 ... t_n, end, padding]`.
       sample_rate: of sound, in Hz; 0 where there is none.
       entropy: of the source, nats a token or value, where it is known.
       aligned: of unpaired sets: row i of both is the same picture in all splits but train, so that a translation can be
@@ -116,6 +130,7 @@ class Info:
     class_names: tuple[str, ...] = ()
     vocab_size: int = 0
     end: int | None = None
+    records: bool = False
     sample_rate: int = 0
     entropy: float | None = None
     aligned: bool = False
@@ -162,7 +177,7 @@ class Dataset(Protocol):
     """A data set with its splits.
 
     Attributes:
-      sizes: split -> examples, or tokens where the set is text.
+      sizes: split -> examples (records of text are examples), or tokens where the set is other text.
     """
 
     @property

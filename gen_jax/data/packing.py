@@ -1,6 +1,7 @@
 """Pairs of short sequences laid side by side in rows of fixed size, each with a segment number of its own."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,8 +33,11 @@ class Sequences:
 
     def take(self, index: Int[np.ndarray, " n"]) -> "Sequences":
         """Those of `index`, in its order."""
-        starts = np.cumsum(self.sizes) - self.sizes
-        return Sequences(self.flat[_ranges(starts[index], self.sizes[index])], self.sizes[index])
+        return Sequences(self.flat[_ranges(self._starts[index], self.sizes[index])], self.sizes[index])
+
+    @functools.cached_property
+    def _starts(self) -> np.ndarray:
+        return np.cumsum(self.sizes) - self.sizes
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from gen_jax.cache import cached
 from gen_jax.data.base import Arrays, TokenSource
 from gen_jax.data.datasets import TokenSet
 from gen_jax.data.documents import pack, token_set, unpack
+from gen_jax.data.records import RecordSet
 from gen_jax.errors import DataError
 
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "turtledemo", "pydoc_data"}
@@ -31,10 +32,10 @@ class Config(TokenSource):
     part: Literal["all", "prose"] = "all"
 
 
-def load(cfg: Config, seed: int) -> TokenSet:
+def load(cfg: Config, seed: int) -> TokenSet | RecordSet:
     """The set, cut into splits by document (a module, a topic). Raises DataError where there is no documentation."""
     root = Path(sysconfig.get_path("stdlib"))
-    files = _files(root)
+    files = library_files(root)
     topics = root / "pydoc_data" / "topics.py"
     if len(files) < 100 or not topics.exists():
         raise DataError(f"pydoc: {root} holds no sources of the standard library, use another Python installation")
@@ -53,7 +54,8 @@ def prose(text: str) -> str:
     return "\n\n".join(kept)
 
 
-def _files(root: Path) -> list[Path]:
+def library_files(root: Path) -> list[Path]:
+    """The modules of the standard library below `root`, without its tests, in order."""
     files = []
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in SKIPPED and not name.startswith("config-")]

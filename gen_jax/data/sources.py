@@ -11,6 +11,7 @@ from gen_jax.settings import nearest, shown, validate
 SOURCES = (
     "digits",
     "pydoc",
+    "names",
     "gaussians",
     "markov",
     "ar",

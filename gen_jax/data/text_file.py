@@ -8,19 +8,23 @@ from gen_jax.data.base import TokenSource
 from gen_jax.data.datasets import TokenSet
 from gen_jax.data.documents import token_set
 from gen_jax.data.files import Kind, list_folder
+from gen_jax.data.records import RecordSet
 from gen_jax.errors import DataError
 from gen_jax.settings import UserPath
 
 
-class Config(TokenSource):
+class TextSource(TokenSource):
     """path: a file, or a folder whose files (those that match `pattern`, at any depth) are read in order.
 
     Folders or files that are named after splits (`data.split_names`) are these splits.
     """
 
-    source: Literal["text_file"] = "text_file"
     path: UserPath
     pattern: str = "*.txt"
+
+
+class Config(TextSource):
+    source: Literal["text_file"] = "text_file"
 
 
 def read(path: Path) -> str:
@@ -31,7 +35,7 @@ def read(path: Path) -> str:
         raise DataError(f"{path}: {error.strerror}") from None
 
 
-def files(cfg: Config) -> dict[str, list[Path]]:
+def files(cfg: TextSource) -> dict[str, list[Path]]:
     """Split -> the files that hold text, in order; what was found in a folder is said on stderr.
 
     Raises DataError where there are none.
@@ -50,8 +54,8 @@ def files(cfg: Config) -> dict[str, list[Path]]:
     return found
 
 
-def load(cfg: Config, seed: int) -> TokenSet:
-    """The set, cut into splits: a folder by file, a file by place. `seed` is that of the training order."""
+def load(cfg: TextSource, seed: int) -> TokenSet | RecordSet:
+    """The set, cut into splits: a folder by file, a file by place, lines by line. `seed` is of the training order."""
     documents = {split: [text for file in found if (text := read(file))] for split, found in files(cfg).items()}
     if empty := next((split for split, texts in documents.items() if not texts), None):
         raise DataError(f"config.data.path: no text for {empty} in {cfg.path} (pattern {cfg.pattern})")

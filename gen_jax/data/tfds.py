@@ -15,6 +15,7 @@ import numpy as np
 from gen_jax.cache import cached
 from gen_jax.data.base import SPLITS, AnySource, Arrays, Info
 from gen_jax.data.datasets import ExampleSet, TokenSet
+from gen_jax.data.records import RecordSet
 from gen_jax.errors import ConfigError, DataError
 from gen_jax.settings import Count, Positive, UserPath
 
@@ -53,7 +54,7 @@ def find(name: str, path: str) -> Path:
     return max(found, key=lambda folder: [int(part) for part in folder.name.split(".") if part.isdigit()])
 
 
-def load(cfg: Config, seed: int) -> ExampleSet | TokenSet:
+def load(cfg: Config, seed: int) -> ExampleSet | TokenSet | RecordSet:
     """The set, with the missing splits cut; `seed` is that of the training order."""
     folder = find(cfg.name, cfg.data_dir)
     try:
@@ -100,7 +101,7 @@ def _sources(folder: Path) -> tuple[Any, dict[str, Any]]:
     return builder, {split: builder.as_data_source(split=split) for split in SPLITS if split in builder.info.splits}
 
 
-def _text(cfg: Config, folder: Path, key: str, seed: int) -> TokenSet:
+def _text(cfg: Config, folder: Path, key: str, seed: int) -> TokenSet | RecordSet:
     from gen_jax.data.documents import pack, token_set, unpack
 
     def build() -> Arrays:

@@ -11,7 +11,7 @@ from gen_jax.data.files import Kind, list_folder
 from gen_jax.data.sources import SOURCES, load, parse
 from gen_jax.errors import ConfigError
 
-EMBEDDED = ("digits", "colours", "pydoc", "gaussians", "markov", "ar", "reversal", "tones")
+EMBEDDED = ("digits", "colours", "pydoc", "names", "gaussians", "markov", "ar", "reversal", "tones")
 
 
 def resolve(name: str, data_dir: str = "", **fields: Any) -> dict[str, Any]:
@@ -68,10 +68,12 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 def look(section: dict[str, Any], split: str = "train", n: int = 64) -> tuple[Dataset, np.ndarray | str]:
     """The set, and what to show of a split: an excerpt of its text, or uint8 pictures [N, H, W, 1 or 3].
 
-    Images are the first `n` of the split (of each of two unpaired sets), vectors one density plot of their first two
-    dimensions.
+    Records of text are the first `n`, one a line. Images are the first `n` of the split (of each of two unpaired sets),
+    vectors one density plot of their first two dimensions.
     """
     dataset = load(parse(section), seed=0)
+    if dataset.info.records:
+        return dataset, _records(dataset, split, n)
     if dataset.info.kind == "tokens":
         feed = dataset.eval_feed(split, 1)
         ids = feed.resident["tokens"][:1000] if feed.resident else feed.rows(0)["tokens"][0]
@@ -87,6 +89,13 @@ def look(section: dict[str, Any], split: str = "train", n: int = 64) -> tuple[Da
     names = ("image_a", "image_b") if dataset.info.kind == "unpaired" else ("image",)
     images = np.concatenate([batch[name] for name in names])
     return dataset, images if images.shape[-1] in (1, 3) else images[..., :1]
+
+
+def _records(dataset: Dataset, split: str, n: int) -> str:
+    """The first `n` records, one a line."""
+    assert dataset.tokenizer
+    batch = dataset.eval_feed(split, n).rows(0)
+    return "\n".join(dataset.tokenizer.decode(row) for row in batch["tokens"][batch["valid"]])
 
 
 def _pairs(dataset: Dataset, split: str, n: int = 8) -> str:

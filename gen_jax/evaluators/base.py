@@ -168,6 +168,19 @@ def target_tokens(batches: Iterable[dict]) -> np.ndarray:
     return tokens[order][counted[order]]
 
 
+def text_sizes(context: Context, tokens: np.ndarray) -> dict[str, int]:
+    """The `byte`s of target tokens [N]; of records of text also their `character`s and how many `record`s they are.
+
+    The end of a record counts as one character and as one byte.
+    """
+    assert context.count_bytes and context.decode_text
+    if not context.info.records:
+        return {"byte": context.count_bytes(tokens)}
+    ends = int((tokens == context.info.end).sum())
+    characters = len(context.decode_text(tokens)) + ends
+    return {"byte": context.count_bytes(tokens) + ends, "character": characters, "record": ends}
+
+
 def first(outputs: Iterable[tuple[PyTree, np.ndarray]], n: int) -> PyTree:
     """The first `n` valid rows of (rows, valid [B]) pairs, put together; fewer where there are no more."""
     kept, count = [], 0

@@ -64,11 +64,14 @@ def _flat(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.ravel(part) for part in parts])
 
 
-def _of_tokens(sums: dict[str, tuple[float, float]], num_bytes: int | None) -> dict[str, float]:
+def _of_tokens(sums: dict[str, tuple[float, float]], sizes: dict[str, int]) -> dict[str, float]:
     total, weight = sums["loss"]
     scalars = {"bits_per_token": bits.bits(total, weight), "perplexity": bits.perplexity(total / weight)}
-    if num_bytes:
-        scalars["bits_per_byte"] = bits.bits(total, num_bytes)
+    if sizes.get("byte"):
+        scalars["bits_per_byte"] = bits.bits(total, sizes["byte"])
+    if "record" in sizes:
+        units = {"token": weight, "character": sizes["character"], "record": sizes["record"]}
+        scalars |= {f"nats_per_{unit}": total / count for unit, count in units.items()}
     return scalars
 
 
@@ -98,6 +101,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
 
     tokens: `bits_per_token` and `perplexity` of `loss`; `bits_per_byte` shares the same nats over the UTF-8 bytes of
       the split's text.
+    records of text: `nats_per_record`, `nats_per_token` and `nats_per_character`, where the end of a record is one
+      token, one character and one byte.
     audio: `bits_per_sample` of `loss`, a number of the values that the model's output tells apart: 256 or 65,536.
     images: `bits_per_dim` of `elbo` or `log_prob` over all H W C dimensions, where the model says that it is of
       discrete pixels (`HasLikelihood`).
@@ -109,7 +114,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         able = isinstance(model, models.Carries)
         base.require(able, "mean: carried", f"false for {type(model).__name__}, which keeps no carry")
     steps, trace = _carried(context) if cfg.carried else _plain(context)
-    known_bytes = []  # of the split: read once
+    sizes: dict[str, int] = {}  # of the split's text: read once
 
     def evaluate(state: State) -> base.Report:
         report = base.Report()
@@ -120,9 +125,9 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             else:
                 report.scalars[name] = total / weight
         if kind == "tokens" and "loss" in report.scalars:
-            if context.count_bytes and not known_bytes:
-                known_bytes.append(context.count_bytes(base.target_tokens(context.batches(cfg.split))))
-            report.scalars |= _of_tokens(sums, known_bytes[0] if known_bytes else None)
+            if context.count_bytes and not sizes:
+                sizes.update(base.text_sizes(context, base.target_tokens(context.batches(cfg.split))))
+            report.scalars |= _of_tokens(sums, sizes)
         if kind == "audio" and "loss" in report.scalars:
             report.scalars["bits_per_sample"] = bits.bits(*sums["loss"])
         if kind == "image":

@@ -23,8 +23,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     evaluator does, it counts all targets and shares their bits over the UTF-8 bytes of the text; its context is never
     cut, which favours it over a model that starts cold. The trained model plays no part.
     """
-    vocab, count_bytes = context.info.vocab_size, context.count_bytes
-    if count_bytes is None or not vocab:
+    vocab = context.info.vocab_size
+    if context.count_bytes is None or not vocab:
         raise ConfigError(f"evals: ngram: expected text with a tokeniser, the data are {context.info.kind}")
     base.require(vocab**cfg.order < 2**63, "ngram: order", f"vocabulary ** order < 2 ** 63, with {vocab} tokens")
     known: dict[str, float] = {}
@@ -33,7 +33,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         if not known:
             train, tokens = (base.target_tokens(context.batches(split)) for split in ("train", cfg.split))
             total = NGram.fit(train, cfg.order, vocab).bits_per_token(tokens) * len(tokens)
-            known[f"ngram_{cfg.order}_bits_per_byte"] = total / count_bytes(tokens)
+            known[f"ngram_{cfg.order}_bits_per_byte"] = total / base.text_sizes(context, tokens)["byte"]
         return base.Report(dict(known))
 
     return base.Evaluator(evaluate, names=base.named(f"ngram_{cfg.order}_bits_per_byte"))

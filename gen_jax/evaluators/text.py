@@ -61,6 +61,13 @@ def pieces(tokens: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
     return [tokens[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
+def whole_records(tokens: np.ndarray, end: int, n: int) -> list[np.ndarray]:
+    """`n` of the records in tokens [N], each with its `end`, spread over all; fewer where there are fewer."""
+    records = np.split(tokens, np.flatnonzero(tokens == end) + 1)[:-1]
+    count = min(n, len(records))
+    return [records[i * len(records) // count] for i in range(count)]
+
+
 def _options(cfg: Config, context: base.Context) -> SampleOptions:
     encode, prompts = context.encode_text, ()
     if cfg.prompt and encode:
@@ -85,7 +92,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
 
     And alarms of collapse, over `alarm_n` samples (the prompt is not part of them): `distinct_2`, `repetition` and
     `self_bleu`, as `metrics.text` has them; beside each, as its floor or ceiling, `real_...` of as many pieces of
-    `split`, as long as the samples. They are left out where the split is too short for two.
+    `split`, as long as the samples. They are left out where the split is too short for two. Records of text are shown
+    one a line, the prompt before each, and compared with whole records.
     """
     encode, decode = context.encode_text, context.decode_text
     if decode is None:
@@ -104,7 +112,10 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         found = variety([decode(row) for row in rows], cfg.repetition_n)
         if not split:
             split.append(base.target_tokens(context.batches(cfg.split)))
-        real = pieces(split[0], [len(row) for row in rows])
+        if context.info.records:
+            real = whole_records(split[0], context.info.end, len(rows))
+        else:
+            real = pieces(split[0], [len(row) for row in rows])
         if len(real) < min(2, len(rows)):
             return base.Report(found)
         expected = variety([decode(row) for row in real], cfg.repetition_n)
@@ -119,6 +130,10 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     def evaluate(state: State) -> base.Report:
         rows = [row[:size] for row, size in zip(*base.read(sample(state, context.rng)), strict=True)]
         report = alarms(rows[: cfg.alarm_n]) if cfg.alarm_n else base.Report()
+        if context.info.records:
+            lines = [cfg.prompt + decode(row) for row in rows[: cfg.n]]
+            report.texts["samples"] = fenced("\n".join(lines))
+            return report
         head = [f"Prompt:\n\n{fenced(cfg.prompt)}"] if cfg.prompt else []
         report.texts["samples"] = "\n\n".join([*head, *(fenced(decode(row)) for row in rows[: cfg.n])])
         return report

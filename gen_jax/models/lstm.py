@@ -164,8 +164,8 @@ class LSTMModel(LossModel):
         return logits[:, 0], carry
 
     def prompts(self, options: SampleOptions, n: int) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
-        """What n rows start from, and its lengths."""
-        return rows(options, n, self.start)
+        """What n rows start from, and its lengths: `start` also before a prompt where it is the end of a text."""
+        return rows(options, n, self.start, leads=self.start == options.end)
 
     def sample(
         self, state: State, rng: jax.Array, n: int, options: SampleOptions

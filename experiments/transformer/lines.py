@@ -1,0 +1,42 @@
+"""A small Transformer on a list of names, or of any other short records, one a line; its nats a character are exact.
+
+`gen-jax train --config=experiments/transformer/lines.py --workdir=runs/lines` (`:path=names.txt`: your own list; else
+the names of the functions and classes in Python's standard library)
+Made for 2 cores and a few minutes. It has not been run to its end; `tests/name_lists.py` makes a list of known entropy.
+On 32,033 of its names that is 1.879 nats a character, the end of each included.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=""):
+    """`arg`: empty, `smoke`, or `path=FILE`: your own records, one a line."""
+    path = arg.removeprefix("path=")
+    if arg not in ("", "smoke") and path in ("", arg):
+        raise ValueError(f"expected smoke or path=FILE behind the colon, got {arg!r}")
+    c = ConfigDict(dict(seed=0, total_steps=1_500, batch_size=256, steps_per_call=10, parallel="jit"))
+    c.log_every, c.eval_every, c.save_every = 50, 100, 100
+    # bytes: any list fits, and the end token is always 256
+    c.data = dict(source="names", path=path if path != arg else "", context=64)
+    c.model_name = "transformer"
+    c.model = dict(vocab=257, end=256, context=64, layers=4, heads=4, width=64, bias=False, dropout=0.1)
+    rate = dict(lr=2e-3, schedule="cosine", end=0.1, warmup=100)
+    c.optim = dict(net=dict(name="adamw", b2=0.99, weight_decay=0.1, clip=1.0) | rate)
+    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
+    c.eval_batch_size = 256
+    c.best = dict(metric="val/loss", patience=5)
+    c.evals = dict(
+        validation=dict(type="mean", split="validation"),
+        test=dict(type="mean", split="test"),
+        text=dict(type="text", split="validation", n=20, length=64, alarm_n=0, when="end"),
+    )
+    return smoke(c) if arg == "smoke" else c
+
+
+def smoke(c):
+    """Seconds on any machine."""
+    c.total_steps, c.batch_size, c.steps_per_call = 8, 16, 2
+    c.log_every, c.eval_every, c.save_every = 4, 8, 8
+    c.data.validation, c.data.test = 0.01, 0.01
+    c.model.layers, c.model.heads, c.model.width, c.optim.net.warmup, c.evals.text.length = 2, 2, 16, 2, 8
+    return c
