@@ -30,7 +30,8 @@ from tensorboard.util import tensor_util
 
 from gen_jax.disk import is_remote, write_atomic, writing
 from gen_jax.events import EventFile
-from gen_jax.run_dir import RunDir, flatten, is_primary
+from gen_jax.resume import flatten
+from gen_jax.run_dir import RunDir, is_primary
 
 HISTOGRAM_BUCKETS = 30
 

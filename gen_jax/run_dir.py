@@ -8,25 +8,22 @@ writes.
 import contextlib
 import hashlib
 import json
+import logging
 import os
-import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 from etils import epath
 
-from gen_jax import manifest, spool, step_dirs
+from gen_jax import manifest, resume, spool, step_dirs
 from gen_jax.disk import full, is_remote, write_atomic, writing
 from gen_jax.errors import CheckpointError, ConfigError, StorageError, first_line, kind_and_line
 from gen_jax.spool import absolute
-from gen_jax.status import Follower, Kept, locked, read
+from gen_jax.status import Follower, Kept, is_locked, locked, read, timestamp
 
-# What may differ when the same run is started again: its length, its periods, its patience, how devices share it.
-FREE_KEYS = ("total_steps", "log_every", "eval_every", "save_every", "hang_limit_s", "memory_check")
-FREE_KEYS += ("mesh.data", "mesh.fsdp", "mesh.model", "sharding")
-FREE_OPTIM = r"optim\.[^.]+\.schedule_steps"  # pins a schedule where the length changes
-ABSENT = "absent"
+log = logging.getLogger(__name__)
 
 
 def is_primary() -> bool:
@@ -44,13 +41,14 @@ class RunDir:
     Args:
       workdir: local or `gs://`.
       trust: checkpoints whose manifests are gone are taken as they are.
+      override: what `resume.OVERRIDABLE` names may differ from the run's config.
 
     Raises:
       ConfigError: the workdir is on `gs://` and cannot be reached.
     """
 
-    def __init__(self, workdir: epath.PathLike, trust: bool = False):
-        self.path, self.trust = absolute(workdir), trust
+    def __init__(self, workdir: epath.PathLike, trust: bool = False, override: bool = False):
+        self.path, self.trust, self.override = absolute(workdir), trust, override
         self.upload: Callable[[], None] = lambda: None
         self.config_file = self.path / "config.json"
         self.manifest_file = self.path / "manifest.json"
@@ -81,13 +79,42 @@ class RunDir:
             raise ConfigError(f"workdir: {self.config_file} is no config: expected an object, found {found!r:.50}")
         return found
 
-    def check(self, config: Mapping[str, Any]) -> bool:
-        """True if the run was started before, False if nothing is here yet. Writes nothing and starts no backend.
+    def check(self, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> bool:
+        """True if a run continues here, False if nothing is trained here yet. Writes nothing and starts no backend.
+
+        Args:
+          config: resolved.
+          defaults: of its keys, such as `model.width`; a key that an older config.json lacks counts as its default.
 
         Raises:
           ConfigError: something other than a run is here, or `config` differs from its config.json in more than
-            `FREE_KEYS`.
+            `resume` allows.
         """
+        trained, changes = self._found(config, defaults or {})
+        if trained and (refused := resume.refused(changes, self.override)):
+            raise ConfigError(
+                f"workdir: {self.path} holds a run of another config: {resume.listed(refused)}; "
+                "--override continues with other best.*, evals.* and optim.*.lr; "
+                "--config.init_from.workdir starts another run from its parameters"
+            )
+        return trained
+
+    def is_trained(self) -> bool:
+        """Whether a row or a checkpoint is here, or in a seed's directory; or a process that may write one."""
+        rows = self.metrics.exists() and self.metrics.stat().length > 0
+        seeds = self.path.glob("seed_*") if self.path.exists() else ()
+        here = rows or bool(step_dirs.steps(self.checkpoints)) or is_locked(self.path)
+        return here or any(RunDir(seed).is_trained() for seed in seeds)
+
+    def _found(self, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[bool, dict[str, tuple[Any, Any]]]:
+        """Whether something is trained here, and what differs from its config."""
+        if not self._has_config():
+            return False, {}
+        trained = self.is_trained()  # before config.json is read: another process replaces it, then trains
+        return trained, resume.changes(self.config(), json.loads(_dump(config)), json.loads(_dump(defaults)))
+
+    def _has_config(self) -> bool:
+        """Whether a run is here; False for an empty directory. Raises ConfigError where something else is here."""
         if not self.path.exists():
             return False
         if not self.path.is_dir():
@@ -99,36 +126,44 @@ class RunDir:
                     f"workdir: {self.path} is not empty and holds no run (no config.json); choose another"
                 )
             return False
-        old, new = flatten(self.config()), flatten(json.loads(_dump(config)))
-        names = [name for name in old | new if name not in FREE_KEYS and not re.fullmatch(FREE_OPTIM, name)]
-        pairs = {name: (old.get(name, ABSENT), new.get(name, ABSENT)) for name in names}
-        changes = [f"{name} was {a!r}, is now {b!r}" for name, (a, b) in pairs.items() if a != b]
-        if changes:
-            raise ConfigError(f"workdir: {self.path} holds a run of another config: " + "; ".join(changes))
         return True
 
-    def create(self, config: Mapping[str, Any]) -> bool:
+    def create(self, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> bool:
         """`check`, then writes config.json, makes the folders, gives the run its id. Returns what `check` found.
 
         Raises:
           ConfigError: as `check`, or the directory cannot be written.
           StorageError: the disk is full.
         """
-        exists = self.check(config)
+        trained = self.check(config, defaults)
+        _, changes = self._found(config, defaults or {})
         if is_primary():
             try:
                 for folder in (self.path, self.checkpoints, self.tb, self.samples):
                     with writing(folder):
                         folder.mkdir(parents=True, exist_ok=True)
                     if folder == self.path:  # first of all, so that a kill leaves a directory that is known as a run
-                        write_atomic(self.config_file, _dump(config))
+                        self._write_config(config, trained, changes)
                 manifest.begin(self.manifest_file, step_dirs.named_run(self.checkpoints))
             except Exception as error:  # StorageError, or gcsfs's own
                 if full(error):
                     raise
                 line = str(error) if isinstance(error, StorageError) else kind_and_line(error)
                 raise ConfigError(f"workdir: expected a directory that can be written, {line}") from None
-        return exists
+        return trained
+
+    def _write_config(self, config: Mapping[str, Any], trained: bool, changes: dict[str, tuple[Any, Any]]) -> None:
+        """Writes config.json: what is overridden goes into manifest.json first, what was not trained is replaced."""
+        if trained and changes:
+            manifest.begin(self.manifest_file, step_dirs.named_run(self.checkpoints))
+            override = {key: {"was": a, "is": b} for key, (a, b) in changes.items()}
+            manifest.append(self.manifest_file, {"time": timestamp(), "command": sys.argv, "override": override})
+        if not trained:
+            for file in (self.tokenizer_file, self.data_file):
+                file.unlink(missing_ok=True)
+            if changes:
+                log.warning("%s: nothing was trained, its config is replaced: %s", self.path, resume.listed(changes))
+        write_atomic(self.config_file, _dump(config))
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """No other process of this machine trains here meanwhile. Raises ConfigError where another one does."""
@@ -213,17 +248,6 @@ class RunDir:
                 kept = _rows_until(step, data, file)
                 if kept != len(data):
                     write_atomic(file, data[:kept])
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"model": {"width": 64}} -> {"model.width": 64}; an empty section is its own leaf."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _rows_until(step: int, data: bytes, file: epath.Path) -> int:

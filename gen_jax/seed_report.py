@@ -21,7 +21,7 @@ def folders(run_dir: RunDir) -> dict[int, RunDir]:
     """The run directory of each seed, by its number."""
     config = run_dir.config()
     seeds = range(config["seed"], config["seed"] + config["num_seeds"])
-    return {seed: RunDir(run_dir.path / f"seed_{seed}", run_dir.trust) for seed in seeds}
+    return {seed: RunDir(run_dir.path / f"seed_{seed}", run_dir.trust, run_dir.override) for seed in seeds}
 
 
 class SeedReport:

@@ -209,3 +209,22 @@ def named_module(package: ModuleType, name: Any, key: str) -> ModuleType:
     if name not in known:
         raise ConfigError(f"{key}: unknown name {shown(name)}{nearest(str(name), known)}")
     return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def defaulted(section: Settings, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(key, value, default) of every field that has a default."""
+    rows: list[tuple[str, Any, Any]] = []
+    for name, field in type(section).model_fields.items():
+        key, value = f"{prefix}{name}", getattr(section, name)
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        sections = [(f"{key}.{part}".rstrip("."), one) for part, one in inner if isinstance(one, Settings)]
+        for path, one in sections:
+            rows += defaulted(one, f"{path}.")
+        if not sections and not field.is_required():
+            rows.append((key, value, field.get_default(call_default_factory=True)))
+    return rows
+
+
+def defaults(section: Settings) -> dict[str, Any]:
+    """The default of every field that has one, by its key."""
+    return {key: default for key, _, default in defaulted(section)}

@@ -13,12 +13,18 @@ from gen_jax.loop import Asked, Loop, Run
 from gen_jax.program import Program
 from gen_jax.progress import Part, Progress
 from gen_jax.run_dir import RunDir
+from gen_jax.settings import defaults
 from gen_jax.state import State
 from gen_jax.watch import watched
 
 
 def train(
-    config: Any, workdir: str | os.PathLike, *, trust_checkpoints: bool = False, accept_data: bool = False
+    config: Any,
+    workdir: str | os.PathLike,
+    *,
+    trust_checkpoints: bool = False,
+    accept_data: bool = False,
+    override: bool = False,
 ) -> State:
     """Trains, or goes on, until `config.total_steps`; returns the last state.
 
@@ -27,6 +33,7 @@ def train(
       workdir: the run directory, local or `gs://`; created, or resumed when it holds a run of the same config. With
         `num_seeds` S > 1 it holds a run directory for each seed, and the state is stacked, [S, ...].
       trust_checkpoints: continues from checkpoints whose manifests are gone, which nothing can verify.
+      override: resumes also with other `best`, `evals` and learning rates, and records that in manifest.json.
       accept_data: resumes also where the data are not those that the run began with.
 
     Raises:
@@ -34,15 +41,15 @@ def train(
       NonFiniteError, CheckpointError, StorageError, Preempted, Interrupted: as their names say; the run can be resumed.
     """
     experiment = configs.resolve(config)
-    run_dir = RunDir(workdir, trust_checkpoints)
-    run_dir.check(configs.to_dict(experiment))
+    run_dir = RunDir(workdir, trust_checkpoints, override)
+    trained = run_dir.check(configs.to_dict(experiment), defaults(experiment))
     if experiment.init_from.workdir:
         RunDir(experiment.init_from.workdir).config()
     if experiment.init_from.safetensors:
         gpt2.check(experiment.init_from.safetensors, experiment.model_name)
     with signals.polled() as asked:
-        program = seeds.make(experiment, tokenizer_file=run_dir.saved_tokenizer())
-        changes = same_data.check(run_dir, program.dataset, accept_data)
+        program = seeds.make(experiment, tokenizer_file=run_dir.saved_tokenizer() if trained else "")
+        changes = same_data.check(run_dir, program.dataset, accept_data) if trained else []
         program.check()
         _create(program, run_dir, changes)
         with (
@@ -57,7 +64,7 @@ def train(
 
 
 def _create(program: Program, run_dir: RunDir, changes: list[str]) -> None:
-    run_dir.create(configs.to_dict(program.experiment))
+    run_dir.create(configs.to_dict(program.experiment), defaults(program.experiment))
     run_dir.keep_tokenizer(program.dataset.tokenizer)
     same_data.keep(run_dir, program.dataset, changes)
 

@@ -23,7 +23,7 @@ LOOP = {
     "progress",
 }
 LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2", "same_data"}
-LOOP |= {"disk", "events", "interrupts", "manifest", "quiet", "status"}
+LOOP |= {"disk", "events", "interrupts", "manifest", "quiet", "resume", "status"}
 LOOP |= {"distributed", "watch", "aborts", "checks", "journal", "loop", "seeds", "seed_report", "spool"}
 
 # folder -> the parts of gen_jax that its files may import
@@ -37,6 +37,7 @@ ALLOWED = {
     "plan": PURE | LOOP - {"train", "cli", "commands"} | {"plan", "data.base", "data.datasets"},
     "sweeps": {
         "sweeps",
+        "resume",
         "compat",
         "config",
         "config_file",

@@ -208,6 +208,7 @@ def test_the_mesh_of_a_run_may_change(tmp_path):
     folder = RunDir(tmp_path / "run")
     config = {"seed": 0, "mesh": {"data": -1, "model": 1}, "sharding": [[".*", "replicate"]]}
     folder.create(config)
+    folder.metrics.write_text('{"step": 0}\n')
     assert folder.check(config | {"mesh": {"data": 1, "fsdp": -1, "model": 1}, "sharding": [[".*", "fsdp"]]})
     with pytest.raises(ConfigError, match="seed was 0, is now 1"):
         folder.check(config | {"seed": 1})

@@ -19,6 +19,7 @@ CONFIG = {"seed": 0, "total_steps": 100, "save_every": 10, "model": {"width": 64
 def run(tmp_path):
     run = RunDir(tmp_path / "run")
     run.create(CONFIG)
+    run.metrics.write_text('{"step": 0}\n')
     return run
 
 
@@ -167,3 +168,54 @@ def test_truncation_cuts_later_rows_and_a_torn_last_line(run, text, kept):
 def test_a_row_that_is_being_written_is_not_read(run):
     run.metrics.write_text('{"step": 1, "a": 2}\n{"step": 2, "a')
     assert run.rows() == [{"step": 1, "a": 2}]
+
+
+def test_what_has_not_trained_is_replaced_with_one_line(tmp_path, caplog):
+    run = RunDir(tmp_path / "run")
+    run.create(CONFIG)
+    run.tokenizer_file.write_text("old")
+    run.data_file.write_text("{}")
+    other = CONFIG | {"seed": 1}
+    with run.locked(), pytest.raises(ConfigError, match="seed was 0, is now 1"):
+        run.check(other)  # another process may be at its first step
+    assert run.check(other) is False and run.config()["seed"] == 0
+    assert run.create(other) is False and run.config()["seed"] == 1
+    (record,) = caplog.records
+    assert "nothing was trained, its config is replaced: seed was 0, is now 1" in record.getMessage()
+    assert not run.tokenizer_file.exists() and not run.data_file.exists()
+    (run.path / "seed_3" / "checkpoints" / "5").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="seed was 1, is now 2"):
+        run.check(CONFIG | {"seed": 2})
+
+
+def test_an_override_is_recorded_before_the_config_changes(run, monkeypatch):
+    sections = {"best": {"metric": "a"}, "optim": {"net": {"lr": 1.0, "b1": 0.9}}, "evals": {"elbo": {"n": 3}}}
+    run.config_file.write_text(json.dumps(CONFIG | sections))
+    new = CONFIG | {"best": {"metric": "b"}, "optim": {"net": {"lr": 0.5, "b1": 0.9}}}
+    with pytest.raises(ConfigError, match=r"optim\.net\.lr was 1\.0, is now 0\.5; .*--override .*init_from"):
+        run.check(new)
+    other = RunDir(run.path, override=True)
+    with pytest.raises(ConfigError) as error:
+        other.check(new | {"seed": 1})
+    assert "seed was 0, is now 1" in str(error.value) and "optim.net.lr was" not in str(error.value)
+    before = run.config_file.read_bytes()
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr("gen_jax.manifest.write_atomic", lambda *_: (_ for _ in ()).throw(full))
+        with pytest.raises(OSError):
+            other.create(new)
+    assert run.config_file.read_bytes() == before
+    assert other.create(new) is True and run.config()["best"] == {"metric": "b"}
+    (entry,) = json.loads(run.manifest_file.read_text())["starts"]
+    assert entry["override"]["optim.net.lr"] == {"was": 1.0, "is": 0.5}
+    assert entry["override"]["best.metric"] == {"was": "a", "is": "b"}
+    assert other.create(new) is True and len(json.loads(run.manifest_file.read_text())["starts"]) == 1
+
+
+def test_a_key_that_an_older_config_lacks_counts_as_its_default(run):
+    new = CONFIG | {"clip": 0.0, "profile": {"start": 0}}
+    assert run.check(new, {"clip": 0.0, "profile.start": 0}) is True
+    with pytest.raises(ConfigError, match=r"clip was 1\.0, is now 0\.0"):
+        run.check(new, {"clip": 1.0, "profile.start": 0})
+    with pytest.raises(ConfigError, match=r"clip was 'absent', is now 0\.0"):
+        run.check(new, {"profile.start": 0})

@@ -138,7 +138,9 @@ def test_a_sweep_is_local(capsys):
 
 def test_a_run_directory_there_accepts_and_refuses_what_a_local_one_does(bucket):
     run = RunDir("gs://bucket/run")
-    assert run.create(CONFIG) is False and RunDir(run.path).create(CONFIG | {"total_steps": 7}) is True
+    assert run.create(CONFIG) is False
+    bucket["run/metrics.jsonl"] = (b'{"step": 0}\n', 1)
+    assert RunDir(run.path).create(CONFIG | {"total_steps": 7}) is True
     with pytest.raises(ConfigError, match=r"model\.width was 64, is now 32"):
         run.check(CONFIG | {"model": {"width": 32}})
     with run.locked(), pytest.raises(ConfigError, match="another process is training in gs://bucket/run"):
@@ -148,7 +150,7 @@ def test_a_run_directory_there_accepts_and_refuses_what_a_local_one_does(bucket)
     bucket["other/thesis.tex"] = (b"precious", 1)
     with pytest.raises(ConfigError, match="not empty and holds no run"):
         RunDir("gs://bucket/other").create(CONFIG)
-    assert sorted(bucket) == ["other/thesis.tex", "run/config.json", "run/manifest.json"]
+    assert sorted(bucket) == ["other/thesis.tex", "run/config.json", "run/manifest.json", "run/metrics.jsonl"]
 
 
 def test_rows_and_events_reach_it_and_are_cut_when_the_run_goes_on(bucket):

@@ -3,14 +3,13 @@
 import argparse
 import json
 import math
-from typing import Any
 
 import jax
 
 from gen_jax import checks, config, paths
 from gen_jax.program import Program
 from gen_jax.seeds import make
-from gen_jax.settings import Settings
+from gen_jax.settings import defaulted
 from gen_jax.state import path_name
 
 
@@ -24,27 +23,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     experiment = config.load(args.config, overrides)
     print(json.dumps(config.to_dict(experiment), indent=2))
     print("differs from the defaults:")
-    for key, value, default in changed(experiment):
-        print(f"  {key} = {value!r}  (default: {default!r})")
+    for key, value, default in defaulted(experiment):
+        if value != default:
+            print(f"  config.{key} = {value!r}  (default: {default!r})")
     program = make(experiment)
     program.check()
     print(parameter_table(program))
     print(f"work of one step: {program.flops_per_step() / 1e9:.4g} GFLOP (matrix products and convolutions)")
-
-
-def changed(section: Settings, prefix: str = "config") -> list[tuple[str, Any, Any]]:
-    """(key, value, default) of every field that has a default and another value."""
-    rows: list[tuple[str, Any, Any]] = []
-    for name, field in type(section).model_fields.items():
-        key, value = f"{prefix}.{name}", getattr(section, name)
-        inner = value.items() if isinstance(value, dict) else [("", value)]
-        sections = [(f"{key}.{part}".rstrip("."), one) for part, one in inner if isinstance(one, Settings)]
-        for path, one in sections:
-            rows += changed(one, path)
-        if not sections and not field.is_required():
-            default = field.get_default(call_default_factory=True)
-            rows += [(key, value, default)] if value != default else []
-    return rows
 
 
 def parameter_table(program: Program) -> str:

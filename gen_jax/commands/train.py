@@ -7,7 +7,10 @@ from pathlib import Path
 from gen_jax import config, distributed, paths, same_data, seed_report
 from gen_jax.log import tensorboard_command
 from gen_jax.run_dir import RunDir, is_primary
+from gen_jax.settings import defaults
 from gen_jax.train import train
+
+FLAGS = ("trust_checkpoints", "accept_data", "override")  # of `train`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deterministic", action="store_true", help="bit-exact on GPU too, and slower")
     parser.add_argument("--trust_checkpoints", action="store_true", help="continue from those whose manifests are gone")
     same_data.add_argument(parser)
+    parser.add_argument("--override", action="store_true", help="continue with other best.*, evals.* and optim.*.lr")
     distributed.add_arguments(parser)
 
 
@@ -27,7 +31,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     if distributed.is_local_trial(args):
         sys.exit(_trial(args, overrides, experiment))
     with distributed.joined(args):
-        train(experiment, args.workdir, trust_checkpoints=args.trust_checkpoints, accept_data=args.accept_data)
+        flags = {name: getattr(args, name) for name in FLAGS}
+        train(experiment, args.workdir, **flags)
         if is_primary():
             several = experiment.num_seeds > 1
             print((seed_report.summary if several else summary)(RunDir(args.workdir), args.workdir))
@@ -35,9 +40,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def _trial(args: argparse.Namespace, overrides: list[str], experiment: config.Experiment) -> int:
     """The same command in several processes of this machine; what needs no device is checked once, here."""
-    run_dir = RunDir(args.workdir)
-    run_dir.check(config.to_dict(experiment))
-    flags = [f"--{name}" for name in ("deterministic", "trust_checkpoints", "accept_data") if getattr(args, name)]
+    run_dir = RunDir(args.workdir, override=args.override)
+    run_dir.check(config.to_dict(experiment), defaults(experiment))
+    flags = [f"--{name}" for name in ("deterministic", *FLAGS) if getattr(args, name)]
     command = ["train", f"--config={args.config}", f"--workdir={args.workdir}", *overrides, *flags]
     return distributed.start_here(command, args.num_processes, Path(run_dir.logs))
 

@@ -20,7 +20,8 @@ from gen_jax import compat, protocol, signals
 from gen_jax import config as configs
 from gen_jax.errors import ConfigError, DataError, RunError
 from gen_jax.progress import Progress
-from gen_jax.run_dir import RunDir, flatten, write_atomic
+from gen_jax.resume import flatten
+from gen_jax.run_dir import RunDir, write_atomic
 from gen_jax.sweeps import goal, journal, space
 from gen_jax.sweeps.definition import Definition
 from gen_jax.sweeps.trainer import COMMAND, Trainer, check_folder, lock, open_log
