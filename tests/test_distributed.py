@@ -66,7 +66,7 @@ def gen_jax(workdir, *flags):
 def is_training(process):
     """Waits for a line of process 0's that says so."""
     for line in process.stderr:
-        if line.startswith("train "):
+        if line.startswith("train:"):
             return
     pytest.fail("the run ended before it trained")
 

@@ -73,7 +73,7 @@ def test_sigterm_exits_with_75_and_wrong_input_with_2(tmp_path):
     long = [f"--workdir={tmp_path / 'run'}", "--config.total_steps=2000000", "--config.save_every=0"]
     process = subprocess.Popen([*command, *long], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
-        if line.startswith("train "):
+        if line.startswith("train:"):
             break
     process.send_signal(signal.SIGTERM)
     rest = process.communicate(timeout=120)[1]
