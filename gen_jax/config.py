@@ -154,7 +154,7 @@ class Experiment(Settings):
         cfg, updates = self.optim[name], self.updates_per_step(name)
         if cfg.schedule == "constant" and not cfg.warmup:
             return None
-        return float(schedule(cfg, self.total_steps * updates, updates)(step * updates - 1))
+        return np.asarray(schedule(cfg, self.total_steps * updates, updates)(step * updates - 1)).item()
 
 
 def model_module(name: Any) -> Any:
