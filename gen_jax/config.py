@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import pydantic
 from pydantic import Field
 
