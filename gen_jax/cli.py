@@ -109,7 +109,7 @@ def parse(argv: list[str]) -> tuple[ModuleType, argparse.Namespace, list[str]]:
     args, rest = command.parse_known_args(rest + argv[1:])
     for name, value in vars(args).items():
         if isinstance(value, int) and abs(value) > LARGEST:
-            raise ConfigError(f"--{name}: expected at most {LARGEST}, got {_short(hex(value))}")
+            raise ConfigError(f"--{name}: expected at most {LARGEST}, got a larger one")
     return module, args, _overrides(rest, takes=hasattr(args, "config"))
 
 

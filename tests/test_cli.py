@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from members import SMALLEST
 
-from gen_jax import cli
+from gen_jax import cli, paths
 from gen_jax.run_dir import RunDir
 
 DIGITS = f"--config={SMALLEST['vae']}:smoke"
@@ -39,7 +39,7 @@ def test_train_ends_by_naming_numbers_pictures_and_tensorboard(trained, capsys):
     assert "test/elbo -" in out
     for kind in ("reconstruction", "samples", "interpolation"):
         assert f"test_{kind}_00000008.png" in out
-    assert f"tensorboard --logdir={trained}" in out
+    assert f"tensorboard --logdir={paths.shown(trained)}" in out
     assert (trained / "samples/curves_00000008.png").exists()
 
 

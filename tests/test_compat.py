@@ -119,13 +119,16 @@ assert state.coordinator_address == "localhost:34781" and state.num_processes ==
 def test_forgetting_the_cache_lets_it_be_asked_again(tmp_path):
     """jax asks once whether programs are kept, and keeps to it."""
     before, fn = jax.config.jax_compilation_cache_dir, lambda x: x * 3 + 41
+    least = jax.config.jax_persistent_cache_min_compile_time_secs  # a command in this process may have raised it
     try:
         jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         compat.reset_cache()
         jax.jit(fn)(1.0)
         assert list(tmp_path.iterdir())
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
         compat.reset_cache()
 
 

@@ -208,7 +208,7 @@ def test_an_alarm_since_the_last_row_is_one_warning(tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(Program, "step", step)
     train(digits("total_steps=12", "log_every=4", "eval_every=0", "save_every=0", "steps_per_call=1"), tmp_path / "run")
-    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "alarm" in line and "warning" in line]
     assert warnings == ["warning: step 8: train/alarm_test in 25% of the steps since the last row"]
     assert [row.get("train/alarm_test") for row in RunDir(tmp_path / "run").rows()] == [0, 0.25, 0]
 

@@ -35,7 +35,7 @@ def sweep(s):
     s.log_uniform("optim.net.lr", 1e-4, 1e-2)
     s.choice("model.widths", ((64, 64), (256, 256)))
     if s.choice("optim.net.schedule", ("constant", "cosine")) == "cosine":
-        s.integer("optim.net.warmup", 0, 1_000, step=100)
+        s.choice("optim.net.end", (0.0, 0.01, 0.1))
 
 
 def smoke(c):

@@ -37,12 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokenize.add_argument(
         "--tokenizer", type=paths.flag, default="byte", help="byte (default), char, bpe, or a saved tokeniser's file"
     )
-    tokenize.add_argument("--vocab_size", default=0, help="of bpe")
+    tokenize.add_argument("--vocab_size", type=int, default=0, help="of bpe")
     tokenize.add_argument("--documents", default="joined", help="joined (default) or packed")
     tokenize.add_argument("--pattern", default="*.txt", help="of the files in a folder")
-    tokenize.add_argument("--validation", default=0.1, help="share of the documents (of one file: of its end)")
-    tokenize.add_argument("--test", default=0.1, help="share, as --validation")
-    tokenize.add_argument("--split_seed", default=0, help="picks the documents")
+    tokenize.add_argument(
+        "--validation", type=float, default=0.1, help="share of the documents (of one file: of its end)"
+    )
+    tokenize.add_argument("--test", type=float, default=0.1, help="share, as --validation")
+    tokenize.add_argument("--split_seed", type=int, default=0, help="picks the documents")
     tokenize.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
     for action in (listing, show, prepare):
         action.add_argument(

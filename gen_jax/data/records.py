@@ -36,6 +36,11 @@ class RecordSet:
         """Records in each split."""
         return {split: len(records.sizes) for split, records in self.records.items()}
 
+    def contents(self, split: str) -> Arrays:
+        """The arrays of a split."""
+        records = self.records[split]
+        return {"tokens": records.flat, "sizes": records.sizes}
+
     def train_feed(self, batch_size: int) -> Feed:
         """Endless; epoch e follows a permutation by (seed, e), and a batch may straddle two epochs."""
         return self._feed(self.records["train"], batch_size, self.seed)
