@@ -188,12 +188,14 @@ def test_the_chain_of_names_has_its_entropy():
 
 
 @pytest.mark.slow
-def test_a_short_run_comes_near_the_entropy_of_a_chain(tmp_path):
+def test_a_short_run_lies_between_the_entropy_and_that_of_single_letters(tmp_path):
     chain = NameChain()
-    (tmp_path / "names.txt").write_text("\n".join(chain.draw(8_000)))
+    (tmp_path / "names.txt").write_text(text := "\n".join(chain.draw(8_000)))
+    share = np.unique(list(text), return_counts=True)[1] / len(text)
+    single = -float((share * np.log(share)).sum())  # the line ends are the ends of names
     flags = [f"--config.data.path={tmp_path / 'names.txt'}", "--config.mesh.data=1", "--config.total_steps=300"]
     loaded = config.load("experiments/transformer/lines.py", [*flags, "--config.model.layers=2"])
     train(loaded, tmp_path / "run")
     last = RunDir(tmp_path / "run").rows()[-1]
-    assert chain.entropy < last["test/nats_per_character"] < chain.entropy + 0.3
+    assert chain.entropy < last["test/nats_per_character"] < single
     assert last["test/nats_per_character"] == pytest.approx(last["test/loss"])  # ASCII: a byte is a character
