@@ -274,7 +274,10 @@ def test_compare_prints_a_table_of_like_numbers(tmp_path, capsys):
     tag = protocol.tag("test/fid", n_real=10, features="classifier-ab")
     cli.main(["compare", "--metric=test/fid", *runs(tmp_path, tag, tag)])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == tag and [line.split()[-2:] for line in lines[1:]] == [["2", "1.5"], ["2", "2.5"]]
+    assert lines[0].split() == ["run", "step", tag] and [line.split()[-2:] for line in lines[1:]] == [
+        ["2", "1.5"],
+        ["2", "2.5"],
+    ]
 
 
 def test_compare_takes_the_newest_of_several_evaluations_of_a_step(tmp_path, capsys):
