@@ -26,7 +26,9 @@ class Copies:
     drop: int = 0
 
     def translate(self, state, rng, condition, options):
-        assert options.end == TOKENIZER.end and options.temperature == 0
+        assert options.end == TOKENIZER.end and options.temperature == (
+            1.0 if options.beams else 0.0
+        )  # beams refuse it
         lengths = jnp.maximum(condition["source_segment"].sum(axis=1) - self.drop, 0)
         kept = jnp.arange(options.length) < lengths[:, None]
         source = jnp.pad(condition["source"], ((0, 0), (0, options.length)))[:, : options.length]
