@@ -14,11 +14,11 @@ IN_PYTHON = f"import time; {READY}; time.sleep(100)"
 IN_C = f"import hashlib; {READY}; hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # minutes, without one look
 
 
-def start(work, **kwargs):
-    """A process that has begun with `work`."""
+def start(work, prefix=()):
+    """A process that has begun with `work`; `prefix` is the command that starts it."""
     text = f"from gen_jax import cli, interrupts\nwith cli.told(), interrupts.early():\n    {work}"
     process = subprocess.Popen(
-        [sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs
+        [*prefix, sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None and process.stdout.readline() == b"ready\n", process.communicate()[1]
     time.sleep(0.2)  # it is in what follows
@@ -55,7 +55,7 @@ def test_sigint_ends_with_130():
 
 
 def test_under_nohup_sighup_does_nothing():
-    process = start(IN_PYTHON, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = start(IN_PYTHON, prefix=["nohup"])
     process.send_signal(signal.SIGHUP)
     time.sleep(0.3)
     assert process.poll() is None
