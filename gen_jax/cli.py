@@ -1,4 +1,4 @@
-"""`gen-jax COMMAND`: train, eval, sample, check, data, compare, bench, plan, sweep."""
+"""`gen-jax COMMAND`: train, eval, sample, check, data, compare, replay, bench, plan, sweep."""
 
 import time
 
@@ -25,6 +25,7 @@ COMMANDS = {
     "check": "validate a config and print it, its parameters and its memory; trains nothing",
     "data": "list data sets, show one, prepare one",
     "compare": "one metric of several runs; refused where it was not measured alike",
+    "replay": "repeat the step at which a run was not finite, and name the operation",
     "bench": "time a config's training step",
     "plan": "compile a config's training step for TPUs that are not here: memory, collectives, time",
     "sweep": "train a config with many values of the keys that its sweep(s) names",

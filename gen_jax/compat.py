@@ -17,6 +17,7 @@ from jax.extend import core
 from jax.interpreters.partial_eval import dce_jaxpr
 
 __all__ = [
+    "apply",
     "cluster_processes",
     "global_state",
     "inner_jaxprs",
@@ -32,6 +33,14 @@ __all__ = [
 
 # what a machine with a TPU sets; jax and libtpu set others on every machine
 TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_ACCELERATOR_TYPE")
+
+
+def apply(equation: Any, inputs: list) -> list:
+    """What an equation of a jaxpr makes of its inputs."""
+    params = equation.primitive.get_bind_params(equation.params)
+    with equation.ctx.manager:
+        results = equation.primitive.bind(*inputs, **params)
+    return list(results) if equation.primitive.multiple_results else [results]
 
 
 def cluster_processes() -> int:

@@ -108,6 +108,10 @@ class Optimiser:
       gradients: the gradient hook.
       log_grad_norm: adds the metric "grad_norm", before clipping.
       updates: low-rank updates of some matrices: they and what `updates.train` names are trained, the rest is frozen.
+      net: the name of the network, which its training terms carry as `Mean.net`.
+      skip_nonfinite: an update whose terms or gradient are not finite is not made: the network stays as it is, the
+        terms count for nothing, and the metric "alarm_skipped_<net>" counts it.
+      skip_above: the same where the norm of the gradient is larger than this, before clipping; 0 = never.
     """
 
     tx: optax.GradientTransformation
@@ -116,6 +120,9 @@ class Optimiser:
     gradients: Callable = Gradients()
     log_grad_norm: bool = False
     updates: lora.Lora | None = None
+    net: str = ""
+    skip_nonfinite: bool = False
+    skip_above: float = 0.0
 
     def trainable(self, params: PyTree) -> PyTree:
         """A bool for each leaf of `params`, as a network keeps them."""
@@ -147,10 +154,31 @@ class Optimiser:
         if self.log_grad_norm:
             norm = Mean.of(optax.tree.norm(grads))
             terms = dataclasses.replace(terms, means=terms.means | {"grad_norm": norm})
-        return self.update(net, grads, terms.stats), terms
+        terms = _owned(terms, self.net)
+        good = self.accepts(grads, terms)
+        return self.update(net, grads, terms.stats, good), _counted(terms, {self.net: good})
 
-    def update(self, net: Net, grads: PyTree, stats: PyTree) -> Net:
-        """`net` after one update; `grads` are those of its trainable leaves, `stats` its statistics from now on."""
+    def accepts(self, grads: PyTree, terms: Terms) -> jax.Array | None:
+        """Whether the update is made, [] bool; None where every one is."""
+        if not self.skip_nonfinite and not self.skip_above:
+            return None
+        norm, good = optax.tree.norm(grads), jnp.asarray(True)
+        if self.skip_above:
+            good = ~(norm > self.skip_above)
+        if self.skip_nonfinite:
+            totals = jnp.stack([norm, *(mean.total for mean in terms.means.values())])
+            good = good & jnp.isfinite(totals).all()
+        return good
+
+    def update(self, net: Net, grads: PyTree, stats: PyTree, good: jax.Array | None = None) -> Net:
+        """`net` after one update, or unchanged where `good` is False.
+
+        `grads` are those of its trainable leaves, `stats` its statistics from now on.
+        """
+        moved = self._moved(net, grads, stats)
+        return moved if good is None else jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, net)
+
+    def _moved(self, net: Net, grads: PyTree, stats: PyTree) -> Net:
         trainable, frozen = partition(net.params, self.trainable(net.params))
         updates, opt = self.tx.update(grads, net.opt, trainable)
         params = combine(optax.apply_updates(trainable, updates), frozen)
@@ -169,6 +197,21 @@ class Optimiser:
         return jax.tree.map(lerp, {name: ema[name] for name in now}, now) | {"updates": n + 1}
 
 
+def _owned(terms: Terms, net: str) -> Terms:
+    return dataclasses.replace(terms, means={name: mean.of_net(net) for name, mean in terms.means.items()})
+
+
+def _counted(terms: Terms, good: dict[str, jax.Array | None]) -> Terms:
+    """Terms that count for nothing where a network's update is not made, beside a count of such updates."""
+    judged = {net: made for net, made in good.items() if made is not None}
+    if not judged:
+        return terms
+    every = jnp.stack(list(judged.values())).all()
+    means = {name: mean.where(every) for name, mean in terms.means.items()}
+    skipped = {f"alarm_skipped_{net}": Mean.of(1.0 - made) for net, made in judged.items()}
+    return dataclasses.replace(terms, means=means | skipped)
+
+
 def step_together(
     optimisers: dict[str, Optimiser], nets: dict[str, Net], loss_fn: LossFn, batch: Batch, rng: jax.Array
 ) -> tuple[dict[str, Net], Terms]:
@@ -184,11 +227,14 @@ def step_together(
 
     trainable, stats = {name: part[0] for name, part in parts.items()}, {name: net.stats for name, net in nets.items()}
     grads, terms = next(iter(optimisers.values())).gradients(loss, trainable, stats, batch, rng)
-    norms = {
-        f"{name}_grad_norm": Mean.of(optax.tree.norm(grads[name])) for name in nets if optimisers[name].log_grad_norm
+    logged = [name for name in nets if optimisers[name].log_grad_norm]
+    norms = {f"{name}_grad_norm": Mean.of(optax.tree.norm(grads[name])).of_net(name) for name in logged}
+    terms = _owned(terms, ", ".join(nets))
+    good = {name: optimisers[name].accepts(grads[name], terms) for name in nets}
+    moved = {
+        name: optimisers[name].update(net, grads[name], terms.stats[name], good[name]) for name, net in nets.items()
     }
-    moved = {name: optimisers[name].update(net, grads[name], terms.stats[name]) for name, net in nets.items()}
-    return moved, dataclasses.replace(terms, means=terms.means | norms)
+    return moved, _counted(dataclasses.replace(terms, means=terms.means | norms), good)
 
 
 def require_optimisers(txs: dict[str, Optimiser], *names: str) -> None:

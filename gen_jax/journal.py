@@ -7,6 +7,8 @@ from gen_jax import protocol
 from gen_jax.config import Best
 from gen_jax.errors import ConfigError
 
+ALARM = "alarm_"  # begins the names of terms of which the run warns where they are above 0
+
 
 @dataclasses.dataclass
 class Journal:
@@ -15,7 +17,7 @@ class Journal:
     evaluated: the last step that was evaluated. best, best_step: of the metric `config.best`, whose whole tag is
     best_tag; best_mode: "min" or "max". worse: evaluations since then. window: name -> [total, weight] of the steps
     since the last log. row: scalars of this step whose row is not written yet. open: an evaluation will add to it.
-    rates: the learning rates of this step, where they change.
+    rates: the learning rates of this step, where they change. alarms: name -> [total, weight] of the whole run.
     """
 
     evaluated: int = -1
@@ -28,6 +30,13 @@ class Journal:
     row: dict[str, float] = dataclasses.field(default_factory=dict)
     open: bool = False
     rates: dict[str, float] = dataclasses.field(default_factory=dict)
+    alarms: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+
+    def add(self, name: str, total: float, weight: float) -> None:
+        """A training term of one step."""
+        for sums in (self.window, self.alarms) if name.startswith(ALARM) else (self.window,):
+            old = sums.get(name, [0.0, 0.0])
+            sums[name] = [old[0] + total, old[1] + weight]
 
     def forget_another_best(self, best: Best) -> None:
         """Where `config.best` names another metric or mode than before, nothing is the best yet."""

@@ -12,17 +12,17 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gen_jax import config as configs
 from gen_jax import gpt2, pictures, protocol, sharding, signals
 from gen_jax.checkpoint import Checkpoints
-from gen_jax.errors import NonFiniteError, RunError
+from gen_jax.errors import RunError
 from gen_jax.evaluators.base import read
 from gen_jax.init_from import load_into
-from gen_jax.journal import Journal
+from gen_jax.journal import ALARM, Journal
 from gen_jax.log import Writer
+from gen_jax.nonfinite import Guard
 from gen_jax.perf import Timer, Tracer
 from gen_jax.program import Program
 from gen_jax.progress import Part, Progress, brief
@@ -55,6 +55,7 @@ class Loop:
         self.reached = reached
         self.program = program.preprocessed(state, run_dir.path / "cache")
         self.evaluators = self.program.evaluators
+        self.guard = Guard(self.program, run_dir)
         self.state = self.program.enter(state)  # donated to every step
         self.pending: list[dict] = []  # metrics still on the device
         first_row = self.step if self.journal.row or self.journal.open else self.step + 1  # that is to be written
@@ -75,13 +76,7 @@ class Loop:
             found = Journal(**journal)
             found.forget_another_best(self.experiment.best)
             return state, found
-        state = program.init()
-        source = self.experiment.init_from
-        if source.workdir:
-            state = load_into(state, source.workdir, source.step, source.nets, source.allow, source.reset)
-        if source.safetensors:
-            state = gpt2.load_into(state, source.safetensors, program.model.network.kv_shape[0], source.reset)
-        return state, Journal()
+        return first_state(program), Journal()
 
     def poll(self) -> None:
         """Between the batches of an evaluation: ends it early where a signal asks for it."""
@@ -123,6 +118,9 @@ class Loop:
         finally:
             self.tracer.stop()
         self._draw_curves()
+        for name, (total, weight) in self.journal.alarms.items():
+            if total:
+                self.progress.say(f"{name} in the whole run: {total:.0f} of {weight:.0f}")
         self.moved()
         self.checkpoints.wait()
         return self.program.leave(self.state)
@@ -144,12 +142,10 @@ class Loop:
         for call in jax.device_get(self.pending):
             for k in range(self.experiment.steps_per_call):
                 first += 1
+                self.guard.check_metrics(call, k, first)
                 for name, mean in call.items():
                     total, weight = (float(np.asarray(part, np.float64)[k]) for part in (mean.total, mean.weight))
-                    if not math.isfinite(total):
-                        raise NonFiniteError(f"train/{name} is {total} at step {first}; see config.optim: lr, clip")
-                    sums = self.journal.window.setdefault(name, [0.0, 0.0])
-                    sums[0], sums[1] = sums[0] + total, sums[1] + weight
+                    self.journal.add(name, total, weight)
         self.pending = []
         self.moved()
 
@@ -159,7 +155,7 @@ class Loop:
         scalars = {f"train/{name}": t / w for name, (t, w) in self.journal.window.items() if w}
         scalars |= {f"train/{name}_lr": rate for name, rate in self.rates().items()}
         for name, share in scalars.items():
-            if name.startswith("train/alarm_") and share > 0:
+            if name.startswith(f"train/{ALARM}") and share > 0:
                 self.progress.say(f"warning: step {self.step}: {name} in {share:.0%} of the steps since the last row")
         self.journal.window, self.journal.row = {}, scalars
         self.writer.write_scalars(self.step, scalars)
@@ -238,8 +234,7 @@ class Loop:
             self.checkpoints.record(self.step, journal)
         else:
             state = self.program.leave(self.state)
-            if not _finite(state):
-                raise NonFiniteError(f"a parameter is not finite at step {self.step}, which is not saved")
+            self.guard.check_state(state, self.step)
             self.checkpoints.save(self.step, state, journal)
         self.saved = self.step, journal
 
@@ -247,10 +242,14 @@ class Loop:
         self.writer.write_images(self.step, pictures.of_a_run(self.run_dir.rows()))
 
 
-@jax.jit
-def _finite(tree: Any) -> Any:
-    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]))
+def first_state(program: Program) -> State:
+    """What a run starts from that has no checkpoint: new parameters, or those that `config.init_from` names."""
+    state, source = program.init(), program.experiment.init_from
+    if source.workdir:
+        state = load_into(state, source.workdir, source.step, source.nets, source.allow, source.reset)
+    if source.safetensors:
+        state = gpt2.load_into(state, source.safetensors, program.model.network.kv_shape[0], source.reset)
+    return state
 
 
 def write_report(writer: Writer, step: int, cfg: Any, report: Any, say: Callable[[str], None]) -> dict[str, float]:

@@ -63,6 +63,8 @@ class Config(Settings):
     freeze: regexes on parameter paths that stay as they are.
     lora: with a rank, low-rank updates are trained and the rest is frozen.
     micro_batches: gradient accumulation over this many parts of a batch.
+    skip_nonfinite: an update whose loss or gradient is not finite is not made, and counted; else the run ends there.
+    skip_above: the same for one whose gradient has a larger norm than this, before clipping; 0 = off.
     """
 
     name: Literal["sgd", "adam", "adamw", "adafactor", "lion", "muon"] = "adam"
@@ -86,6 +88,8 @@ class Config(Settings):
     freeze: tuple[Regex, ...] = ()
     lora: LoraConfig = LoraConfig()
     micro_batches: Positive = 1
+    skip_nonfinite: bool = False
+    skip_above: NonNegative = 0.0
 
     @model_validator(mode="after")
     def _all_is_read(self) -> "Config":
@@ -165,6 +169,7 @@ def build(
     seed: int = 0,
     per_step: int = 1,
     fused: Mapping[str, int] | None = None,
+    net: str = "",
 ) -> Optimiser:
     """The optimiser of one network.
 
@@ -173,12 +178,16 @@ def build(
       axis_name: pmap's axis.
       seed: of the low-rank updates.
       fused: as in `leaves.classify`.
+      net: the name of the network.
     """
     return Optimiser(
         tx=transform(cfg, updates, per_step, fused),
         frozen=cfg.freeze,
         ema_decay=cfg.ema,
         gradients=Gradients(cfg.micro_batches, axis_name),
-        log_grad_norm=cfg.clip > 0,
+        log_grad_norm=cfg.clip > 0 or cfg.skip_above > 0,
         updates=Lora(cfg.lora.rank, cfg.lora.alpha, cfg.lora.targets, cfg.lora.train, seed) if cfg.lora.rank else None,
+        net=net,
+        skip_nonfinite=cfg.skip_nonfinite,
+        skip_above=cfg.skip_above,
     )

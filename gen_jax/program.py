@@ -319,7 +319,8 @@ def _model(experiment: Experiment, axis_name: str | None) -> tuple[Any, dict[str
     txs = {}
     for name, cfg in experiment.optim.items():
         per_step, fused = experiment.updates_per_step(name), getattr(experiment.model, "fused", {})
-        txs[name] = optim.build(cfg, experiment.total_steps * per_step, axis_name, experiment.seed, per_step, fused)
+        updates = experiment.total_steps * per_step
+        txs[name] = optim.build(cfg, updates, axis_name, experiment.seed, per_step, fused, name)
     return config.model_module(experiment.model_name).from_config(experiment.model, txs), txs
 
 

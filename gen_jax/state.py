@@ -21,19 +21,24 @@ class Mean:
 
     total: PyTree
     weight: PyTree
+    net: str = flax.struct.field(pytree_node=False, default="")  # whose update the term is of, in training
 
     @classmethod
     def of(cls, values: jax.Array) -> "Mean":
         """Each of `values` counts once."""
         return cls(values, jnp.ones_like(values))
 
+    def of_net(self, net: str) -> "Mean":
+        """The same, as a term of the update of `net`."""
+        return Mean(self.total, self.weight, net)
+
     def sum(self) -> "Mean":
         """The rows added up: both fields become `[]`."""
-        return Mean(self.total.sum(), self.weight.sum())
+        return Mean(self.total.sum(), self.weight.sum(), self.net)
 
     def where(self, valid: jax.Array) -> "Mean":
         """Rows that are not valid weigh 0, even where their total is not finite."""
-        return Mean(jnp.where(valid, self.total, 0), jnp.where(valid, self.weight, 0))
+        return Mean(jnp.where(valid, self.total, 0), jnp.where(valid, self.weight, 0), self.net)
 
 
 @flax.struct.dataclass

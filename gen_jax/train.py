@@ -33,7 +33,8 @@ def train(
       workdir: the run directory, local or `gs://`; created, or resumed when it holds a run of the same config. With
         `num_seeds` S > 1 it holds a run directory for each seed, and the state is stacked, [S, ...].
       trust_checkpoints: continues from checkpoints whose manifests are gone, which nothing can verify.
-      override: resumes also with other `best`, `evals` and learning rates, and records that in manifest.json.
+      override: resumes also with other `best`, `evals`, learning rates and skipped updates (`skip_nonfinite`,
+        `skip_above`), and records that in manifest.json.
       accept_data: resumes also where the data are not those that the run began with.
 
     Raises:

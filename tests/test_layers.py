@@ -23,7 +23,7 @@ LOOP = {
     "progress",
 }
 LOOP |= {"pmap", "program", "flops", "train", "cli", "commands", "init_from", "gpt2", "same_data"}
-LOOP |= {"disk", "events", "interrupts", "manifest", "quiet", "resume", "status"}
+LOOP |= {"nonfinite", "origin", "disk", "events", "interrupts", "manifest", "quiet", "resume", "status"}
 LOOP |= {"distributed", "watch", "aborts", "checks", "journal", "loop", "seeds", "seed_report", "spool"}
 
 # folder -> the parts of gen_jax that its files may import

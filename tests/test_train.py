@@ -194,7 +194,7 @@ def test_the_guard_names_the_step(tmp_path):
         train(digits(*flags, "steps_per_call=1", "log_every=1"), tmp_path / "alone")
     with pytest.raises(NonFiniteError) as together:
         train(digits(*flags, "steps_per_call=4", "log_every=8"), tmp_path / "together")
-    assert str(alone.value) == str(together.value)
+    assert str(alone.value).split("; ")[:-1] == str(together.value).split("; ")[:-1]
     assert "at step 2" in str(alone.value)
     assert RunDir(tmp_path / "alone").status()["state"] == "failed"
 

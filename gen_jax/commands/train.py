@@ -21,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deterministic", action="store_true", help="bit-exact on GPU too, and slower")
     parser.add_argument("--trust_checkpoints", action="store_true", help="continue from those whose manifests are gone")
     same_data.add_argument(parser)
-    parser.add_argument("--override", action="store_true", help="continue with other best.*, evals.* and optim.*.lr")
+    parser.add_argument(
+        "--override",
+        action="store_true",
+        help="continue with other best.*, evals.* and optim.*.lr, skip_nonfinite, skip_above",
+    )
     distributed.add_arguments(parser)
 
 

@@ -222,7 +222,8 @@ class GAN:
         real_rng, fake_rng, mix_rng = ops.split(rng, 3)
         real, label = self._examples(batch)
         fake, _ = _run(self.generator, gen, batch["noise"], label, train)
-        means = {"diversity": Mean(*map(adversarial.squared_distances, (fake, real)))} if train else {}
+        apart = adversarial.squared_distances
+        means = {"diversity": Mean(apart(fake), apart(real))} if train else {}
         if train:
             step = update // self.n_critic
             real, fake = self.view(real, real_rng, step), self.view(fake, fake_rng, step)
