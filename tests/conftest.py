@@ -1,6 +1,7 @@
 """Set before jax is imported: 8 CPU devices, a compilation cache, and shapes checked at every call in gen_jax."""
 
 import importlib
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -16,7 +17,10 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # most of a test's
 os.environ.setdefault("GEN_JAX_CACHE", str(ROOT / ".cache" / "data"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+    flags = ["--xla_force_host_platform_device_count=8", "--xla_cpu_parallel_codegen_split_count=1"]
+    if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones have one kind of emitters
+        flags.append("--xla_cpu_use_fusion_emitters=false")  # the others compile three times as long
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
