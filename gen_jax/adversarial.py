@@ -88,7 +88,7 @@ LOSSES = {
 
 
 def smoothed(loss: Loss, amount: float) -> Loss:
-    """One-sided label smoothing of a logistic critic (Salimans et al. 2016, section 3.4): D(x) is told 1 - amount."""
+    """One-sided label smoothing of a logistic critic (Salimans et al. 2016, section 3.4): D(x) is to be 1 - amount."""
 
     def critic(real: Logits, fake: Logits) -> Logits:
         return loss.critic(real, fake) + amount * real  # -log(1 - D) is -log D plus the logit

@@ -35,7 +35,7 @@ class Checkpoints:
 
     Args:
       directory: made where it is missing.
-      keep: so many last checkpoints stay, and the best one that each of them names.
+      keep: the number of last checkpoints that stay, with the best one that each of them names.
       hash_limit_mb: above this size (10^6 bytes) the files of a checkpoint are checked by their sizes alone.
       trust: steps without a manifest are taken as they are.
       committing: called by process 0, in a thread, before a step counts as saved or its record as written: what belongs

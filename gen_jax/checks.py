@@ -108,7 +108,7 @@ def check_memory(program: "Program") -> None:
 def _too_large(key: str, needed: int, found: int, where: str = "a device") -> ConfigError:
     return ConfigError(
         f"config.{key}: expected what fits the memory of {where}: needed at least {needed:,} bytes, available "
-        f"{found:,}; --config.memory_check=False goes on"
+        f"{found:,}; to train anyway, set --config.memory_check=False"
     )
 
 

@@ -19,7 +19,7 @@ from gen_jax import interrupts  # noqa: E402
 from gen_jax.errors import ConfigError, RunError, StorageError  # noqa: E402
 
 COMMANDS = {
-    "train": "train a config, or go on where it stopped",
+    "train": "train a config, or continue where it stopped",
     "eval": "run a trained model's evaluators",
     "sample": "draw samples from a trained model",
     "check": "validate a config and print it, its parameters and its memory; trains nothing",
@@ -52,14 +52,14 @@ def _short(text: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs a command; exits with 0, or with the code of the RunError after one line on stderr."""
-    with told(), interrupts.early():
+    with reported(), interrupts.early():
         module, args, overrides = parse(sys.argv[1:] if argv is None else argv)
         _prepare_jax(deterministic=getattr(args, "deterministic", False))
         module.run(args, overrides)
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def reported() -> Iterator[None]:
     """Ends the process with the code of a RunError, after its one line on stderr."""
     try:
         yield

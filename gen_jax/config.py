@@ -89,7 +89,7 @@ class Experiment(Settings):
       batch and the final computation of an evaluator, and than a restored, or a saved, hashed and uploaded checkpoint.
     memory_check: what cannot fit the memory of the devices, or of the host, is refused before anything is compiled. The
       estimate is a lower bound: state, gradients, resident data, a batch, the largest result of a matrix product.
-    num_seeds: so many runs, with the seeds `seed`, `seed` + 1, ..., as one program on one device.
+    num_seeds: that many runs, with the seeds `seed`, `seed` + 1, ..., as one program on one device.
     """
 
     seed: Seed = 0

@@ -28,7 +28,7 @@ def read(spec: str) -> dict[str, Any]:
     get_config = names.get("get_config")
     if not callable(get_config):
         raise ConfigError(f"--config: {file}: expected a function get_config(arg), found none")
-    with _failures_told(file):
+    with _failures_reported(file):
         config = get_config(arg)
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError(f"--config: {file}: expected get_config to return a ConfigDict, got {shown(config)}")
@@ -90,12 +90,12 @@ def _run(spec: str) -> tuple[dict[str, Any], str, str]:
     if not os.path.isfile(path):
         known = [str(file) for file in Path("experiments").glob("*/*.py")]
         raise ConfigError(f"--config: no file {one_line(written)}{nearest(written, known) if known else ''}")
-    with _failures_told(path):
+    with _failures_reported(path):
         return runpy.run_path(path), path, arg
 
 
 @contextlib.contextmanager
-def _failures_told(file: str) -> Iterator[None]:
+def _failures_reported(file: str) -> Iterator[None]:
     """What the code of a config raises becomes one line; what it prints goes to stderr, which is for people."""
     try:
         with contextlib.redirect_stdout(sys.stderr):

@@ -38,7 +38,9 @@ FAREWELL_MS = 5_000  # that a process which failed waits for the others to have 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--coordinator", help="HOST:PORT of process 0, the same in all processes")
-    parser.add_argument("--num_processes", type=int, help="of the run; alone, so many are started here, on the CPU")
+    parser.add_argument(
+        "--num_processes", type=int, help="of the run; without --process_id, starts that many here, on the CPU"
+    )
     parser.add_argument("--process_id", type=int, help="of this process: 0, 1, ...")
 
 
@@ -143,7 +145,7 @@ def _leave(code: int) -> None:
 
 
 def start_here(arguments: Sequence[str], num_processes: int, logs: Path) -> int:
-    """`gen-jax ARGUMENTS` in so many processes of this machine, on the CPU; returns the exit code of the run.
+    """`gen-jax ARGUMENTS` in `num_processes` processes of this machine, on the CPU; returns the exit code of the run.
 
     The CPU devices that XLA_FLAGS names are shared out. Process 0 has this one's stdout and stderr, process i the file
     `logs/process_<i>.log`. SIGTERM and Ctrl-C reach process 0, which agrees with the others.

@@ -48,18 +48,18 @@ class DataError(RunError):
 
 
 class Preempted(RunError):
-    """SIGTERM: the state is saved, the same command goes on from there."""
+    """SIGTERM: the state is saved, the same command continues from there."""
 
     code = 75
 
 
 class Lost(RunError):
-    """A process hangs, or is gone. The same command goes on from the last checkpoint."""
+    """A process hangs, or is gone. The same command continues from the last checkpoint."""
 
     code = 76
 
 
 class Interrupted(RunError):
-    """Ctrl-C: the state is saved, the same command goes on from there."""
+    """Ctrl-C: the state is saved, the same command continues from there."""
 
     code = 130

@@ -39,7 +39,7 @@ class Gradients:
     """The gradient hook: d(sum(total) / sum(weight)) of the term "loss".
 
     Args:
-      micro_batches: the batch is cut into so many, one after the other, and the sums are divided once at the end:
+      micro_batches: the batch is cut into that many, one after the other, and the sums are divided once at the end:
         the result is that of the whole batch, whatever the weights. One that does not divide the rows is a ConfigError.
       axis_name: pmap's axis; numerators, weights and gradients are summed over it before the division.
     """

@@ -1,4 +1,4 @@
-"""What a loop must know beside the state to go on as if it had never stopped."""
+"""What a loop must know beside the state to continue as if it had never stopped."""
 
 import dataclasses
 import math

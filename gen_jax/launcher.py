@@ -1,6 +1,6 @@
 """What the scripts in `launch/` share: `SCRIPT [OPTIONS] -- COMMAND ...`, where COMMAND is one of gen-jax.
 
-It is read here, its config too, so that what is wrong in it is told before it waits in a queue.
+It is read here, its config too, so that what is wrong in it is reported before it waits in a queue.
 """
 
 import argparse

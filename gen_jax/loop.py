@@ -113,7 +113,7 @@ class Loop:
                 if stop:
                     self.save()
                     self.checkpoints.wait()
-                    raise stop(f"stopped at step {self.step}; the same command goes on from there")
+                    raise stop(f"stopped at step {self.step}; the same command continues from there")
                 self.finish_boundary()
         finally:
             self.tracer.stop()

@@ -1,6 +1,6 @@
 """How a number was measured, written into its tag: `test/fid@features=classifier-1a2b3c4d,resize=none,...`.
 
-Two numbers can be compared where their names and all that stands behind `@` are the same.
+Two numbers can be compared where their names and all that follows `@` are the same.
 """
 
 MARK = "@"

@@ -198,7 +198,7 @@ class RunDir:
             write_atomic(self.tokenizer_file, tokenizer.to_json())
 
     def accepted_data(self) -> list[list[str]]:
-        """The changes of its data that the run went on with, by start."""
+        """The changes of its data that the run continued with, by start."""
         return json.loads(self.data_file.read_text())["accepted"] if self.data_file.exists() else []
 
     def record_start(self, seed: int, **facts: Any) -> None:
@@ -267,7 +267,9 @@ def _row(line: bytes, file: epath.Path, number: int) -> dict[str, Any]:
             return row
     except (ValueError, KeyError, TypeError):
         pass
-    raise CheckpointError(f"{file}: line {number} is damaged: {line[:40]!r}; mend it, or remove it to go on without it")
+    raise CheckpointError(
+        f"{file}: line {number} is damaged: {line[:40]!r}; mend it, or remove it to continue without it"
+    )
 
 
 def _plain(value: Any) -> Any:

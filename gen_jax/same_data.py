@@ -14,14 +14,16 @@ KEY = "fingerprint"
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--accept_data", action="store_true", help="go on though the data have changed since the start")
+    parser.add_argument(
+        "--accept_data", action="store_true", help="continue though the data have changed since the start"
+    )
 
 
 def check(run_dir: RunDir, dataset: Any, accept: bool) -> list[str]:
     """The differences between a data set and the one that the run began with; none where it has not begun.
 
     Raises:
-      DataError: there are some, and `accept` does not say to go on.
+      DataError: there are some, and `accept` does not say to continue.
     """
     if not run_dir.config_file.exists():
         return []
@@ -32,12 +34,12 @@ def check(run_dir: RunDir, dataset: Any, accept: bool) -> list[str]:
             print(f"data: {run_dir.path} has no data.json: its data are not compared", file=sys.stderr)
         return []
     except (ValueError, KeyError, TypeError):
-        raise DataError(f"{run_dir.data_file} is damaged; delete it to go on with the data as they are") from None
+        raise DataError(f"{run_dir.data_file} is damaged; delete it to continue with the data as they are") from None
     changes = differences(old, json.loads(json.dumps(fingerprint(dataset))))
     if changes and not accept:
         raise DataError(
             f"the data are not those that {run_dir.path} began with: {'; '.join(changes)}; "
-            "pass --accept_data to go on with them"
+            "pass --accept_data to continue with them"
         )
     if changes and is_primary():
         print(f"data: accepted: {'; '.join(changes)}", file=sys.stderr)

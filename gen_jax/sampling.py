@@ -42,7 +42,7 @@ class SampleOptions:
       beams: hypotheses of a beam search, which takes none of `DRAWING`; 0 = draw.
       length_penalty: a finished hypothesis scores log p / length ** length_penalty (`beam.search`).
       label: the class of every sample; None takes all classes in turn.
-      prompts: token ids that the samples go on from, in turn; empty = from the start.
+      prompts: token ids that the samples continue from, in turn; empty = from the start.
     """
 
     temperature: float = 1.0
@@ -305,7 +305,7 @@ def generate(
 def stream(
     model: Any, state: PyTree, rng: Key[Array, ""], prompt: Any, lengths: Any, options: SampleOptions
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`generate` token by token, while any row goes on: the tokens [B] at the next position, and which are new [B].
+    """`generate` token by token, while any row continues: the tokens [B] at the next position, and which are new [B].
 
     The same tokens as `generate`'s, one dispatch each.
     """

@@ -58,7 +58,7 @@ class SeedReport:
         """Writes what is not written yet and no seed can add to: the rows up to `step`, or all."""
         if self.writer and step is not None and all(step % every for every in self.periods):
             return
-        if self.writer is None:  # the seeds go on from here, and may write other rows than before
+        if self.writer is None:  # the seeds continue from here, and may write other rows than before
             self.run_dir.truncate_after(sys.maxsize if step is None else step)
             rows = self.run_dir.rows()
             self.written = rows[-1]["step"] if rows else -1

@@ -2,7 +2,7 @@
 
 Their states are stacked, [S, ...], and the step is mapped over them. What a run reads and writes is its seed's own, so
 that each is the run that it would have been alone. Their loops take turns: when all have come to their next step, one
-dispatch makes it for all. They need not stand at the same step: a run that was killed goes on from its own checkpoint.
+dispatch makes it for all. They need not stand at the same step: each resumes from its own checkpoint.
 """
 
 import contextlib
@@ -153,7 +153,7 @@ class Seeds(Program):
                 if len(ended) < len(runs):
                     self._advance(steps)
         failed = [end for end in ended.values() if isinstance(end, Exception)]
-        for stopped in (Preempted, Interrupted, *map(type, failed)):  # to go on comes first
+        for stopped in (Preempted, Interrupted, *map(type, failed)):  # to continue comes first
             if found := [end for end in failed if type(end) is stopped]:
                 raise stopped("; ".join(map(str, found))) if issubclass(stopped, RunError) else found[0]
         return self._stack([ended[i] for i in range(len(runs))])

@@ -26,7 +26,7 @@ def train(
     accept_data: bool = False,
     override: bool = False,
 ) -> State:
-    """Trains, or goes on, until `config.total_steps`; returns the last state.
+    """Trains, or continues, until `config.total_steps`; returns the last state.
 
     Args:
       config: a ConfigDict, a dict or a resolved Experiment.
@@ -119,7 +119,7 @@ def _side_by_side(
                 return (yield from _run(seat, folder, asked, moved, status.reached, progress))
             except Exception as error:
                 if not isinstance(error, Preempted | Interrupted):
-                    progress.say(f"{kind_and_line(error)}; the others go on")
+                    progress.say(f"{kind_and_line(error)}; the others continue")
                 raise
 
     with (

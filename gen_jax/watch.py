@@ -169,4 +169,4 @@ class _Watch:
 
 def go_on(verdict: str) -> str:
     """What a user reads at such an end."""
-    return f"gen-jax: {verdict}; the same command goes on from the last checkpoint"
+    return f"gen-jax: {verdict}; the same command continues from the last checkpoint"

@@ -26,7 +26,7 @@ TPUS = {  # kind -> the label of its nodes on GKE, axes of its topology
     "v5p": ("tpu-v5p-slice", 3),
     "v6e": ("tpu-v6e-slice", 2),
 }
-CHIPS = 4  # of a host, where the topology has so many
+CHIPS = 4  # of a host, where the topology has that many
 PORT = 8476
 USER = 1000  # of the image
 NAME = r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?"  # pods are called NAME-workers-0-123-abcde, in at most 63 characters
@@ -193,5 +193,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    with cli.told():
+    with cli.reported():
         main(sys.argv[1:])

@@ -98,7 +98,7 @@ def _directives(options: argparse.Namespace, command: Command, trials: int) -> l
         given["array"] = f"0-{trials - 1}%{command.args.workers}"
     lines = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     folder = _folder(command).replace("%", "%%")
-    # a job that ends with 0 is not requeued, so the tasks are told in time and end with 75
+    # a job that ends with 0 is not requeued, so the tasks get a signal in time and end with 75
     own = [f"--output={folder}slurm_{'%A_%a' if trials else '%j'}.log", "--open-mode=append", "--requeue"]
     return [*lines, *own, f"--signal=TERM@{options.grace}", *options.sbatch]
 
@@ -172,5 +172,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    with cli.told():
+    with cli.reported():
         main(sys.argv[1:])

@@ -31,7 +31,7 @@ SMALLEST = {
 
 
 def smoke(path: str, *flags: str, devices: int = 1) -> config.Experiment:
-    """The config's `:smoke` on so many devices, with flags `key=value`."""
+    """The config's `:smoke` on `devices` devices, with flags `key=value`."""
     return config.load(f"{path}:smoke", [f"--config.mesh.data={devices}", *(f"--config.{flag}" for flag in flags)])
 
 

@@ -14,7 +14,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def instructions(name: str) -> list[str]:
-    """What stands behind each instruction of a name, in order."""
+    """What follows each instruction of a name, in order."""
     return [line.removeprefix(f"{name} ") for line in LINES if line.startswith(f"{name} ")]
 
 

@@ -147,7 +147,7 @@ def test_evaluation_counts_every_target_once_and_goes_on(length, context, batch_
         for row in range(batch_size):
             rows[row] += place[row][keep[row]].tolist()
     assert counted[0] == 0 and (counted[1:] == 1).all()
-    for places in rows:  # a carry goes on from window to window
+    for places in rows:  # a carry continues from window to window
         assert np.all(np.diff(places) == 1)
 
 

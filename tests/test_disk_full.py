@@ -37,7 +37,7 @@ def attempt(workdir, left=math.inf):
     """Exit code of a run on a disk with room for `left` new files and folders."""
     room.update(left=left, below=str(workdir))
     try:
-        with cli.told():
+        with cli.reported():
             train(smoke(SMALLEST["linear_ar"], *TINY), workdir)
         return 0
     except SystemExit as end:

@@ -157,7 +157,7 @@ def test_the_loss_of_process_0_is_a_line_and_another_abort_stays_one():
         processes[0].kill()
         said = processes[1].stderr.read()
         assert processes[1].wait(timeout=60) == 76
-        assert said.endswith(f"gen-jax: {HUB_GONE}; the same command goes on from the last checkpoint\n")
+        assert said.endswith(f"gen-jax: {HUB_GONE}; the same command continues from the last checkpoint\n")
 
 
 @pytest.mark.slow

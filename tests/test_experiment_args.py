@@ -1,4 +1,4 @@
-"""What stands behind the colon of `--config=FILE.py:ARG`: a word that a config does not know is refused."""
+"""What follows the colon of `--config=FILE.py:ARG`: a word that a config does not know is refused."""
 
 import runpy
 

@@ -17,7 +17,7 @@ IN_C = f"import hashlib; {READY}; hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 
 def start(work, prefix=()):
     """A process that has begun with `work`; `prefix` is the command that starts it."""
     own = "" if prefix else "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # pytest may be under nohup
-    text = f"{own}from gen_jax import cli, interrupts\nwith cli.told(), interrupts.early():\n    {work}"
+    text = f"{own}from gen_jax import cli, interrupts\nwith cli.reported(), interrupts.early():\n    {work}"
     process = subprocess.Popen(
         [*prefix, sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -194,7 +194,7 @@ def test_words_reach_the_container_as_they_are(capsys):
 )
 def test_wrong_input_is_one_line_and_code_2(argv, says, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit) as ended, cli.told():
+    with pytest.raises(SystemExit) as ended, cli.reported():
         jobset.main(argv)
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.count("\n") == 1 and says in error
@@ -205,7 +205,7 @@ def test_what_the_cluster_refuses_is_one_line(tmp_path, monkeypatch, capsys):
     kubectl.write_text("#!/bin/sh\necho 'error: no such namespace' >&2\necho 'try another' >&2\nexit 1\n")
     kubectl.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit) as ended, cli.told():
+    with pytest.raises(SystemExit) as ended, cli.reported():
         jobset.main([*TPU, *TRAIN])
     assert ended.value.code == 2
     assert capsys.readouterr().err == "gen-jax: error: no such namespace; try another\n"

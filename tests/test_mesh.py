@@ -1,4 +1,4 @@
-"""The mesh (data, fsdp, model): what its axes cut, which collectives a step needs, runs that go on on another mesh."""
+"""The mesh (data, fsdp, model): what its axes cut, which collectives a step needs, runs that move to another."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""A run goes on with the data that it began with."""
+"""A run continues with the data that it began with."""
 
 import json
 

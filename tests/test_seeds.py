@@ -1,4 +1,4 @@
-"""Seeds that train as one program: each is its own single run, nothing compiles twice, what is cut short goes on."""
+"""Seeds that train as one program: each is its own single run, nothing compiles twice, what is cut short continues."""
 
 import collections
 import csv
@@ -200,7 +200,7 @@ def test_a_seed_that_diverges_is_named_and_leaves_the_others_alone(tmp_path, mon
     monkeypatch.setattr(Seeds, "step", diverges)
     with pytest.raises(NonFiniteError, match=r"^seed 1: train/loss is nan at step 6, network net; see config"):
         train(seeds("num_seeds=3", *flags, evals=()), tmp_path / "run")
-    assert "the others go on" in capsys.readouterr().err
+    assert "the others continue" in capsys.readouterr().err
     for name, state in (("seed_0", "done"), ("seed_1", "failed"), ("seed_2", "done"), (".", "failed")):
         assert RunDir(tmp_path / "run" / name).status()["state"] == state
     for name in ("seed_0", "seed_2"):

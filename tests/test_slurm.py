@@ -153,7 +153,7 @@ def test_an_array_has_a_task_for_each_trial(capsys, tmp_path):
 def test_wrong_input_is_one_line_and_code_2(options, command, says, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     paths = [VAE] * (command != ["trian"]) + [f"--workdir={tmp_path / 'd'}"] * (command[:1] != ["bench"])
-    with pytest.raises(SystemExit) as ended, cli.told():
+    with pytest.raises(SystemExit) as ended, cli.reported():
         slurm.main([*options, *(["--", *command, *paths] if command else [])])
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.count("\n") == 1 and says in error

@@ -246,7 +246,7 @@ def test_sigterm_stops_the_trials_and_the_same_command_goes_on(sweep, monkeypatc
             os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(Preempted, match="of 3 trials have ended; the same command goes on"):
+    with pytest.raises(Preempted, match="of 3 trials have ended; the same command continues"):
         one.run()
     assert all(trainer.process.poll() is not None for trainer in one.running)
     monkeypatch.setenv("FAKE_STEP", "0")

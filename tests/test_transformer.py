@@ -258,7 +258,7 @@ def test_packed_documents_need_a_model_that_knows_their_border():
 
 @pytest.mark.parametrize("name", ["gpt2", "modern"])
 def test_a_loss_in_parts_is_that_of_the_whole(name):
-    """Its gradients too, and what stands behind the mask counts for nothing."""
+    """Its gradients too, and what comes after the mask counts for nothing."""
     batch = batch_of(tokens_of()) | {"mask": jnp.asarray(np.random.default_rng(1).integers(0, 2, (B, T)), jnp.float32)}
     params = state_of(**VARIANTS[name]).nets["net"].params
 

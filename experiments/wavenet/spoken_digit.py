@@ -1,4 +1,4 @@
-"""WaveNet on the Free Spoken Digit Dataset (2,500 recordings of ten digits, 8 kHz), told the digit.
+"""WaveNet on the Free Spoken Digit Dataset (2,500 recordings of ten digits, 8 kHz), conditioned on the digit.
 
 `gen-jax train --config=experiments/wavenet/spoken_digit.py --workdir=runs/wavenet_digit --config.data.path=FSDD`
 FSDD is the archive of version 1.0.9 (free-spoken-digit-dataset-1.0.9.tar.gz) or the folder that it unpacks to.

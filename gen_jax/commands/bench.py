@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", type=paths.flag, required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg"
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="of timed steps, after the warm-up")
-    parser.add_argument("--sample", type=int, default=0, metavar="LENGTH", help="time sampling so many tokens instead")
+    parser.add_argument(
+        "--sample", type=int, default=0, metavar="LENGTH", help="time sampling of LENGTH tokens instead"
+    )
     parser.add_argument("--n", type=int, default=1, help="samples drawn at once")
     parser.add_argument("--deterministic", action="store_true", help="bit-exact on GPU too, and slower")
 

@@ -78,7 +78,7 @@ def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
             state = training.state()
             for step in [s for s in step_dirs.available(run_dir.checkpoints) if s not in seen]:
                 seen.add(step)
-                if step in step_dirs.available(run_dir.checkpoints):  # the run keeps only so many
+                if step in step_dirs.available(run_dir.checkpoints):  # the run may have deleted it since
                     evaluate(str(step))
             if state == "gone":
                 print("gen-jax: the run has ended without a word: its process is gone", file=sys.stderr)

@@ -27,7 +27,7 @@ from gen_jax.run_dir import RunDir, write_atomic
 from gen_jax.sampling import SampleOptions, stream
 from gen_jax.settings import LARGEST_SEED
 
-SOUNDS = 64  # at most so many wav files
+SOUNDS = 64  # wav files at most
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

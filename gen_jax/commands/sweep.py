@@ -61,7 +61,9 @@ def sweep_of(args: argparse.Namespace, overrides: list[str]) -> "Sweep":
             raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
     if is_remote(args.workdir):
         raise ConfigError(f"--workdir: expected a local directory for a sweep, got {args.workdir}")
-    from gen_jax.sweeps.definition import definition  # Optuna takes seconds to import: not before a mistake can be told
+    from gen_jax.sweeps.definition import (
+        definition,
+    )  # Optuna takes seconds to import: not before a mistake can be reported
     from gen_jax.sweeps.sweep import Sweep
 
     return Sweep(

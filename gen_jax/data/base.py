@@ -46,8 +46,8 @@ class ExampleSource(Source):
 class TokenSource(Source):
     """Text.
 
-    order: `windows` start anywhere; `streams` go on where the row stopped a step before; `permuted` are windows side by
-      side, each once an epoch.
+    order: `windows` start anywhere; `streams` continue where the row stopped a step before; `permuted` are windows side
+      by side, each once an epoch.
     context: T, the tokens that are read and predicted at once.
     tokenizer: `byte` takes any text, `char` knows the characters of this one, `bpe` merges frequent strings of bytes of
       the training split.

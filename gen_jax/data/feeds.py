@@ -75,7 +75,7 @@ class Examples:
 class Tokens:
     """Windows of T + 1 tokens of one flat text.
 
-    Where rows go on from batch to batch, `reset` [B] names those that do not go on from row b of the batch before.
+    Where rows continue from batch to batch, `reset` [B] names those that do not continue row b of the batch before.
     A text of L tokens has L - 1 targets, token i + 1 after token i.
     """
 
@@ -160,7 +160,7 @@ class Streams(Tokens):
 
 @dataclasses.dataclass(frozen=True)
 class EvalTokens(Tokens):
-    """Every target once, in the layout of streams: row b reads consecutive windows, so that a carry can go on.
+    """Every target once, in the layout of streams: row b reads consecutive windows, so that a carry can continue.
 
     Each of the B rows starts cold on its own stretch, so a carried evaluation depends on the batch size: the larger it
     is, the more tokens are read with little before them. `index` is the number of the window in the text; `mask` [B, T]

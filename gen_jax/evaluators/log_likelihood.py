@@ -17,7 +17,7 @@ from gen_jax.state import State
 
 
 class Config(base.EvalConfig):
-    """num_samples: importance samples an example (k). max_examples: the first so many of the split; 0 = all.
+    """num_samples: importance samples an example (k). max_examples: only that many of the split, the first; 0 = all.
     batch: rows at a time; 0 = the evaluation batch; the model itself cuts the samples into chunks."""
 
     num_samples: Steps = 100

@@ -15,8 +15,8 @@ from gen_jax.state import Mean, State
 
 
 class Config(base.EvalConfig):
-    """carried: a recurrent model goes on from batch to batch; each of the `eval_batch_size` rows starts cold on its own
-    stretch of the text, so the number depends on that size.
+    """carried: a recurrent model continues from batch to batch; each of the `eval_batch_size` rows starts cold on its
+    own stretch of the text, so the number depends on that size.
     collapse_kl: nats an example; a smaller `kl` is reported as posterior collapse."""
 
     carried: Switch = False

@@ -42,7 +42,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     traversal: a row a latent, those of largest variance over the split first: it goes from -3 to 3 while the others
       stay at their mean.
     scatter: latents coloured by class; of more than two, the two of largest variance.
-    A conditional model is told the class of the left example in interpolation, of the split's first in traversal.
+    A conditional model gets the class of the left example in interpolation, of the split's first in traversal.
 
     Raises:
       ConfigError: the model or the data cannot give a kind that `cfg.kinds` names.
@@ -142,7 +142,7 @@ def _latents(context: base.Context) -> tuple[Callable[..., Any], Callable[..., A
 
 
 def _decoder(model: Any) -> Callable[..., Any]:
-    """(state, latents [N, D], label [N] or None) -> uint8 [N, H, W, C]; a model without classes is told none."""
+    """(state, latents [N, D], label [N] or None) -> uint8 [N, H, W, C]; a model without classes ignores them."""
     told = getattr(model, "num_classes", 0) > 0
     return jax.jit(lambda state, z, label: model.decode(state, z, label) if told else model.decode(state, z))
 

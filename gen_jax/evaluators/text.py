@@ -19,7 +19,7 @@ LITTLE = 0.02  # of repetition is none: real text may have 0
 
 
 class Config(base.EvalConfig):
-    """prompt: what each sample goes on from. n: samples that are shown. length: tokens of each, at most.
+    """prompt: what each sample continues from. n: samples that are shown. length: tokens of each, at most.
     temperature, top_k, top_p, min_p, repetition_penalty: as in `SampleOptions`.
     alarm_n: samples whose variety is measured; 0 = none.
     repetition_n: characters of the strings whose repetition is measured.

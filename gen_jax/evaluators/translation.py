@@ -20,7 +20,7 @@ from gen_jax.state import State
 class Config(base.EvalConfig):
     """beams, length_penalty: of the beam search; 0 beams = the likeliest token each time.
 
-    length: most tokens of a translation. max_examples: only so many pairs, the first of the split; 0 = all.
+    length: most tokens of a translation. max_examples: only that many first pairs of the split; 0 = all.
     metrics: `bleu` (sacrebleu, 13a), `rouge` (1, 2 and L), `exact` (the share that is the reference letter for letter).
     examples: pairs that are shown with their translation.
     """

@@ -21,7 +21,7 @@ def mode_counts(
 
     Args:
       sigma: standard deviation of one mode, of each coordinate.
-      within: a sample belongs to its nearest centre where it lies within so many sigma (euclidean) of it. Of true
+      within: a sample belongs to its nearest centre where it lies within that many sigma (euclidean) of it. Of true
         samples in two dimensions, 98.9 % lie within 3.
       min_share: of all samples; a mode with fewer is not covered.
 

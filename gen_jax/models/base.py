@@ -95,7 +95,7 @@ class Encodes(Protocol):
 class Decodes(Protocol):
     """Latents [B, D] or codes [B, h, w] to uint8 images [B, H, W, C].
 
-    A model with `num_classes` > 0 is told labels: `decode(state, latents, label)`, label int [B].
+    A model with `num_classes` > 0 is conditioned on labels: `decode(state, latents, label)`, label int [B].
     """
 
     def decode(self, state: State, latents: Any) -> Any: ...
@@ -140,7 +140,7 @@ class HasLikelihood(Protocol):
 
 @runtime_checkable
 class Carries(Protocol):
-    """A recurrent model: evaluation can go on from where the row's last window stopped."""
+    """A recurrent model: evaluation can continue from where the row's last window stopped."""
 
     def init_carry(self, batch: Batch) -> PyTree: ...
     def eval_carried(
@@ -153,7 +153,7 @@ class Autoregressive(Protocol):
     """Token by token: what `sampling` and `beam` are built on.
 
     A cache is a tree of [B, ...], which beam search reorders, and of []: all rows stand at the same position.
-    `condition` holds what the model is told beside the tokens, [B, ...]: {} where that is nothing.
+    `condition` holds what the model is conditioned on beside the tokens, [B, ...]: {} where that is nothing.
     """
 
     @property

@@ -55,13 +55,13 @@ class Config(Settings):
       on MNIST (Chen et al. 2016, table 1); 0 = none. A critic of few stages sees the whole image by it.
     critic_norm: of the critic's features, or spectral, of its weights.
     attention: side (height) of the feature maps at which both networks of `resnet` attend; 0 = none.
-    latent: of the noise. num_classes: 0, or the number of labels that both networks are told.
+    latent: of the noise. num_classes: 0, or the number of labels that both networks are conditioned on.
     loss: as `gen_jax.adversarial` names it.
-    penalty_every: lazy penalties (Karras et al. 2020, section 3.1): in one of so many critic updates, as many times as
-      large.
+    penalty_every: lazy penalties (Karras et al. 2020, section 3.1): in one of that many critic updates, as many
+      times as large.
     clip_weights: the critic's parameters stay in [-clip, clip] (Arjovsky et al. 2017); 0 = off.
     label_smoothing: one-sided, of the logistic losses.
-    noise, noise_steps: standard deviation of instance noise (Sonderby et al. 2017), which falls to 0 in so many steps.
+    noise, noise_steps: standard deviation of instance noise (Sonderby et al. 2017), which falls to 0 over noise_steps.
     augment: DiffAugment's policies, in order; empty = none.
     n_critic: critic updates for each generator update.
     """
@@ -283,7 +283,7 @@ class GAN:
         return ops.signed_to_uint8(x) if x.ndim == 4 else x
 
     def _examples(self, batch: Batch) -> tuple[Array, Array | None]:
-        """Images in [-1, 1] or vectors, and their labels where the networks are told them."""
+        """Images in [-1, 1] or vectors, and their labels where the networks are conditioned on them."""
         x = ops.to_signed(batch["image"]) if "image" in batch else batch["vector"]
         return x, batch["label"] if self.num_classes else None
 

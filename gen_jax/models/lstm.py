@@ -1,4 +1,4 @@
-"""A recurrent language model (Graves 2013) whose carry goes on from window to window.
+"""A recurrent language model (Graves 2013) whose carry continues from window to window.
 
 Training on streams is truncated back-propagation through time: the carry crosses the border of a window, the gradient
 does not.
@@ -122,7 +122,7 @@ class LSTMModel(LossModel):
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
         """The next tokens' negative log-likelihood in nats a token, and how often the likeliest is right.
 
-        Rows of `batch["carry"]` go on, but for those that `batch["reset"]` names; without a carry, all start at 0.
+        Rows of `batch["carry"]` continue, but for those that `batch["reset"]` names; without a carry, all start at 0.
         """
         inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
         carry = batch.get("carry")
@@ -135,7 +135,7 @@ class LSTMModel(LossModel):
         return Terms(means, carry=None if carry is None else after)
 
     def eval_carried(self, state: State, batch: Batch, carry: PyTree, rng: jax.Array) -> tuple[dict[str, Mean], PyTree]:
-        """`eval_step` that goes on from `carry`; returns the carry after this batch as well.
+        """`eval_step` that continues from `carry`; returns the carry after this batch as well.
 
         `eval_step` itself is the cold evaluation: every window starts from zeros. Over a split, the carried one has as
         many cold starts as the evaluation batch has rows (`data.feeds.EvalTokens`), so it depends on `eval_batch_size`.

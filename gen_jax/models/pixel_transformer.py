@@ -22,7 +22,7 @@ from gen_jax.state import Mean, PyTree, State
 class GridConfig(Settings):
     """Of a Transformer over any grid.
 
-    num_classes: 0, or the number of labels that it is told.
+    num_classes: 0, or the number of labels that it is conditioned on.
     layers, heads, width, dropout: of the Transformer, as in `models.transformer`.
     """
 

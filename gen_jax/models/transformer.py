@@ -44,7 +44,7 @@ class Config(Settings):
     dropout: of the embeddings, of the attention weights and of what a layer adds, as in nanoGPT.
     scan_layers, remat: compile one block for all layers; what blocks keep for the gradient.
     dtype: of the computation; parameters are float32.
-    loss_parts: the positions of a window are so many parts in the loss, whose logits are never there together.
+    loss_parts: the loss takes the positions of a window in that many parts; the logits of only one part are in memory.
     start: the token that an empty prompt of `sample` stands for.
     end: id of the token between packed documents, which attention and positions do not cross; None = text without.
     """

@@ -44,7 +44,7 @@ class Config(Settings):
       and rises over the first half of them.
     free_bits: nats below which a latent dimension's divergence is not pushed.
     k: importance samples of the bound that is maximised; 1 is the VAE.
-    num_classes: 0, or the number of labels that encoder and decoder are told.
+    num_classes: 0, or the number of labels that encoder and decoder are conditioned on.
     """
 
     image: tuple[Positive, Positive, Positive] = (28, 28, 1)
@@ -121,14 +121,14 @@ class Network(nn.Module):
         self, x: Float[Array, "B H W C"], label: Int[Array, " B"] | None
     ) -> tuple[Float[Array, "B D"], Float[Array, "B D"] | None]:
         """Mean and log-variance of q(z | x, label)."""
-        return self.head(self._told(self.encoder(x).astype(jnp.float32), label))
+        return self.head(self._conditioned(self.encoder(x).astype(jnp.float32), label))
 
     def decode(self, z: Float[Array, "B D"], label: Int[Array, " B"] | None) -> Any:
         """The parameters of p(x | z, label), as `Likelihood` reads them; float32."""
-        outputs = self.decoder(self._told(z, label)).astype(jnp.float32)
+        outputs = self.decoder(self._conditioned(z, label)).astype(jnp.float32)
         return (outputs, self.log_scale) if self.learned_scale else outputs
 
-    def _told(self, rows, label):
+    def _conditioned(self, rows, label):
         if not self.num_classes:
             return rows
         return jnp.concatenate([rows, jax.nn.one_hot(label, self.num_classes)], axis=-1)

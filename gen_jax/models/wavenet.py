@@ -30,8 +30,8 @@ class Config(Settings):
     mixtures: components of it.
     width, skip: channels of the residual path and the gated units; of the skip path and the head.
     kernel: taps of a convolution.
-    stacks, depth: the dilations 1, 2, 4, ..., 2 ** (depth - 1) so many times.
-    num_classes, embed: of the labels that the model is told, 0 = none; width of their vectors.
+    stacks, depth: the dilations 1, 2, 4, ..., 2 ** (depth - 1), `stacks` times.
+    num_classes, embed: of the labels that the model is conditioned on, 0 = none; width of their vectors.
     silence: what a sample of the padding weighs in training, so that the model learns how a sound ends; evaluation
       never counts padding.
     """
@@ -67,15 +67,15 @@ class Network(nn.Module):
             self.classes = nn.Embed(self.num_classes, self.embed)
 
     def __call__(self, tokens: Int[Array, "B T"], label: Int[Array, " B"] | None) -> Float[Array, "B T V"]:
-        return self.wavenet(self._vectors(tokens), self._told(label))
+        return self.wavenet(self._vectors(tokens), self._conditioned(label))
 
     def queues(self, tokens: Int[Array, "B P"], label: Int[Array, " B"] | None) -> PyTree:
-        return self.wavenet.queues(self._vectors(tokens), self._told(label))
+        return self.wavenet.queues(self._vectors(tokens), self._conditioned(label))
 
     def step(
         self, queues: PyTree, token: Int[Array, " B"], label: Int[Array, " B"] | None, position: Int[Array, ""]
     ) -> tuple[Float[Array, "B V"], PyTree]:
-        return self.wavenet.step(queues, self._vectors(token), self._told(label), position)
+        return self.wavenet.step(queues, self._vectors(token), self._conditioned(label), position)
 
     def _vectors(self, tokens):
         if self.output == "mu_law":
@@ -83,7 +83,7 @@ class Network(nn.Module):
             return jnp.concatenate([self.codes(tokens), level], axis=-1)
         return ops.compand(tokens.astype(jnp.float32) / 32768)[..., None]  # quiet sounds are not near 0
 
-    def _told(self, label):
+    def _conditioned(self, label):
         return self.classes(label) if self.num_classes else None
 
 

@@ -89,8 +89,8 @@ def plain(layer: nn.Module) -> Apply:
 def spectral(layer: nn.Module) -> Apply:
     """The layer with kernel / sigma, its largest singular value, of [inputs, outputs] (Miyato et al. 2018, eq. 8).
 
-    A power iteration goes on from step to step in training; sigma's gradient passes through the kernel. It begins with
-    20 rounds: sigma of one alone is too small by a third, and logits too large by that to the power of the layers.
+    A power iteration continues from step to step in training; sigma's gradient passes through the kernel. It begins
+    with 20 rounds: sigma of one alone is too small by a third, and logits too large by that to the power of the layers.
     """
     norm = nn.SpectralNorm(layer, n_steps=20 if layer.is_initializing() else 1)
     return lambda x, train: norm(x, update_stats=train)

@@ -22,7 +22,7 @@ def _halves(height: int, width: int) -> bool:
 
 
 def sides(shape: tuple[int, ...], stages: int, critic_stages: int) -> list[int]:
-    """Heights of the maps of images (H, W, C) at which a generator and a critic of so many blocks can both attend."""
+    """Heights of the maps of images (H, W, C) at which a generator and a critic of that many blocks can both attend."""
     height, width, _ = shape
     made, judged = {height >> i for i in range(stages)}, set()
     for _ in range(critic_stages):

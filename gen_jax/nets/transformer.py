@@ -1,4 +1,4 @@
-"""Parts of a Transformer. A block is told its norm, attention and MLP as factories, `name -> module`.
+"""Parts of a Transformer. A block gets its norm, attention and MLP as factories, `name -> module`.
 
 One path serves training, prefill and decoding: with a cache, the T new tokens are written behind those that are there
 and attend to all of them.

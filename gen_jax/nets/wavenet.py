@@ -76,7 +76,7 @@ class Gated(nn.Module):
 
     def setup(self):
         self.conv = CausalConv(2 * self.width, self.kernel, self.dilation)
-        self.told = Dense(2 * self.width, use_bias=False)
+        self.condition = Dense(2 * self.width, use_bias=False)
         self.out = Dense(self.width)
 
     def __call__(
@@ -96,7 +96,7 @@ class Gated(nn.Module):
         return *self._gate(x, y, h), queue
 
     def _gate(self, x, y, h):
-        y = y if h is None else y + self.told(h)
+        y = y if h is None else y + self.condition(h)
         signal, gate = jnp.split(y, 2, axis=-1)
         z = jnp.tanh(signal) * nn.sigmoid(gate)
         return x + self.out(z), z
@@ -128,7 +128,7 @@ class WaveNet(nn.Module):
         self.head = Dense(self.outputs)
 
     def __call__(self, x: Float[Array, "B T E"], h: Float[Array, "B D"] | None) -> Float[Array, "B T outputs"]:
-        """`h`: what every sample of a row is told, such as its class."""
+        """`h`: what every sample of a row is conditioned on, such as its class."""
         x, gated = self.front(x), []
         for layer in self.layers:
             x, z = layer(x, h)

@@ -2,7 +2,7 @@
 
 Parameters that are stored in pieces are gathered to be used, one layer at a time: that is `fsdp`; what `model` cuts is
 never whole. Gradients are summed over the rows, matrix products that were cut over `model`. More than that is a mistake
-in the rules: all scanned layers at once, or activations. What a collective carries is told by its shape and its axes,
+in the rules: all scanned layers at once, or activations. What a collective carries follows from its shape and its axes,
 whatever its size: only an activation that has both of a parameter's is taken for that.
 """
 

@@ -107,7 +107,7 @@ class Plan:
 
 
 def make(name: str, experiment: Experiment, where: Slice, say: Callable[[str], None] = lambda line: None) -> Plan:
-    """Compiles the training step of a config for a slice and reads the plan off the program; `say` is told of it.
+    """Compiles the training step of a config for a slice and reads the plan off the program; `say` reports it.
 
     Raises:
       ConfigError, DataError: as `Program`; and where the mesh leaves chips of the slice out.

@@ -15,12 +15,12 @@ from gen_jax.sweeps import space
 
 Search = Literal["grid", "random", "tpe", "asha"]
 PROBES = 20  # draws that are checked before the first trial
-ETA = 3  # asha: of the trials that came to a rung, one in so many goes on; the next rung is so many times as far
+ETA = 3  # asha: of the trials that came to a rung, one in ETA continues; the next rung is ETA times as far
 
 
 @dataclasses.dataclass(frozen=True)
 class Definition:
-    """What a sweep is; two that differ are not gone on with.
+    """What a sweep is; two that differ are not continued.
 
     spec, overrides: as `gen-jax train` takes them. define: the config's `sweep`. first: a point that it may give.
     tried: what it draws and sets, by key: of a grid the values of all trials, else the distributions (JSON).

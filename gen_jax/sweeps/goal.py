@@ -26,7 +26,7 @@ def last(rows: list[dict[str, Any]], metric: str) -> tuple[str, float | None]:
 
 
 def is_measured(run_dir: RunDir, metric: str) -> bool:
-    """Whether a run that may go on has the goal in a row.
+    """Whether a run that may continue has the goal in a row.
 
     Raises:
       ConfigError: it should by now, and has not, so that its name is wrong.

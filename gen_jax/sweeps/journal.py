@@ -14,7 +14,7 @@ STUDY = "sweep"
 
 
 def opened(path: Path, definition: Definition) -> optuna.Study:
-    """The study, made or gone on with; a known grid waits in it. Its direction follows a goal that was corrected."""
+    """The study, made or continued; a known grid waits in it. Its direction follows a goal that was corrected."""
     rung = definition.rung
     asha = optuna.pruners.SuccessiveHalvingPruner(min_resource=rung, reduction_factor=ETA) if rung else None
     options = {

@@ -1,4 +1,4 @@
-"""`Sweep(...).run()`: trials side by side until there are enough of them, or until it is stopped; then it goes on.
+"""`Sweep(...).run()`: trials side by side until there are enough of them, or until it is stopped; then it continues.
 
 One process draws, watches and judges; Optuna's journal is written by it alone, so that a worker that dies holds no
 lock and loses no trial. A trial is a process that trains in `trials/NNN`; where it dies it is started again there.
@@ -36,7 +36,7 @@ class Sweep:
 
     Args:
       definition: what to do.
-      workdir: local; made, or gone on with where it holds the same sweep.
+      workdir: local; made, or continued where it holds the same sweep.
       trials: how many in all, those of an earlier start included; 0 = the whole grid, or `TRIALS`.
       workers: trials at once.
       on_end: called with all trials whenever one has ended.
@@ -125,7 +125,7 @@ class Sweep:
         Raises:
           Preempted, Interrupted: a signal came; the trials that ran have saved.
           ConfigError: the config of every trial was wrong; the next start begins anew.
-          DataError: a trial found no data; it goes on at the next start.
+          DataError: a trial found no data; it continues at the next start.
           RunError: none came to an end.
         """
         with (
@@ -138,7 +138,7 @@ class Sweep:
                 while left_behind or self.running or self._started() < self.total:
                     if error := asked():
                         ended = f"{self._ended()} of {self.total} trials have ended"
-                        raise error(f"stopped, {ended}; the same command goes on from there")
+                        raise error(f"stopped, {ended}; the same command continues from there")
                     refused = self._refused()
                     if refused and not self.running:
                         raise ConfigError(refused)
@@ -237,7 +237,7 @@ class Sweep:
             return
         died = code < 0 or code in (75, 76)  # by a signal, preempted, hung
         if open_ and died and trainer.deaths() < DEATHS:
-            self.progress.say(f"trial {trial.number}: ended with {code}, goes on")
+            self.progress.say(f"trial {trial.number}: ended with {code}, continues")
             trainer.start()
             return trial.set_user_attr("place", trainer.place())
         reason = f"ended with {code}, {DEATHS} times without a new row" if died else trainer.last_line()

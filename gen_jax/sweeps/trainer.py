@@ -30,7 +30,7 @@ class Trainer:
 
     Args:
       command: without the workdir.
-      run_dir: made, or gone on with.
+      run_dir: made, or continued.
       log: as `open_log` gives it; closed when the process has ended.
       slot: which of the workers it is, counted from 0; workers share the GPUs of this machine among them.
       workers: how many there are.
@@ -93,7 +93,7 @@ def open_log(path: Path, left: Sequence[Any] | None, say: Callable[[str], None],
 
     Args:
       left: `Trainer.place` of that process, if any was noted.
-      say: is told of each signal.
+      say: reports each signal.
       grace: seconds between SIGTERM and SIGKILL.
 
     Raises:
@@ -114,7 +114,7 @@ def open_log(path: Path, left: Sequence[Any] | None, say: Callable[[str], None],
                     return file
                 time.sleep(0.05)
     file.close()
-    raise RunError(f"trial {path.stem}: still runs on {host}, process {pid}; end it, then the same command goes on")
+    raise RunError(f"trial {path.stem}: still runs on {host}, process {pid}; end it, then the same command continues")
 
 
 def lock(file: IO) -> bool:
