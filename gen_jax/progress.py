@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import rich.console
 import rich.progress
+import rich.table
 
 QUIET_SECONDS = 10.0  # between two lines of the history
 SHOWN = 4  # scalars in a line
+BAR = 10  # cells
 
 
 class Progress:
@@ -31,12 +33,11 @@ class Progress:
         self.bar = None
         if sys.stderr.isatty():
             self.bar = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}", markup=False),
-                rich.progress.BarColumn(bar_width=20),
+                rich.progress.BarColumn(BAR, table_column=rich.table.Column(min_width=BAR)),
                 rich.progress.TextColumn("{task.fields[line]}", markup=False),
                 console=rich.console.Console(stderr=True),
             )
-            self.task = self.bar.add_task(name, total=total, completed=done, line="")
+            self.task = self.bar.add_task(name, total=total, completed=done, line=name)
 
     def start(self, done: int) -> None:
         """The work begins at `done` units, which do not count towards the speed."""
@@ -56,7 +57,7 @@ class Progress:
         now = time.monotonic()
         line = self._line(done, note, now)
         if self.bar:
-            self.bar.update(self.task, completed=done, line=line)
+            self.bar.update(self.task, completed=done, line=f"{self.name}: {line}")
         if at_once and not self.bar:
             self.say(f"{self.name}: {line}")
         elif now - self.last_line >= QUIET_SECONDS or done >= self.total > 0:

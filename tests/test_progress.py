@@ -1,6 +1,8 @@
 """Progress: what a pipe gets, and when; which metrics a line holds."""
 
+import io
 import re
+import sys
 
 import pytest
 
@@ -48,3 +50,18 @@ def test_the_shorter_path_is_shown(tmp_path, monkeypatch):
     assert paths.shown(tmp_path / "runs" / "a") == "runs/a"
     assert paths.shown("gs://bucket/run") == "gs://bucket/run"
     assert paths.shown("/x") == "/x"
+
+
+@pytest.mark.parametrize(("width", "bar"), [(60, False), (160, True)])
+def test_a_narrow_terminal_loses_the_bar_and_not_the_name(monkeypatch, width, bar):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with Progress("train", 1000) as progress:
+        progress.update(500, "loss 100.9  elbo -100.9  kl 0.1808  rec 100.7")
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()).split("\r")[-1]
+    assert ("━ train: step 500/1000" in last) == bar
+    assert last.startswith("━" if bar else "train: step 500/1000") and ("rec 100.7" in last) == bar
