@@ -7,6 +7,7 @@ by head. A model that fits has the defaults of `models.transformer.Config`, and 
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -76,7 +77,7 @@ def check(path: epath.PathLike, model_name: str) -> None:
     """Raises ConfigError where there is no file, or another model."""
     if model_name != "transformer":
         raise ConfigError(f"config.init_from.safetensors: expected the model transformer, got {model_name}")
-    if not epath.Path(path).is_file():
+    if not Path(path).expanduser().is_file():  # a pipe is none for pathlib, but for epath
         raise ConfigError(f"config.init_from.safetensors: there is no file {path}")
 
 

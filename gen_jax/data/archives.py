@@ -1,16 +1,19 @@
 """Archives of files, read without being unpacked: what `data.files` lists of a folder, of a .zip or .tar."""
 
 import contextlib
+import gzip
+import io
 import os
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from gen_jax.data.bounds import check_expansion
-from gen_jax.data.files import DANGLING, HIDDEN, SPECIAL, File, Found, Kind, Listing, is_dropping, shown
+from gen_jax.data import reading
+from gen_jax.data.bounds import check_expansion, check_members
+from gen_jax.data.files import DANGLING, HIDDEN, SPECIAL, File, Found, Kind, Listing, is_dropping
+from gen_jax.data.reading import shown
 from gen_jax.data.split_names import Name, SplitNames
 from gen_jax.errors import DataError, first_line
 
@@ -27,16 +30,16 @@ def opened(path: Path, kind: Kind, named: SplitNames = "folders") -> Iterator[Li
     """The files of a kind in an archive, which can be read while this lasts.
 
     Raises:
-      DataError: it is damaged or far larger than its file; or as `list_folder`. So do reads in the body of `with`.
+      DataError: it is damaged or far larger than its file; or as `list_folder`.
     """
-    try:
-        with _zip(path) if path.name.lower().endswith(".zip") else _tar(path) as found:
-            yield found.listing(path, kind, named)
-    except (
-        *(OSError, EOFError, RuntimeError, NotImplementedError, ValueError, KeyError),  # zipfile's own are many
-        *(tarfile.TarError, zipfile.BadZipFile, zlib.error),
-    ) as error:
-        raise DataError(f"{shown(path)}: cannot be read: {first_line(error) or type(error).__name__}") from None
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(_zip(path) if path.name.lower().endswith(".zip") else _tar(path))
+        except DataError:
+            raise
+        except Exception as error:  # a damaged file: zipfile, zlib and tarfile raise many kinds
+            raise DataError(f"{shown(path)}: cannot be read: {first_line(error) or type(error).__name__}") from None
+        yield found.listing(path, kind, named)
 
 
 @contextlib.contextmanager
@@ -56,11 +59,13 @@ def _zip(path: Path) -> Iterator[Found]:
 
 @contextlib.contextmanager
 def _tar(path: Path) -> Iterator[Found]:
-    found, size, total, members = Found(), path.stat().st_size, 0, {}
-    with tarfile.open(path) as archive:
-        for one in archive:
+    found, members, total = Found(), {}, 0
+    with _unpacked(path) as file, tarfile.open(fileobj=cast(Any, file), mode="r:") as archive:
+        for count, one in enumerate(archive, 1):
+            check_members(shown(path), file.packed, count)
+            file.check(one.size)
             total += one.size
-            check_expansion(shown(path), size, total)  # before the next header is looked for behind this member
+            check_expansion(shown(path), file.packed, total)  # a sparse member is larger than what lies in the file
             members[os.path.normpath(one.name)] = one
         for one in members.values():
             if one.isdir() or not (parts := _kept(found, one.name)):
@@ -72,6 +77,48 @@ def _tar(path: Path) -> Iterator[Found]:
                 opener = lambda target=target: cast(Any, archive.extractfile(target))  # noqa: E731
                 found.files.append((parts, File("", path / one.name, target.size, target.offset_data, opener)))
         yield found
+
+
+class Bounded:
+    """The bytes of a tar, perhaps unpacked. What its headers ask for is refused where `check_expansion` does.
+
+    Attributes:
+      packed: bytes of the file itself.
+    """
+
+    def __init__(self, file: io.BufferedIOBase, path: Path):
+        self.file, self.name, self.packed = file, shown(path), os.stat(path).st_size
+
+    def read(self, size: int) -> bytes:
+        self.check(size)
+        check_expansion(self.name, self.packed, self.file.tell() + size)
+        return self.file.read(size)
+
+    def seek(self, place: int) -> int:
+        self.check(place)
+        check_expansion(self.name, self.packed, place)
+        return self.file.seek(place)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def check(self, size: int) -> None:
+        """Raises ValueError where a header says a size below 0, which leads back to what was read."""
+        if size < 0:
+            raise ValueError("a header says a negative size")
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[Bounded]:
+    """The file, through gzip where it begins as such a file does."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(reading.opened(path))
+        is_packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        yield Bounded(stack.enter_context(gzip.GzipFile(fileobj=file)) if is_packed else file, path)
 
 
 def _target(members: dict[str, tarfile.TarInfo], one: tarfile.TarInfo) -> tarfile.TarInfo | None:

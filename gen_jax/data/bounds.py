@@ -9,6 +9,7 @@ from gen_jax.errors import DataError
 
 EXPANSION, FLOOR = 100, 2**28  # bytes for each byte of the file, and what no file is refused for
 PIXELS = 200_000_000  # of one picture
+MEMBERS, MEMBER = 2**18, 32  # no archive is refused for MEMBERS or fewer; bytes of the file for each of more
 
 
 def is_bounded() -> bool:
@@ -21,6 +22,15 @@ def check_expansion(name: str, packed: int, unpacked: int) -> None:
     if is_bounded() and unpacked > max(FLOOR, EXPANSION * packed):
         raise DataError(
             f"{name}: a file of {packed:,} bytes that unpacks to {unpacked:,}, more than {EXPANSION} times as many; "
+            "set GEN_JAX_UNBOUNDED=1 to read it all the same"
+        )
+
+
+def check_members(name: str, packed: int, count: int) -> None:
+    """Raises DataError where an archive of `packed` bytes has too many members: each takes memory, however small."""
+    if is_bounded() and count > max(MEMBERS, packed // MEMBER):
+        raise DataError(
+            f"{name}: a file of {packed:,} bytes with more than {count - 1:,} members; "
             "set GEN_JAX_UNBOUNDED=1 to read it all the same"
         )
 

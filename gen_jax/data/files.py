@@ -6,12 +6,13 @@ import io
 import os
 import stat
 import sys
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gen_jax.data import reading
+from gen_jax.data.reading import shown
 from gen_jax.data.split_names import Name, SplitNames, split_names
-from gen_jax.errors import DataError
+from gen_jax.errors import DataError, first_line
 
 # what systems and programs leave in folders; and all that begins with a dot
 DROPPINGS = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
@@ -63,9 +64,15 @@ class File:
     place: int = 0
     opener: Callable[[], io.BufferedIOBase] | None = None
 
-    def open(self) -> io.BufferedIOBase:
-        """The file, read as bytes."""
-        return self.opener() if self.opener else self.path.open("rb")
+    def contents(self) -> bytes:
+        """All its bytes. Raises DataError where it cannot be read."""
+        if self.opener is None:
+            return reading.contents(self.path)
+        try:
+            with self.opener() as opened:
+                return opened.read()
+        except Exception as error:  # a damaged archive: zipfile, zlib and tarfile raise many kinds
+            raise DataError(f"{self}: cannot be read: {first_line(error) or type(error).__name__}") from None
 
     @property
     def folder(self) -> str:
@@ -103,19 +110,12 @@ class Listing:
             splits = (f"{split} {len(found)} in {self.places[split]}" for split, found in self.files.items())
             line += f" ({', '.join(splits)})"
         if classes:
-            line += f", {len(classes)} classes ({_some(classes)})"
+            line += f", {len(classes)} classes ({some(classes)})"
         return line + _left_out(self.skipped)
 
     def say(self, classes: Sequence[str] = ()) -> None:
         """The line, on stderr."""
         print(self.line(classes), file=sys.stderr, flush=True)
-
-
-def shown(name: str | os.PathLike) -> str:
-    """A name on one line, whatever bytes it has; its accents are composed, as most systems write them."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    text = unicodedata.normalize("NFC", text)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def is_dropping(name: str) -> bool:
@@ -215,9 +215,10 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _left_out(skipped: dict[str, list[str]]) -> str:
-    left = [f"{len(names)} {why} ({_some(sorted(names))})" for why, names in sorted(skipped.items())]
+    left = [f"{len(names)} {why} ({some(sorted(names))})" for why, names in sorted(skipped.items())]
     return f"; skipped: {', '.join(left)}" if left else ""
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of them, in a line."""
     return ", ".join([*names[:SHOWN], *["..."] * (len(names) > SHOWN)])

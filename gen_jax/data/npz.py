@@ -11,7 +11,7 @@ import numpy as np
 from gen_jax.data.base import SPLITS, AnySource, Arrays, Info, cut_arrays, cut_end
 from gen_jax.data.bounds import check_expansion
 from gen_jax.data.datasets import ExampleSet, TokenSet
-from gen_jax.data.files import shown
+from gen_jax.data.reading import shown
 from gen_jax.data.split_names import SPLIT_OF
 from gen_jax.errors import DataError, first_line
 from gen_jax.settings import UserPath

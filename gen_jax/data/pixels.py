@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from gen_jax.data.bounds import check_pixels
-from gen_jax.data.files import shown
+from gen_jax.data.reading import shown
 from gen_jax.errors import DataError, first_line
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")  # no other decoder is ever run

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gen_jax.data import text_file, token_file, utf8
+from gen_jax.data import reading, text_file, token_file, utf8
 from gen_jax.data.base import SPLITS, cut, cut_end
 from gen_jax.data.documents import SEPARATOR
 from gen_jax.data.text_file import Config
@@ -41,7 +41,7 @@ class Progress:
 def read_pieces(path: Path) -> Iterator[str]:
     """The text of a file in pieces of PIECE characters. Raises DataError where it is not UTF-8."""
     try:
-        yield from between(utf8.decoded(path.open("rb"), path), 0)
+        yield from between(utf8.decoded(reading.opened(path), path), 0)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
 

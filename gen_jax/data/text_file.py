@@ -1,9 +1,11 @@
 """Your own text: a UTF-8 file, or a folder of them, each one document."""
 
+import os
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Literal
 
-from gen_jax.data import utf8
+from gen_jax.data import reading, utf8
 from gen_jax.data.base import TokenSource
 from gen_jax.data.datasets import TokenSet
 from gen_jax.data.documents import token_set
@@ -28,11 +30,8 @@ class Config(TextSource):
 
 
 def read(path: Path) -> str:
-    """The text, its line ends as they are. Raises DataError where it is not UTF-8."""
-    try:
-        return utf8.decode(path.read_bytes(), path)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
+    """The text, its line ends as they are. Raises DataError where it cannot be read or is not UTF-8."""
+    return utf8.decode(reading.contents(path), path)
 
 
 def files(cfg: TextSource) -> dict[str, list[Path]]:
@@ -44,19 +43,23 @@ def files(cfg: TextSource) -> dict[str, list[Path]]:
     if path.is_dir():
         listing = list_folder(path, Kind("texts", pattern=cfg.pattern), named="files")
         listing.say()
-        found = {split: [file.path for file in files if file.size] for split, files in listing.files.items()}
-    elif path.exists():
-        found = {"train": [path]}
+        every = {split: [file.path for file in files] for split, files in listing.files.items()}
+    elif os.path.lexists(path):
+        every = {"train": [path]}
     else:
         raise DataError(f"config.data.path: there is no {path}")
+    found = {split: [path for path in files if _holds_text(path)] for split, files in every.items()}
     if empty := next((split for split, files in found.items() if not files), None):
         raise DataError(f"config.data.path: no text for {empty} in {path} (pattern {cfg.pattern})")
     return found
 
 
+def _holds_text(path: Path) -> bool:
+    """Whether a file holds more than a byte order mark."""
+    size = reading.size_of(path)
+    return size > len(BOM_UTF8) or (size > 0 and reading.contents(path) != BOM_UTF8)
+
+
 def load(cfg: TextSource, seed: int) -> TokenSet | RecordSet:
     """The set, cut into splits: a folder by file, a file by place, lines by line. `seed` is of the training order."""
-    documents = {split: [text for file in found if (text := read(file))] for split, found in files(cfg).items()}
-    if empty := next((split for split, texts in documents.items() if not texts), None):
-        raise DataError(f"config.data.path: no text for {empty} in {cfg.path} (pattern {cfg.pattern})")
-    return token_set(documents, cfg, seed)
+    return token_set({split: list(map(read, found)) for split, found in files(cfg).items()}, cfg, seed)

@@ -3,7 +3,8 @@
 import hashlib
 import importlib.metadata
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from etils import epath
 
 from gen_jax import text
 from gen_jax.cache import cached
+from gen_jax.data import reading
 from gen_jax.data.base import Arrays, Tokenizer, TokenSource
 from gen_jax.errors import ConfigError, DataError
 
@@ -36,18 +38,25 @@ def read_tokenizer(path: str) -> SavedTokenizer:
 
     Raises DataError where the file is none, ConfigError where it does not give back texts exactly.
     """
-    file = epath.Path(path).expanduser()
     try:
-        if not file.is_file():
-            raise ValueError("found no file")
-        if (size := file.stat().length) > text.LARGEST:
+        size, read = _opened(path)
+        if size > text.LARGEST:
             raise ValueError(f"found {size:,} bytes, more than {text.LARGEST:,}")
-        tokenizer = text.from_json(file.read_bytes().decode("utf-8-sig"))
-    except (OSError, ValueError) as error:
+        tokenizer = text.from_json(read().decode("utf-8-sig"))
+    except (OSError, ValueError, DataError) as error:
         raise DataError(f"config.data.tokenizer_file: {path}: expected a saved tokeniser, {error}") from None
     if why := text.why_not_exact(tokenizer):
         raise ConfigError(f"config.data.tokenizer_file: {path}: expected one that gives back any text exactly; {why}")
     return tokenizer
+
+
+def _opened(path: str) -> tuple[int, Callable[[], bytes]]:
+    """The bytes of a file, local or not, and what reads them."""
+    file = epath.Path(path).expanduser()
+    if "://" in path:
+        return file.stat().length, file.read_bytes
+    here = Path(file)
+    return reading.size_of(here), lambda: reading.contents(here)
 
 
 def new_tokenizer(kind: str, vocab_size: int, train: Iterable[Document], everything: Iterable[Document]) -> Any:

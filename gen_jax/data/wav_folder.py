@@ -127,15 +127,11 @@ def _mono(file: files.File, length: int) -> tuple[Float64[np.ndarray, " L"], int
     import soundfile
 
     try:
-        with file.open() as opened:
-            content = opened.read()
-        with soundfile.SoundFile(io.BytesIO(content)) as wav:
+        with soundfile.SoundFile(io.BytesIO(file.contents())) as wav:
             sound = wav.read(length, "float64", always_2d=True)  # [L, channels], full scale is 1
             rate, frames = wav.samplerate, wav.frames
     except soundfile.LibsndfileError as error:
         raise DataError(f"{file}: cannot be read as sound: {error.error_string}") from None
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror or error}") from None
     if not len(sound):
         raise DataError(f"{file}: holds no samples")
     if not np.isfinite(sound).all():
