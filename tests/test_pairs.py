@@ -143,9 +143,73 @@ def test_files_are_read_line_by_line(tmp_path):
         data.load(data.parse(section), 0)
 
 
+def texts_in(folder, split, **fields):
+    section = {"source": "pairs", "path": str(folder), "validation": 0, "test": 0, "vocab_size": 260}
+    dataset = data.load(data.parse(section | fields), 0)
+    return texts_of(dataset, dataset.eval_feed(split, 99).resident) if split in dataset.sizes else None
+
+
+@pytest.mark.parametrize("alias", ["val", "valid", "validation", "dev", "VALID", "Dev"])
+def test_splits_of_pairs_have_any_of_their_names(tmp_path, capsys, alias):
+    for name, word in (("Train", "a"), (alias, "b"), ("TESTING", "c")):
+        write(tmp_path, f"{name}.en.gz", [word])
+        write(tmp_path, f"{name}.DE.GZ", [word * 2])
+    write(tmp_path, "other.en.gz", ["d"])
+    (tmp_path / ".train.en.gz").write_bytes(b"")
+    found = [texts_in(tmp_path, split) for split in ("train", "validation", "test")]
+    assert found == [[("a", "aa")], [("b", "bb")], [("c", "cc")]]
+    assert capsys.readouterr().err.splitlines()[0] == (
+        f"data: {tmp_path}: pairs (train in Train.en.gz and Train.DE.GZ, "
+        f"validation in {alias}.en.gz and {alias}.DE.GZ, "
+        "test in TESTING.en.gz and TESTING.DE.GZ); skipped: 1 of other names (other.en.gz)"
+    )
+
+
+def test_one_of_several_splits_of_pairs_is_picked_by_name(tmp_path, capsys):
+    for name in ("train", "dev", "Valid"):
+        write(tmp_path, f"{name}.en.gz", [name])
+        write(tmp_path, f"{name}.de.gz", [name])
+    with pytest.raises(DataError) as caught:
+        texts_in(tmp_path, "train")
+    assert str(caught.value) == (
+        f"config.data.path: {tmp_path} has Valid.de.gz and Valid.en.gz and dev.de.gz and dev.en.gz, expected one of "
+        "each language for validation; config.data.validation_name picks them"
+    )
+    assert texts_in(tmp_path, "validation", validation_name="dev") == [("dev", "dev")]
+    assert "skipped: 2 of other names (Valid.de.gz, Valid.en.gz)" in capsys.readouterr().err
+    assert texts_in(tmp_path, "validation", validation_name="") is None
+    (tmp_path / "dev.de.gz").unlink()
+    with pytest.raises(DataError, match=r"has dev\.en\.gz, expected one of de beside it, dev\.de\.gz"):
+        texts_in(tmp_path, "train", validation_name="dev")
+
+
+def test_pairs_may_lie_in_folders_of_splits(tmp_path):
+    for name in ("train", "Dev"):
+        (tmp_path / name).mkdir()
+        for language in ("en", "de"):
+            (tmp_path / name / f"{language}.txt").write_text(name)
+    assert texts_in(tmp_path, "validation", pattern="{split}/{language}.txt") == [("Dev", "Dev")]
+
+
+def test_a_bomb_or_a_cut_of_gzip_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("gen_jax.data.bounds.FLOOR", 10**5)
+    write(tmp_path, "train.de.gz", ["a"])
+    bomb = gzip.compress(bytes(3 * 10**6))
+    (tmp_path / "train.en.gz").write_bytes(bomb)
+    with pytest.raises(DataError) as caught:
+        texts_in(tmp_path, "train")
+    assert str(caught.value) == (
+        f"{tmp_path}/train.en.gz: a file of {len(bomb):,} bytes that unpacks to 1,048,576, more than 100 times as "
+        "many; set GEN_JAX_UNBOUNDED=1 to read it all the same"
+    )
+    (tmp_path / "train.en.gz").write_bytes(gzip.compress(b"some words\n")[:-9])
+    with pytest.raises(DataError, match=r"train\.en\.gz: not readable as gzip: Compressed file ended before"):
+        texts_in(tmp_path, "train")
+
+
 def test_other_wrong_files_are_named(tmp_path):
     section = {"source": "pairs", "path": str(tmp_path)}
-    with pytest.raises(DataError, match=r"there is no train\.en\.gz"):
+    with pytest.raises(DataError, match=r"no pairs \(\*\.\*\.gz\) in"):
         data.load(data.parse(section), 0)
     for lines, name in ((["a", ""], "train.en.gz"), (["b", "c"], "train.de.gz")):
         write(tmp_path, name, lines * 20)
