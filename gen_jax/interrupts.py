@@ -2,6 +2,9 @@
 
 Python calls its handlers in the main thread, between two of its own instructions: while C++ compiles, allocates or
 waits for another process, none is called. A thread that reads what `signal.set_wakeup_fd` writes need not wait.
+
+And what a handler raises is ignored where Python is just in a callback of the garbage collector, which jax has, or in
+a destructor: `sys.unraisablehook` sees it there, and the signal is sent again.
 """
 
 import contextlib
@@ -10,11 +13,15 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from typing import NoReturn
 
 from gen_jax.errors import Interrupted, Preempted
 
+AGAIN = 0.01  # seconds until a signal whose exception was ignored is sent again
 STOPS = {signal.SIGTERM: Preempted, signal.SIGHUP: Preempted, signal.SIGINT: Interrupted}
 SHOW_CURSOR = b"\x1b[?25h\n"  # a progress bar hides it
+raised: dict[BaseException, int] = {}  # what handlers have raised, and for which signal
+repeats: list[int] = []  # the signals that were sent again
 
 
 def wanted() -> list[signal.Signals]:
@@ -49,8 +56,9 @@ def second_leaves() -> Iterator[None]:
 def _listen(reading: int) -> None:
     count = 0
     while number := os.read(reading, 1):
-        count += number[0] == signal.SIGINT
-        if count == 2:
+        if number[0] == signal.SIGINT:
+            count += 1
+        if count - repeats.count(signal.SIGINT) == 2:
             if sys.stderr.isatty():
                 os.write(2, SHOW_CURSOR)
             os._exit(Interrupted.code)
@@ -67,14 +75,36 @@ def early() -> Iterator[None]:
         return
 
     def end(number: int, _: object) -> None:
-        print(f"gen-jax: stopped by {signal.Signals(number).name}; nothing is to be saved yet", file=sys.stderr)
-        sys.exit(STOPS[signal.Signals(number)].code)  # no Exception, which some code catches
+        if number == signal.SIGINT:
+            stop(number, KeyboardInterrupt())
+        if number not in repeats:
+            print(f"gen-jax: stopped by {signal.Signals(number).name}; nothing is to be saved yet", file=sys.stderr)
+        stop(number, SystemExit(STOPS[signal.Signals(number)].code))  # no Exception, which some code catches
 
-    handlers = {number: signal.default_int_handler if number == signal.SIGINT else end for number in wanted()}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    before = {number: signal.signal(number, end) for number in wanted()}
+    hook, sys.unraisablehook = sys.unraisablehook, _again
     try:
         with second_leaves():
             yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop(number: int, error: BaseException) -> NoReturn:
+    """Raises the error in the handler of a signal; within `early`, again and again until it is not ignored."""
+    raised[error] = number
+    raise error
+
+
+def _again(ignored: "sys.UnraisableHookArgs") -> None:
+    """A `sys.unraisablehook` that sends a signal again whose error was ignored."""
+    number = raised.get(ignored.exc_value) if ignored.exc_value else None
+    if number is None:
+        sys.__unraisablehook__(ignored)
+        return
+    repeats.append(number)
+    main = threading.main_thread().ident
+    assert main is not None
+    threading.Timer(AGAIN, signal.pthread_kill, (main, number)).start()

@@ -10,7 +10,7 @@ import jax
 
 from gen_jax.compat import multihost_utils
 from gen_jax.errors import Preempted, RunError
-from gen_jax.interrupts import STOPS, second_leaves, wanted
+from gen_jax.interrupts import STOPS, second_leaves, stop, wanted
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def polled() -> Iterator[Callable[[], type[RunError] | None]]:
         if jax.distributed.is_initialized():
             os.kill(os.getpid(), signal.SIGTERM)
         elif not polls:
-            raise STOPS[signal.Signals(number)]("stopped before the first step; the same command starts again")
+            stop(number, STOPS[signal.Signals(number)]("stopped before the first step; the same command starts again"))
 
     def asked() -> type[RunError] | None:
         nonlocal polls

@@ -68,3 +68,27 @@ def test_a_second_sigint_leaves_while_c_runs():
     process = start(IN_C)
     ctrl_c_twice(process)
     assert end(process) == (130, "")
+
+
+IGNORED = """
+    import gc, os, signal, threading, time
+    hit = threading.Event()
+    def swallow(*_):  # what a handler raises here is ignored
+        if not hit.is_set():
+            hit.set()
+            os.kill(os.getpid(), {number})
+            time.sleep(0.1)
+    gc.callbacks.append(swallow)
+    print('ready', flush=True)
+    gc.collect()
+    assert hit.is_set()
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_within_the_garbage_collector_is_not_lost(number, code):
+    """JAX collects in a callback, where Python ignores exceptions."""
+    found, err = end(start(IGNORED.format(number=int(number)).strip()))
+    assert found == code and "Traceback" not in err
+    assert err == ("" if code == 130 else "gen-jax: stopped by SIGTERM; nothing is to be saved yet\n")
