@@ -3,13 +3,15 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from members import smoke
 
-from gen_jax import config
+from gen_jax import config, optim
 from gen_jax.data import ar, markov
 from gen_jax.errors import ConfigError
+from gen_jax.models import linear_ar
 from gen_jax.program import Program
 from gen_jax.sampling import SampleOptions
 
@@ -146,6 +148,31 @@ def test_ar_samples_have_the_moments_of_the_process(fitted):
     params = jax.device_get(state.nets["net"].params)
     mode = draw(jax.random.key(0), SampleOptions(temperature=0.0))
     np.testing.assert_allclose(mode, params["constant"] / (1 - params["coefficients"].sum()), rtol=1e-3)
+
+
+@pytest.mark.parametrize("burn_in", [0, 3, 100])
+def test_ar_samples_leave_out_the_burn_in(burn_in):
+    """Without noise a series is the recursion from zeros on, whose first `burn_in` values are left out."""
+    a, constant, size = np.array([0.7, 0.25]), 0.1, 8
+
+    def drawn(options, **fields):
+        model = linear_ar.from_config(linear_ar.Config(order=2, **fields), {"net": optim.build(optim.Config(), 1)})
+        state = model.init(jax.random.key(0), {})
+        params = {"coefficients": jnp.asarray(a), "constant": jnp.float32(constant), "log_scale": jnp.float32(-1)}
+        state = state.replace(nets={"net": state.nets["net"].replace(params=params)})
+        return np.asarray(jax.jit(lambda: model.sample(state, jax.random.key(1), 3, options))())
+
+    want = [0.0, 0.0]
+    for _ in range(burn_in + size):
+        want.append(constant + a[0] * want[-1] + a[1] * want[-2])
+    found = drawn(SampleOptions(temperature=0.0), data_dim=size, burn_in=burn_in)
+    np.testing.assert_allclose(found, np.tile(want[-size:], (3, 1)), rtol=1e-4)
+    # with noise: the end of the longer series of the same key
+    found = drawn(SampleOptions(), data_dim=size, burn_in=burn_in)
+    np.testing.assert_allclose(
+        found, drawn(SampleOptions(), data_dim=burn_in + size, burn_in=0)[:, burn_in:], rtol=1e-5
+    )
+    assert found.std() > 0.1
 
 
 def test_ar_fields_that_do_not_fit_are_refused():

@@ -1,5 +1,7 @@
 """The recurrent layers against Flax's cells and against autodiff; dropout; where the gradient stops."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -155,6 +157,33 @@ def test_a_variational_mask_lasts_a_window_and_an_ordinary_one_a_token(cell):
     ordinary = model(cell=cell, dropout=0.5, layers=1)
     np.testing.assert_array_equal(after(ordinary, 0), after(ordinary, 1))
     assert (np.asarray(run(chosen, params, train=False)[0][..., :H]) != 0).all()
+
+
+@pytest.mark.parametrize("kind", ["ordinary", "variational"])
+def test_input_dropout_is_of_the_token_vectors_and_of_training_alone(kind):
+    """A network without layers, whose logits are the vectors that the first layer would get."""
+    rate, batch = 0.3, {"tokens": jnp.tile(batch_of(8)["tokens"], (128, 1))}
+    chosen = model(embed=H, input_dropout=rate, dropout=0.6, dropout_kind=kind)
+    chosen = dataclasses.replace(chosen, network=chosen.network.clone(layers=()))
+    inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
+    table = jax.random.normal(ROOT, (V, H))
+    params = {"Embed_0": {"embedding": table}, "logits": {"kernel": jnp.eye(H, V), "bias": jnp.zeros(V)}}
+
+    def seen(train):
+        logits, _ = chosen.network.apply({"params": params}, inputs, (), train=train, rngs={"dropout": ROOT})
+        means = chosen.terms({"params": params}, batch, ROOT, step=jnp.int32(0), train=train).means["loss"]
+        picked = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)
+        np.testing.assert_allclose(means.total, -picked.sum(axis=(1, 2)), rtol=1e-4)
+        return np.asarray(logits[..., :H])
+
+    vectors = np.asarray(table[inputs])
+    np.testing.assert_array_equal(seen(train=False), vectors)
+    dropped = seen(train=True) == 0
+    np.testing.assert_allclose(seen(train=True), np.where(dropped, 0, vectors / (1 - rate)), rtol=1e-6)
+    assert dropped.mean() == pytest.approx(rate, abs=0.03)  # 4 deviations of 4,096 entries
+    # two entries are dropped together where they share a mask: along time (axis 1) if it is variational
+    together = [(dropped & np.roll(dropped, 1, axis)).mean() for axis in range(3)]
+    assert together == pytest.approx([rate**2, rate if kind == "variational" else rate**2, rate**2], abs=0.03)
 
 
 def test_tied_vectors_are_the_weights_of_the_logits():

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from members import smoke
 
 from gen_jax import optim, rules
 from gen_jax.leaves import Leaf
 from gen_jax.models import transformer
+from gen_jax.program import Program
 from gen_jax.state import path_name
 
 LR, DECAY = 0.1, 0.3
@@ -181,3 +183,42 @@ def test_scanned_layers_move_as_unrolled_ones(name, both):
     unrolled, scanned = jax.tree_util.tree_leaves_with_path(stacked(after[0])), jax.tree.leaves(after[1])
     for (path, want), found in zip(unrolled, scanned, strict=True):
         np.testing.assert_allclose(found, want, rtol=2e-4, atol=2e-5, err_msg=path_name(path))
+
+
+# config, flags of its model, the path of a kernel, how many matrices it holds side by side; all have 2 heads
+FUSED = [
+    ("transformer/shakespeare_char_cpu.py", (), "blocks/block_1/attention/qkv/kernel", 6),
+    (
+        "transformer/shakespeare_char_cpu.py",
+        ("kv_heads=1", "scan_layers=True"),
+        "blocks/layers/attention/qkv/kernel",
+        4,
+    ),
+    ("transformer/shakespeare_char_cpu.py", (), "blocks/block_1/attention/out/kernel", 1),
+    ("transformer/digits_pixels.py", (), "blocks/block_0/attention/qkv/kernel", 6),
+    ("vqvae/digits_prior.py", (), "blocks/block_0/attention/qkv/kernel", 6),
+    ("encoder_decoder/reversal.py", (), "encoder/block_0/attention/qkv/kernel", 6),
+    ("encoder_decoder/reversal.py", (), "decoder_0/cross/kv/kernel", 4),
+    ("encoder_decoder/reversal.py", (), "decoder_0/cross/q/kernel", 2),
+    ("lstm/markov.py", (), "layers_0/recurrent", 4),
+    ("lstm/markov.py", ("cell=gru",), "layers_0/input/kernel", 3),
+]
+
+
+@pytest.mark.parametrize(("config", "flags", "path", "blocks"), FUSED)
+def test_muon_of_a_config_makes_each_matrix_side_by_side_orthogonal(config, flags, path, blocks):
+    muon = {"name": "muon", "lr": LR, "warmup": 0, "weight_decay": 0.0, "clip": 0.0}
+    program = Program(smoke(f"experiments/{config}", f"optim.net={muon}", *(f"model.{flag}" for flag in flags)))
+    leaves = jax.tree_util.tree_leaves_with_path(program.shapes.nets["net"].params)
+    (shape,) = (leaf.shape for key, leaf in leaves if path_name(key) == path)
+    grad: dict = {"": normal(0, shape)}
+    for name in reversed(path.split("/")):
+        grad = {name: grad.pop("", grad)}
+    tx = program.model.optimiser.tx
+    updates, _ = jax.jit(tx.update)(grad, tx.init(grad), grad)
+    (found,), (whole,) = jax.tree.leaves(updates), jax.tree.leaves(grad)
+    layers = zip(found.reshape(-1, *shape[-2:]), np.asarray(whole, np.float64).reshape(-1, *shape[-2:]), strict=True)
+    for update, matrices in layers:
+        parts = [newton_schulz(part) for part in np.split(matrices, blocks, axis=1)]
+        want = -LR * 0.2 * np.sqrt(max(parts[0].shape)) * np.concatenate(parts, axis=1)
+        np.testing.assert_allclose(update, want, rtol=1e-3, atol=1e-4)
