@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from gen_jax import json_text
 from gen_jax.disk import write_atomic, writing
 from gen_jax.status import timestamp
 
@@ -46,7 +47,7 @@ def append(file: epath.Path, start: Mapping[str, Any]) -> None:
 
 def _read(file: epath.Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text()) if file.exists() else {}
+        found = json_text.loads(file.read_text()) if file.exists() else {}
     except (OSError, ValueError):
         return {}
     well = isinstance(found, dict) and isinstance(found.get("starts"), list) and isinstance(found.get("run", ""), str)

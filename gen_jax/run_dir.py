@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from gen_jax import manifest, resume, spool, step_dirs
+from gen_jax import json_text, manifest, resume, spool, step_dirs
 from gen_jax.disk import full, is_remote, write_atomic, writing
 from gen_jax.errors import CheckpointError, ConfigError, StorageError, first_line, kind_and_line
 from gen_jax.spool import absolute
@@ -72,7 +72,7 @@ class RunDir:
         if not self.config_file.exists():
             raise ConfigError(f"workdir: expected a run, found no config.json in {self.path}")
         try:
-            found = json.loads(self.config_file.read_text())
+            found = json_text.loads(self.config_file.read_text())
         except (OSError, ValueError) as error:
             raise ConfigError(f"workdir: {self.config_file} is not readable as JSON: {first_line(error)}") from None
         if not isinstance(found, dict):
@@ -199,7 +199,7 @@ class RunDir:
 
     def accepted_data(self) -> list[list[str]]:
         """The changes of its data that the run continued with, by start."""
-        return json.loads(self.data_file.read_text())["accepted"] if self.data_file.exists() else []
+        return json_text.loads(self.data_file.read_text())["accepted"] if self.data_file.exists() else []
 
     def record_start(self, seed: int, **facts: Any) -> None:
         """Appends one entry to manifest.json: commit, versions, devices, XLA flags, seed, command, `facts`.
@@ -262,7 +262,7 @@ def _rows_until(step: int, data: bytes, file: epath.Path) -> int:
 
 def _row(line: bytes, file: epath.Path, number: int) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json_text.loads(line)
         if isinstance(row["step"], int):
             return row
     except (ValueError, KeyError, TypeError):

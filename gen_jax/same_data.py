@@ -5,6 +5,7 @@ import json
 import sys
 from typing import Any
 
+from gen_jax import json_text
 from gen_jax.data.fingerprint import differences, fingerprint
 from gen_jax.disk import write_atomic
 from gen_jax.errors import DataError
@@ -28,7 +29,8 @@ def check(run_dir: RunDir, dataset: Any, accept: bool) -> list[str]:
     if not run_dir.config_file.exists():
         return []
     try:
-        old = json.loads(run_dir.data_file.read_text())[KEY]
+        content = json_text.loads(run_dir.data_file.read_text())
+        old, _ = dict(content[KEY]), [*content["accepted"]]
     except FileNotFoundError:
         if is_primary():
             print(f"data: {run_dir.path} has no data.json: its data are not compared", file=sys.stderr)

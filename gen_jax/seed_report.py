@@ -1,13 +1,12 @@
 """What the seeds of a run have in common: means and deviations over them, written beside their run directories."""
 
-import json
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from gen_jax import pictures, protocol, tables
+from gen_jax import json_text, pictures, protocol, tables
 from gen_jax.log import Writer, tensorboard_command
 from gen_jax.loop import hparams
 from gen_jax.pictures import STD
@@ -82,7 +81,7 @@ class SeedReport:
                 text = file.read()
             self.offsets[seed] += len(text)
             for line in text.splitlines():
-                row = json.loads(line)
+                row = json_text.loads(line)
                 self.waiting.setdefault(row["step"], []).append(row)
 
 

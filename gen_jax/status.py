@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from gen_jax import disk, spool
+from gen_jax import disk, json_text, spool
 from gen_jax.errors import ConfigError, Interrupted, Preempted, StorageError
 
 BEAT_S, REMOTE_BEAT_S = 2.0, 30.0  # between two writes of STATUS.json while a run lasts; the latter on gs://
@@ -40,7 +40,7 @@ def write(file: epath.Path, facts: dict[str, Any]) -> None:
 def read(file: epath.Path) -> dict[str, Any]:
     """STATUS.json; {} where it is missing or damaged: it only tells."""
     try:
-        found = json.loads(file.read_text()) if file.exists() else {}
+        found = json_text.loads(file.read_text()) if file.exists() else {}
     except (OSError, ValueError):
         return {}
     well = isinstance(found, dict) and isinstance(found.get("state"), str) and isinstance(found.get("step"), int)

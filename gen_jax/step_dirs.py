@@ -15,7 +15,7 @@ from typing import Any
 
 from etils import epath
 
-from gen_jax import manifest
+from gen_jax import json_text, manifest
 from gen_jax.disk import is_remote, write_atomic
 from gen_jax.spool import absolute
 
@@ -73,7 +73,7 @@ def read_manifest(directory: epath.Path, step: int) -> dict[str, Any]:
     try:
         if not manifest_path(directory, step).exists():  # gcsfs logs what it fails to read
             return {}
-        found = json.loads(manifest_path(directory, step).read_text())
+        found = json_text.loads(manifest_path(directory, step).read_text())
         digest = found.pop("sha256", None)
         intact = digest is None or digest == _digest(found)  # an older one has none
         return found if intact and found["step"] == step and isinstance(found["files"], dict) else {}
@@ -179,7 +179,7 @@ def vouch(directory: epath.Path, hash_limit: int) -> None:
     for step in steps(directory):
         if not manifest_path(directory, step).exists() and not saving_path(directory, step).exists():
             try:
-                best = json.loads((directory / str(step) / "loop" / "metadata").read_text()).get("best_step")
+                best = json_text.loads((directory / str(step) / "loop" / "metadata").read_text()).get("best_step")
             except (OSError, ValueError, AttributeError):
                 continue  # no whole checkpoint
             files = fingerprint(directory / str(step), hash_limit)

@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "gen_jax"
-PURE = {"compat", "state", "ops", "losses", "likelihoods", "sampling", "beam", "lora", "settings", "errors"}
+PURE = {
+    "compat",
+    "state",
+    "json_text",
+    "ops",
+    "losses",
+    "likelihoods",
+    "sampling",
+    "beam",
+    "lora",
+    "settings",
+    "errors",
+}
 PURE |= {"paths", "adversarial", "augment", "cache", "filters", "gradients", "protocol", "tables"}
 PURE |= {"leaves", "rules"}
 LOOP = {
@@ -30,13 +42,14 @@ LOOP |= {"distributed", "watch", "aborts", "checks", "journal", "loop", "seeds",
 ALLOWED = {
     "models": PURE | {"models.base", "nets"},
     "nets": {"ops", "nets"},
-    "data": {"data", "text", "settings", "errors", "cache", "paths"},
-    "text": {"text", "errors", "settings"},
+    "data": {"data", "text", "settings", "errors", "cache", "paths", "json_text"},
+    "text": {"text", "errors", "settings", "json_text"},
     "metrics": {"metrics"},
     "features": PURE | {"features", "nets", "progress"},
     "plan": PURE | LOOP - {"train", "cli", "commands"} | {"plan", "data.base", "data.datasets"},
     "sweeps": {
         "sweeps",
+        "json_text",
         "resume",
         "compat",
         "config",

@@ -98,7 +98,7 @@ def test_a_full_disk_still_takes_the_status(run, monkeypatch):
     assert run.status()["state"] == "done"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"state": 3}', '{"state": "done", "step": "x"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 10**5, '{"state": 3}', '{"state": "done", "step": "x"}'])
 def test_a_damaged_status_or_manifest_is_no_status_and_a_new_manifest(run, text):
     run.status_file.write_text(text)
     assert run.status() == {}
@@ -107,6 +107,21 @@ def test_a_damaged_status_or_manifest_is_no_status_and_a_new_manifest(run, text)
     run.record_start(seed=1)
     assert len(json.loads(run.manifest_file.read_text())["starts"]) == 1
     assert (run.path / "manifest.json.damaged").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 10**5, "config.json is not readable as JSON: found JSON that is nested too deeply"),
+        ('{"model": ' * 10**5, "config.json is not readable as JSON: found JSON that is nested too deeply"),
+        ("[]", r"config.json is no config: expected an object, found \[\]"),
+    ],
+)
+def test_a_config_that_is_none_is_one_line(run, text, message):
+    run.config_file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        run.config()
+    assert len(str(caught.value)) < 300
 
 
 def test_a_dead_run_is_told_from_a_living_one(run, monkeypatch):

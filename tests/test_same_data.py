@@ -49,9 +49,10 @@ def test_the_difference_is_said_and_can_be_accepted(tmp_path, run, capsys):
     assert same_data.check(run, load(**section), False) == [] and run.accepted_data() == [changes]
     run.record_start(0)
     assert json.loads(run.manifest_file.read_text())["starts"][0]["accepted_data"] == [changes]
-    run.data_file.write_text("{")
-    with pytest.raises(DataError, match="damaged"):
-        same_data.check(run, load(**section), False)
+    for wrong in ("{", "[]", "[" * 10**5, '{"fingerprint": {}}', '{"fingerprint": [1], "accepted": []}'):
+        run.data_file.write_text(wrong)
+        with pytest.raises(DataError, match="damaged"):
+            same_data.check(run, load(**section), False)
 
 
 def test_every_kind_of_set_has_a_fingerprint_of_its_contents(tmp_path):

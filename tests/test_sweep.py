@@ -513,6 +513,15 @@ def test_what_a_sweep_is_does_not_depend_on_its_words(tmp_path, search, body, ed
         sweep(edits[1])
 
 
+@pytest.mark.parametrize("text", ["", "[1]", "[" * 10**5])
+def test_a_damaged_sweep_is_one_line(sweep, tmp_path, text):
+    one = sweep(trials=1)
+    one.begin()
+    (one.path / "sweep.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"workdir: .*sweep\.json is damaged: "):
+        sweep(trials=1)
+
+
 def test_one_folder_has_one_sweep_at_a_time(sweep):
     one = sweep(trials=1)
     with one._opened(), pytest.raises(ConfigError, match="another sweep is running"):

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import os
 import stat
 import unicodedata
@@ -12,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from gen_jax import json_text
 from gen_jax.data.bounds import check_expansion, is_bounded
 from gen_jax.errors import DataError, first_line
 
@@ -82,6 +82,6 @@ def json_of(path: Path) -> Any:
     """What a JSON file holds. Raises DataError as `contents`, and where it is none."""
     content = contents(path)
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
+        return json_text.loads(content)
+    except ValueError as error:
         raise DataError(f"{shown(path)}: not readable as JSON: {first_line(error)}") from None

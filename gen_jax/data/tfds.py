@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import hashlib
 import importlib.util
-import json
 import os
 import shlex
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gen_jax import json_text
 from gen_jax.cache import cached
 from gen_jax.data.base import SPLITS, AnySource, Arrays, Info
 from gen_jax.data.datasets import ExampleSet, TokenSet
@@ -58,8 +58,8 @@ def load(cfg: Config, seed: int) -> ExampleSet | TokenSet | RecordSet:
     """The set, with the missing splits cut; `seed` is that of the training order."""
     folder = find(cfg.name, cfg.data_dir)
     try:
-        meta = json.loads((folder / "dataset_info.json").read_text())
-        features = json.loads((folder / "features.json").read_text())["featuresDict"]["features"]
+        meta = json_text.loads((folder / "dataset_info.json").read_text())
+        features = json_text.loads((folder / "features.json").read_text())["featuresDict"]["features"]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"tfds: {folder} cannot be read ({error}), prepare it again") from None
     if meta.get("fileFormat") != "array_record":
@@ -155,7 +155,7 @@ def _class_names(folder: Path, label: str) -> list[str]:
     file = folder / f"{label}.labels.txt"
     if file.exists():
         return file.read_text().splitlines()
-    features = json.loads((folder / "features.json").read_text())["featuresDict"]["features"]
+    features = json_text.loads((folder / "features.json").read_text())["featuresDict"]["features"]
     return [str(i) for i in range(int(features[label]["classLabel"]["numClasses"]))]
 
 

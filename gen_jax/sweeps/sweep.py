@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from etils import epath
@@ -66,14 +67,12 @@ class Sweep:
         self.total = min(wanted, len(definition.grid)) if definition.grid else wanted
         self.running: dict[Trainer, optuna.Trial] = {}
         self.measured = False  # a trial has the goal in a row
-        if check_folder(self.path):
-            self._compare()
+        if begun := check_folder(self.path):
+            self._compare(begun)
 
-    def _compare(self) -> None:
+    def _compare(self, begun: dict[str, Any]) -> None:
         """Refuses the folder of another sweep; what no trial was judged by yet may be corrected."""
-        old, new = (
-            flatten(one) for one in (json.loads((self.path / "sweep.json").read_text()), self.definition.identity())
-        )
+        old, new = flatten(begun), flatten(self.definition.identity())
         trials = journal.begun(self.path / "journal.jsonl")
         changed = [key for key in old | new if old.get(key) != new.get(key)]
         if "search" in changed:  # which writes the same space otherwise

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gen_jax.errors import ConfigError, RunError
+from gen_jax import json_text
+from gen_jax.errors import ConfigError, RunError, first_line
 from gen_jax.run_dir import RunDir
 
 GRACE = 60.0  # seconds that a trial has to save and end
@@ -126,15 +127,20 @@ def lock(file: IO) -> bool:
     return True
 
 
-def check_folder(path: Path) -> bool:
-    """Whether a sweep was begun in a folder.
+def check_folder(path: Path) -> dict[str, Any]:
+    """What the sweep is that was begun in a folder (`Definition.identity`); {} where none was.
 
     Raises:
-      ConfigError: something else is there.
+      ConfigError: something else is there, or what says it is damaged.
     """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"workdir: expected a directory, {path} is a file")
     begun = (path / "sweep.json").exists()
     if path.exists() and not begun and any(not child.name.startswith(".") for child in path.iterdir()):
         raise ConfigError(f"workdir: {path} is not empty and holds no sweep (no sweep.json); choose another")
-    return begun
+    if not begun:
+        return {}
+    try:
+        return dict(json_text.loads((path / "sweep.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"workdir: {path / 'sweep.json'} is damaged: {first_line(error)}") from None

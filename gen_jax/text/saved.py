@@ -1,8 +1,8 @@
 """Saved tokenisers, whatever their kind."""
 
-import json
 from typing import Any
 
+from gen_jax import json_text
 from gen_jax.text import bpe
 from gen_jax.text.bpe import BPETokenizer
 from gen_jax.text.tokenizers import ByteTokenizer, CharTokenizer
@@ -31,10 +31,7 @@ def from_json(text: str) -> ByteTokenizer | CharTokenizer | BPETokenizer:
     """
     if len(text) > LARGEST or text.count("[") + text.count("{") > MOST:
         raise ValueError(f"found more than {LARGEST:,} bytes or {MOST:,} lists")
-    try:
-        found = json.loads(text)
-    except RecursionError:
-        raise ValueError("found JSON that is nested too deeply") from None
+    found = json_text.loads(text)
     if isinstance(found, dict):
         if found.get("kind") == "byte":
             return ByteTokenizer()
@@ -55,7 +52,7 @@ def why_not_exact(tokenizer: Any) -> str:
     errors."""
     if not isinstance(tokenizer, BPETokenizer):
         return ""
-    if name := _changes(json.loads(tokenizer.json).get("normalizer")):
+    if name := _changes(json_text.loads(tokenizer.json).get("normalizer")):
         return f"its normalizer {name} changes texts"
     try:
         for text in AWKWARD:
