@@ -1,5 +1,7 @@
 """What can go wrong outside the code itself: one line for the user, one exit code for scripts."""
 
+LONGEST = 500
+
 
 class RunError(Exception):
     """An end that is not a bug: `cli` prints the message on stderr and exits with `code`."""
@@ -8,8 +10,9 @@ class RunError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """Of what an error says."""
-    return str(error).strip().partition("\n")[0]
+    """Of what an error says, at most LONGEST characters: some libraries put a whole file into it."""
+    line = str(error).strip().partition("\n")[0]
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
 def kind_and_line(error: BaseException) -> str:

@@ -58,7 +58,7 @@ def load_into(state: State, path: epath.PathLike, heads: int, reset: Sequence[st
     leaves = {path_name(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(plain)}
     shapes = {name: None if kept(name) else leaf.shape for name, leaf in leaves.items()}
     try:
-        found = convert(_read(path), shapes, heads)
+        found = convert(read(path), shapes, heads)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
@@ -146,7 +146,7 @@ def _ours(path: str, value: np.ndarray, heads: int) -> np.ndarray:
     return value
 
 
-def _read(path: epath.PathLike) -> dict[str, np.ndarray]:
+def read(path: epath.PathLike) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:

@@ -1,22 +1,25 @@
 """TensorFlow Datasets by name: prepared array_record sets of images or text, read without TensorFlow."""
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
 import importlib.util
 import os
 import shlex
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from gen_jax import json_text
 from gen_jax.cache import cached
+from gen_jax.data import reading
 from gen_jax.data.base import SPLITS, AnySource, Arrays, Info
 from gen_jax.data.datasets import ExampleSet, TokenSet
 from gen_jax.data.records import RecordSet
-from gen_jax.errors import ConfigError, DataError
+from gen_jax.data.split_names import SPLIT_OF
+from gen_jax.errors import ConfigError, DataError, first_line, kind_and_line
 from gen_jax.settings import Count, Positive, UserPath
 
 
@@ -58,16 +61,16 @@ def load(cfg: Config, seed: int) -> ExampleSet | TokenSet | RecordSet:
     """The set, with the missing splits cut; `seed` is that of the training order."""
     folder = find(cfg.name, cfg.data_dir)
     try:
-        meta = json_text.loads((folder / "dataset_info.json").read_text())
-        features = json_text.loads((folder / "features.json").read_text())["featuresDict"]["features"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"tfds: {folder} cannot be read ({error}), prepare it again") from None
+        meta = dict(reading.json_of(folder / "dataset_info.json"))
+        features = reading.json_of(folder / "features.json")["featuresDict"]["features"]
+        kinds = {name: feature["pythonClassName"].rpartition(".")[2] for name, feature in features.items()}
+    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"tfds: {folder} cannot be read ({first_line(error)}), prepare it again") from None
     if meta.get("fileFormat") != "array_record":
         raise DataError(
             f"tfds: {folder} is in the format {meta.get('fileFormat')}, expected array_record, "
             f"run: gen-jax data prepare {cfg.name} --data_dir=ANOTHER"
         )
-    kinds = {name: feature["pythonClassName"].rpartition(".")[2] for name, feature in features.items()}
     images = [name for name, kind in kinds.items() if kind == "Image"]
     texts = [name for name, kind in kinds.items() if kind == "Text"]
     if images:
@@ -92,13 +95,39 @@ def _label(kinds: dict[str, str]) -> str | None:
 def _builder(folder: Path) -> Any:
     import tensorflow_datasets as tfds  # 0.6 s
 
-    return tfds.builder_from_directory(str(folder))
+    with _readable(folder):
+        return tfds.builder_from_directory(str(folder))
 
 
 def _sources(folder: Path) -> tuple[Any, dict[str, Any]]:
     """The builder, and split -> its examples by index."""
     builder = _builder(folder)
-    return builder, {split: builder.as_data_source(split=split) for split in SPLITS if split in builder.info.splits}
+    with _readable(folder):
+        names = _splits(builder.info.splits)
+        return builder, {split: builder.as_data_source(split=name) for split, name in names.items()}
+
+
+def _splits(names: Collection[str]) -> dict[str, str]:
+    """Split -> what the set calls it: as we do, else any other of its names (`data.split_names`).
+
+    Raises DataError where there is nothing to train on.
+    """
+    found = {SPLIT_OF[name.lower()]: name for name in names if name.lower() in SPLIT_OF}
+    found |= {split: split for split in SPLITS if split in names}
+    if "train" not in found:
+        raise DataError(f"tfds: expected a split train, found {', '.join(names) or 'none'}")
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Raises DataError for what TFDS and array_record raise where a file of a set is damaged: many kinds."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"tfds: {folder} cannot be read ({kind_and_line(error)}), prepare it again") from error
 
 
 def _text(cfg: Config, folder: Path, key: str, seed: int) -> TokenSet | RecordSet:
@@ -108,7 +137,8 @@ def _text(cfg: Config, folder: Path, key: str, seed: int) -> TokenSet | RecordSe
         _, sources = _sources(folder)
         arrays = {}
         for split, source in sources.items():
-            packed = pack([bytes(one[key]) for one in _chunks(source)])
+            with _readable(folder):
+                packed = pack([bytes(one[key]) for one in _chunks(source)])
             arrays |= {f"{split}_{name}": array for name, array in packed.items()}
         return arrays
 
@@ -123,25 +153,28 @@ def _images(
 ) -> ExampleSet:
     from gen_jax.data import pictures
 
-    shape = tuple(int(dim) for dim in feature["image"]["shape"].get("dimensions", (-1, -1, 3)))
+    with _readable(folder):
+        shape = tuple(int(dim) for dim in feature["image"]["shape"].get("dimensions", (-1, -1, 3)))
+        lengths = {split["name"]: sum(map(int, split["shardLengths"])) for split in meta["splits"]}
+        n = sum(lengths[name] for name in _splits(lengths).values())
     channels = shape[2] if shape[2] > 0 else 3
     if not cfg.size and min(shape) < 1:
         raise ConfigError(f"config.data.size: expected the pixels a side, {cfg.name} has pictures of many sizes")
     shape = (cfg.size, cfg.size, channels) if cfg.size else shape
     names = tuple(_class_names(folder, label)) if label else ()
     info = Info("image", shape, len(names), names)
-    n = sum(int(count) for split in meta["splits"] if split["name"] in SPLITS for count in split["shardLengths"])
     if n * np.prod(shape) / 2**20 > cfg.resident_mb:
         _, sources = _sources(folder)
-        found = {split: Pictures(source, image, label, cfg.size) for split, source in sources.items()}
+        found = {split: Pictures(folder, source, image, label, cfg.size) for split, source in sources.items()}
         return pictures.streamed_set(info, found, cfg, seed)
 
     def build() -> Arrays:
         _, sources = _sources(folder)
         arrays = {}
         for split, source in sources.items():
-            examples = (_example(one, image, label, cfg.size) for one in _chunks(source))
-            arrays |= {f"{split}_{name}": array for name, array in pictures.stack(list(examples)).items()}
+            with _readable(folder):
+                examples = [_example(one, image, label, cfg.size) for one in _chunks(source)]
+            arrays |= {f"{split}_{name}": array for name, array in pictures.stack(examples).items()}
         return arrays
 
     arrays = cached(_cache_name(cfg, folder), build)
@@ -155,7 +188,7 @@ def _class_names(folder: Path, label: str) -> list[str]:
     file = folder / f"{label}.labels.txt"
     if file.exists():
         return file.read_text().splitlines()
-    features = json_text.loads((folder / "features.json").read_text())["featuresDict"]["features"]
+    features = reading.json_of(folder / "features.json")["featuresDict"]["features"]
     return [str(i) for i in range(int(features[label]["classLabel"]["numClasses"]))]
 
 
@@ -163,6 +196,7 @@ def _class_names(folder: Path, label: str) -> list[str]:
 class Pictures:
     """A TFDS data source as pictures and labels."""
 
+    folder: Path
     source: Any
     image: str
     label: str | None
@@ -172,7 +206,8 @@ class Pictures:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return _example(self.source[index], self.image, self.label, self.size)
+        with _readable(self.folder):
+            return _example(self.source[index], self.image, self.label, self.size)
 
 
 def _example(one: dict, image: str, label: str | None, size: int) -> dict[str, Any]:
@@ -191,7 +226,7 @@ def _chunks(source: Any, size: int = 1000):
 def _cache_name(cfg: Config, folder: Path) -> str:
     """Changes with the files of the set and with `size`."""
     files = "".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}\n" for f in sorted(folder.iterdir()))
-    digest = hashlib.sha256(f"1 {folder.resolve()} {cfg.size}\n{files}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"2 {folder.resolve()} {cfg.size}\n{files}".encode()).hexdigest()[:16]
     return f"tfds-{folder.parent.name}-{digest}"
 
 
