@@ -202,6 +202,7 @@ FUSED = [
     ("encoder_decoder/reversal.py", (), "decoder_0/cross/q/kernel", 2),
     ("lstm/markov.py", (), "layers_0/recurrent", 4),
     ("lstm/markov.py", ("cell=gru",), "layers_0/input/kernel", 3),
+    ("wavenet/spoken_digit.py", (), "wavenet/layers_0/conv/dense/kernel", 2),
 ]
 
 

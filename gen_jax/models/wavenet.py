@@ -51,6 +51,11 @@ class Config(Settings):
     def dilations(self) -> tuple[int, ...]:
         return tuple(2**i for i in range(self.depth)) * self.stacks
 
+    @property
+    def fused(self) -> dict[str, int]:
+        """Kernels that hold the matrices of a unit's signal and of its gate side by side."""
+        return {r".*layers_\d+/(conv/dense|condition)/kernel": 2}
+
 
 class Network(nn.Module):
     """Samples so far (codes or amplitudes) and a class to what is said of each next sample."""
