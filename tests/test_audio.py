@@ -104,6 +104,54 @@ def test_channels_are_averaged(tmp_path):
     assert (load(**section(tmp_path)).arrays["train"]["audio"] == 200).all()
 
 
+def test_float_sound_beyond_its_scale_is_clipped_and_said(tmp_path, capsys):
+    values = np.array([0, 0.25, -0.25, 1, -1, 1.5, -2, 1 / 32768], np.float32)
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", values if i == 2 else values[:3], RATE, subtype="FLOAT")
+    dataset = load(**section(tmp_path, length=8, validation=0, test=0))
+    expected = [0, 8192, -8192, 32767, -32768, 32767, -32768, 1]
+    np.testing.assert_array_equal(dataset.arrays["train"]["audio"][2], expected)
+    np.testing.assert_array_equal(dataset.arrays["train"]["audio"][0], [0, 8192, -8192, 0, 0, 0, 0, 0])
+    assert capsys.readouterr().err == (
+        f"data: {tmp_path}: 4 sounds\ndata: 1 sounds exceed -1 .. 1 and are clipped, such as {tmp_path}/2.wav\n"
+    )
+
+
+@pytest.mark.parametrize(("length", "said"), [(4, "10.0%"), (19, "47.5%"), (20, ""), (40, "")])
+def test_a_length_that_leaves_out_most_of_the_sound_is_said(tmp_path, capsys, length, said):
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", sound(40, seed=i), RATE)
+    load(**section(tmp_path, length=length))
+    line = f"data: {said} of the samples are read: sounds have 40 on average, data.length is {length}\n"
+    assert capsys.readouterr().err == f"data: {tmp_path}: 4 sounds\n" + (line if said else "")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_sample_that_is_no_number_is_named_by_its_file(tmp_path, bad):
+    for name in ("a.wav", "b.wav"):
+        values = np.zeros(9, np.float32)
+        values[3] = bad if name == "b.wav" else 0
+        soundfile.write(tmp_path / name, values, RATE, subtype="FLOAT")
+    with pytest.raises(DataError) as caught:
+        load(**section(tmp_path))
+    assert str(caught.value) == f"{tmp_path}/b.wav: expected finite samples, found NaN or infinity"
+
+
+def test_a_wav_whose_header_lies_is_read_no_further_than_it_goes(tmp_path):
+    soundfile.write(tmp_path / "a.wav", sound(40), RATE)
+    whole = (tmp_path / "a.wav").read_bytes()
+    for place, lie in ((40, 2**32 - 1), (40, 2**31), (4, 2**32 - 1), (4, 0)):  # bytes of the samples, of the file
+        (tmp_path / "a.wav").write_bytes(whole[:place] + lie.to_bytes(4, "little") + whole[place + 4 :])
+        audio = load(**section(tmp_path, length=50, validation=0, test=0)).arrays["train"]
+        np.testing.assert_array_equal(audio["audio"][0, :40], sound(40)[:, 0])
+        assert audio["mask"].sum() == 40
+    for place, lie, size in ((22, 0, 2), (22, 65535, 2), (24, 0, 4), (34, 0, 2)):  # channels, rate, bits
+        (tmp_path / "a.wav").write_bytes(whole[:place] + lie.to_bytes(size, "little") + whole[place + size :])
+        with pytest.raises(DataError, match=r"a\.wav: cannot be read as sound: ") as caught:
+            load(**section(tmp_path))
+        assert "\n" not in str(caught.value)
+
+
 def test_what_is_wrong_with_a_file_is_said(folder, tmp_path):
     with pytest.raises(DataError, match=r"0_s0_0\.wav: expected 16000 Hz \(config\.data\.sample_rate\), found 8000"):
         load(**section(folder, sample_rate=16_000))

@@ -1,6 +1,7 @@
 """Pictures of every kind that a folder can hold: what they look like as uint8, and what is refused."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -95,6 +96,20 @@ def test_a_turned_photo_stands_upright(tmp_path):
     exif[0x0112] = 3  # upside down
     picture.save(tmp_path / "a.jpg", exif=exif, quality=100)
     assert np.abs(shade(tmp_path / "a.jpg")[:, 0] - WANTED[::-1]).max() < 4
+
+
+def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(file, "png")
+    whole = file.getvalue()
+    chunk = b"IHDR" + (100_000).to_bytes(4, "big") * 2 + whole[24:29]
+    (tmp_path / "a.png").write_bytes(whole[:12] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + whole[33:])
+    with pytest.raises(DataError) as caught:
+        shade(tmp_path / "a.png")
+    assert str(caught.value) == (
+        f"{tmp_path}/a.png: 100000 x 100000 pixels, more than 200,000,000; "
+        "set GEN_JAX_UNBOUNDED=1 to read it all the same"
+    )
 
 
 def test_what_is_no_picture_is_named_on_one_line(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from gen_jax import data, gpt2
-from gen_jax.data import streaming
+from gen_jax.data import streaming, text_file
 from gen_jax.errors import RunError
 
 DAMAGES, SECONDS = 60, 5
@@ -95,7 +95,7 @@ def pairs(folder: Path) -> None:
 
 def tokens(folder: Path) -> None:
     (folder / "a.txt").write_text(TEXT)
-    cfg = data.parse(dict(source="text_file", path=str(folder / "a.txt"), tokenizer="bpe", vocab_size=270))
+    cfg = text_file.Config(path=str(folder / "a.txt"), tokenizer="bpe", vocab_size=270)
     streaming.tokenise(cfg, folder / "tokens", lambda *_: None)
 
 

@@ -239,6 +239,25 @@ def test_it_trains_on_two_folders_and_translates_a_third(two, tmp_path, capsys):
     assert "--images: no pictures" in fails(capsys, *empty)
 
 
+def test_what_is_translated_lies_on_the_background_of_its_set(tmp_path):
+    for name, background in (("a", 77), ("b", 200)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((8, 8, 4), (255, 0, 0, 0), np.uint8)).save(tmp_path / name / f"{background}.png")
+    sides = {
+        name: dict(source="image_folder", path=str(tmp_path / name), size=8, background=level, validation=0, test=0)
+        for name, level in (("a", 77), ("b", 200))
+    }
+    section = data.parse(dict(source="unpaired", **sides))
+    dataset = data.load(section, 0)
+    for side, level in (("a", 77), ("b", 200)):
+        assert translated._background(section, side) == level
+        files = translated._files(str(tmp_path / side))
+        (found,) = translated._batches(files, dataset.info, 4, level)
+        np.testing.assert_array_equal(found, np.full((1, 8, 8, 3), level))
+        np.testing.assert_array_equal(found, getattr(dataset, side).arrays["train"]["image"])
+    assert translated._background(data.parse({"source": "colours"}), "a") == 255
+
+
 def test_a_model_that_does_not_translate_says_so():
     args = argparse.Namespace(translate="a2b", images="folder")
     with pytest.raises(ConfigError, match="--translate: expected a model that translates images; vae does not"):

@@ -13,7 +13,8 @@ import numpy as np
 
 from gen_jax import paths, pictures
 from gen_jax.commands import outputs, restored
-from gen_jax.data import pixels
+from gen_jax.data import Info, pixels
+from gen_jax.data.base import Source
 from gen_jax.data.files import File, list_folder
 from gen_jax.data.image_folder import KIND
 from gen_jax.errors import ConfigError, DataError
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace, program: Program, run_dir: RunDir) -> None:
     folder = outputs.folder(args, run_dir)
     translate = jax.jit(lambda state, images: program.model.translate_images(state, images, args.translate))
     above, below = [], []
-    for images in _batches(files, program):
+    background = _background(program.experiment.data, args.translate[0])
+    for images in _batches(files, program.dataset.info, program.experiment.eval_batch_size, background):
         above.append(images)
         below.append(jax.device_get(translate(state, images)))
     before, after = (np.concatenate(parts)[: len(files)] for parts in (above, below))
@@ -89,11 +91,16 @@ def _files(folder: str) -> list[File]:
     return files
 
 
-def _batches(files: list[File], program: Program) -> Iterator[np.ndarray]:
-    """uint8 [B, H, W, C] as in training; the last batch is filled with its last picture."""
-    side, _, channels = program.dataset.info.shape
-    size = min(program.experiment.eval_batch_size, len(files))
+def _batches(files: list[File], info: Info, size: int, background: int) -> Iterator[np.ndarray]:
+    """uint8 [B, H, W, C] as in training, B at most `size`; the last batch is filled with its last picture."""
+    side, _, channels = info.shape
+    size = min(size, len(files))
     for start in range(0, len(files), size):
         part = files[start : start + size]
-        images = [pixels.read(file.path, side, channels) for file in part]
+        images = [pixels.read(file.path, side, channels, background) for file in part]
         yield np.stack(images + images[-1:] * (size - len(images)))
+
+
+def _background(source: Source, of: str) -> int:
+    """The grey level that transparent pixels of the set `of`, a or b, were laid on in training."""
+    return getattr(getattr(source, of, None), "background", pixels.WHITE)
