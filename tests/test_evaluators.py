@@ -154,9 +154,11 @@ def test_carried_mean_is_that_of_one_long_pass(rows):
     assert cold.scalars["loss"] < found.scalars["loss"]
 
 
-def test_carried_is_refused_without_a_carry():
+def test_carried_is_refused_without_a_carry_and_for_records():
     with pytest.raises(ConfigError, match="carried"):
         build({"type": "mean", "carried": True}, Weighted(), {})
+    with pytest.raises(ConfigError, match=r"mean: carried: expected false for records, each of which stands by itself"):
+        build({"type": "mean", "carried": True}, Running(), {}, kind="tokens", records=True)
 
 
 @dataclasses.dataclass(frozen=True)

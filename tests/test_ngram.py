@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from gen_jax.metrics.ngram import NGram
+from gen_jax.metrics.ngram import NGram, apart
 
 TEXT = np.frombuffer(b"abracadabra abacus", np.uint8)
 VOCAB = 256
@@ -31,6 +31,34 @@ def test_matches_a_count_by_hand(order):
         by_hand(TEXT.tolist(), tuple(tokens[max(0, i - order + 1) : i]), tokens[i], VOCAB) for i in range(len(tokens))
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_records_apart_are_counted_each_by_itself(order):
+    """Against dictionaries over each record with ends before it."""
+    end = 0
+    train, held_out = [[1, 2, 1], [2], [1, 2, 3, 3]], [[1, 2, 2], [3, 1]]
+
+    def grams(records):
+        for record in records:
+            padded = [end] * (order - 1) + record + [end]
+            for i in range(order - 1, len(padded)):
+                yield tuple(padded[i - order + 1 : i]), padded[i]
+
+    def expected(context, token, length):
+        if length < 0:
+            return 1 / 4
+        short = context[len(context) - length :]
+        follow = Counter(t for c, t in grams(train) if c[len(c) - length :] == short)
+        shorter = expected(context, token, length - 1)
+        total, kinds = sum(follow.values()), len(follow)
+        return (follow[token] + kinds * shorter) / (total + kinds) if total else shorter
+
+    flat = [np.array([t for record in records for t in (*record, end)]) for records in (train, held_out)]
+    (tokens, counted), (held, own) = (apart(part, end, order) for part in flat)
+    assert counted.sum() == 11 and len(tokens) == 11 + 3 * (order - 1)
+    found = NGram.fit(tokens, order, 4, counted).probabilities(held)[own]
+    np.testing.assert_allclose(found, [expected(c, t, order - 1) for c, t in grams(held_out)], rtol=1e-12)
 
 
 @pytest.mark.parametrize("context", [b"abra", b"bzac", b"zzzz", b"a"])

@@ -8,13 +8,37 @@ import numpy as np
 import pytest
 
 from gen_jax import data
-from gen_jax.errors import DataError
+from gen_jax.errors import ConfigError, DataError
 
 IMAGE = np.arange(40 * 64, dtype=np.uint8).reshape(40, 8, 8)
 
 
 def load(path, **fields):
-    return data.load(data.parse(dict(source="npz", path=str(path), context=4) | fields), 0)
+    return data.load(data.parse(dict(source="npz", path=str(path)) | fields), 0)
+
+
+@pytest.mark.parametrize("name", ["image", "vector", "tokens"])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(documents="packed"), "documents: expected 'joined' for {}s, found 'packed'"),
+        (dict(documents="lines"), "documents: expected 'joined' for {}s, found 'lines'"),
+        (dict(tokenizer="char"), "tokenizer: expected 'byte' for {}s, found 'char'"),
+        (dict(tokenizer="bpe", vocab_size=300), "tokenizer: expected 'byte' for {}s, found 'bpe'"),
+        (dict(tokenizer_file="a.json"), "tokenizer_file: expected '' for {}s, found 'a.json'"),
+        (dict(context=9), "context: expected 128 for {}s, found 9"),
+        (dict(order="windows"), "order: expected 'permuted' for {}s, found 'windows'"),
+    ],
+)
+def test_no_field_of_text_is_ignored(tmp_path, name, fields, message):
+    arrays = dict(image=IMAGE, vector=np.eye(40), tokens=np.arange(999) % 7)
+    np.savez(tmp_path / "a.npz", **{name: arrays[name]})
+    if name == "tokens" and {"context", "order"} & fields.keys():
+        assert load(tmp_path / "a.npz", **fields).context == fields.get("context", 128)
+    else:
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path / "a.npz", **fields)
+        assert str(caught.value) == "config.data." + message.format(name.removesuffix("s"))
 
 
 @pytest.mark.parametrize(

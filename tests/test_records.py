@@ -9,6 +9,7 @@ from name_lists import NameChain
 from gen_jax import cli, config, data
 from gen_jax.data import names, tools, utf8
 from gen_jax.errors import ConfigError, DataError
+from gen_jax.metrics.ngram import NGram, apart
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
 from gen_jax.sampling import SampleOptions
@@ -139,6 +140,18 @@ def test_nats_are_those_of_each_record_alone_at_any_batch_size(file):
     for other in (program, Program(experiment(file, "eval_batch_size=2"))):
         found = other.evaluators["test"](state).scalars
         assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_n_gram_model_of_records_sees_each_by_itself(file):
+    flags = ("evals.ngram.type=ngram", "evals.ngram.split=test", "evals.ngram.order=3")
+    program = Program(experiment(file, *flags))
+    records = {split: texts(program.dataset, split) for split in ("train", "test")}
+    end = program.dataset.info.end
+    flat = [np.array([i for one in records[s] for i in (*one.encode(), end)]) for s in ("train", "test")]
+    (train, counts), (tokens, counted) = (apart(part, end, 3) for part in flat)
+    p = NGram.fit(train, 3, program.dataset.info.vocab_size, counts).probabilities(tokens)[counted]
+    found = program.evaluators["ngram"](program.init()).scalars
+    assert found == {"ngram_3_bits_per_byte": pytest.approx(-np.log2(p).sum() / len(flat[1]), rel=1e-9)}
 
 
 def test_samples_are_one_a_line(file):

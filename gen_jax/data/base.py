@@ -5,6 +5,7 @@ see the same global batch and each takes its slice.
 """
 
 import dataclasses
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -91,10 +92,16 @@ class AnySource(TokenSource):
 
     order: Literal["permuted", "windows", "streams"] = "permuted"
 
-    def check_order(self, kind: str) -> None:
-        """Raises ConfigError where `kind` is not text and the order is one of text."""
-        if kind != "tokens" and self.order != "permuted":
-            raise ConfigError(f"config.data.order: expected 'permuted' for {kind}s, found {self.order!r}")
+    def check_read(self, kind: str, reads: Collection[str] = ()) -> None:
+        """Raises ConfigError where a field of text is set that examples of `kind` do not read.
+
+        Args:
+          reads: the fields of text that they do.
+        """
+        for name in ("order", "context", "tokenizer", "vocab_size", "tokenizer_file", "documents"):
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value != default and name not in reads:
+                raise ConfigError(f"config.data.{name}: expected {default!r} for {kind}s, found {value!r}")
 
 
 class Mixture(NamedTuple):

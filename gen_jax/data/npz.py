@@ -43,7 +43,7 @@ def load(cfg: Config, seed: int) -> ExampleSet | TokenSet:
         there = ", ".join(sorted(map(shown, arrays)))
         raise DataError(f"{cfg.path}: expected one of image, vector or tokens, found {there or 'nothing'}")
     kind = kinds[0]
-    cfg.check_order(kind)
+    cfg.check_read(kind.removesuffix("s"), ("order", "context") if kind == "tokens" else ())
     for split, parts in found.items():
         if parts.keys() != found["train"].keys():
             names = ", ".join(sorted(parts))

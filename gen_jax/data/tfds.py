@@ -74,9 +74,11 @@ def load(cfg: Config, seed: int) -> ExampleSet | TokenSet | RecordSet:
     images = [name for name, kind in kinds.items() if kind == "Image"]
     texts = [name for name, kind in kinds.items() if kind == "Text"]
     if images:
-        cfg.check_order("image")
+        cfg.check_read("image")
         return _images(cfg, folder, meta, features[images[0]], images[0], _label(kinds), seed)
     if len(texts) == 1 and set(kinds.values()) <= {"Text", "ClassLabel"}:
+        if cfg.size:
+            raise ConfigError(f"config.data.size: expected 0, {cfg.name} is text, found {cfg.size}")
         return _text(cfg, folder, texts[0], seed)
     if "Audio" in kinds.values():
         raise DataError(

@@ -113,6 +113,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     if cfg.carried:
         able = isinstance(model, models.Carries)
         base.require(able, "mean: carried", f"false for {type(model).__name__}, which keeps no carry")
+        base.require(not context.info.records, "mean: carried", "false for records, each of which stands by itself")
     steps, trace = _carried(context) if cfg.carried else _plain(context)
     sizes: dict[str, int] = {}  # of the split's text: read once
 

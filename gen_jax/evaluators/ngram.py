@@ -1,10 +1,12 @@
 """What counting alone achieves on a text: the number that a language model has to beat."""
 
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators import base
-from gen_jax.metrics.ngram import NGram
+from gen_jax.metrics.ngram import NGram, apart
 from gen_jax.settings import Few
 from gen_jax.state import State
 
@@ -16,12 +18,22 @@ class Config(base.EvalConfig):
     when: Literal["always", "end"] = "end"
 
 
+def _bits(train: np.ndarray, tokens: np.ndarray, order: int, info: Any) -> float:
+    """Of all `tokens`, by the counts of `train`."""
+    counts = counted = None
+    if info.records:
+        (train, counts), (tokens, counted) = (apart(part, info.end, order) for part in (train, tokens))
+    p = NGram.fit(train, order, info.vocab_size, counts).probabilities(tokens)
+    return float(-np.log2(p if counted is None else p[counted]).sum())
+
+
 def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """`ngram_<order>_bits_per_byte` of `cfg.split`, from an interpolated n-gram model of the training tokens.
 
     Witten-Bell smoothing (`metrics.ngram`) has no weights to tune, so the validation split is not read. As the mean
     evaluator does, it counts all targets and shares their bits over the UTF-8 bytes of the text; its context is never
-    cut, which favours it over a model that starts cold. The trained model plays no part.
+    cut, which favours it over a model that starts cold. Of records each is counted by itself, after its end token. The
+    trained model plays no part.
     """
     vocab = context.info.vocab_size
     if context.count_bytes is None or not vocab:
@@ -32,7 +44,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     def evaluate(state: State) -> base.Report:
         if not known:
             train, tokens = (base.target_tokens(context.batches(split)) for split in ("train", cfg.split))
-            total = NGram.fit(train, cfg.order, vocab).bits_per_token(tokens) * len(tokens)
+            total = _bits(train, tokens, cfg.order, context.info)
             known[f"ngram_{cfg.order}_bits_per_byte"] = total / base.text_sizes(context, tokens)["byte"]
         return base.Report(dict(known))
 

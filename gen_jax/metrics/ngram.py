@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +31,10 @@ class NGram:
     tables: tuple[Counts, ...]  # by length of context
 
     @classmethod
-    def fit(cls, tokens: Shaped[np.ndarray, " N"], order: int, vocab: int) -> "NGram":
-        """Counts all grams of up to `order` tokens.
+    def fit(
+        cls, tokens: Shaped[np.ndarray, " N"], order: int, vocab: int, counted: Bool[np.ndarray, " N"] | None = None
+    ) -> "NGram":
+        """Counts all grams of up to `order` tokens; those that end at tokens which `counted` names, where it is given.
 
         Raises ValueError where a gram does not fit 63 bits, or a token is not below `vocab`.
         """
@@ -42,7 +44,8 @@ class NGram:
             raise ValueError(f"tokens: expected at least {order} tokens, each below {vocab}")
         tables = []
         for length in range(order):
-            grams, counts = np.unique(_keys(tokens, length, vocab), return_counts=True)
+            keys = _keys(tokens, length, vocab)
+            grams, counts = np.unique(keys if counted is None else keys[counted[length:]], return_counts=True)
             contexts, first = np.unique(grams // vocab, return_index=True)
             kinds = np.diff(first, append=len(grams))
             tables.append(Counts(grams, counts, contexts, np.add.reduceat(counts, first), kinds))
@@ -63,6 +66,18 @@ class NGram:
     def bits_per_token(self, tokens: Shaped[np.ndarray, " N"]) -> float:
         """Mean of -log2 p over `tokens`: bits a byte where tokens are bytes."""
         return float(-np.log2(self.probabilities(tokens)).mean())
+
+
+def apart(
+    tokens: Shaped[np.ndarray, " N"], end: int, order: int
+) -> tuple[Shaped[np.ndarray, " M"], Bool[np.ndarray, " M"]]:
+    """Records, each with its `end` behind it, so far from each other that no gram of `order` tokens is of two.
+
+    Returns the tokens with `order` - 1 ends before each record, and which of them are the records' own.
+    """
+    starts = np.append(0, np.flatnonzero(tokens == end) + 1)
+    places = np.repeat(starts[starts < len(tokens)], order - 1)
+    return np.insert(tokens, places, end), np.insert(np.ones(len(tokens), bool), places, False)
 
 
 def _keys(tokens: Shaped[np.ndarray, " N"], length: int, vocab: int) -> Int[np.ndarray, " M"]:
