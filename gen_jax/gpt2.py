@@ -105,6 +105,8 @@ def convert(
         if name not in left:
             raise CheckpointError(f"there is no tensor {name} for {path} {list(shape)}")
         value = _ours(path, left.pop(name), heads)
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise CheckpointError(f"{name}: expected floats, the file has {value.dtype}")
         if value.shape != shape:
             raise CheckpointError(f"{name}: the file has {list(value.shape)} for {path}, the model {list(shape)}")
         return value

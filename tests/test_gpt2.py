@@ -1,5 +1,6 @@
 """GPT-2's weights: logits against a NumPy forward pass and against Hugging Face's numbers; every tensor used once."""
 
+import json
 import re
 
 import jax
@@ -86,6 +87,7 @@ def test_an_untied_head_is_read_turned(tensors, tmp_path):
         (dict(vocab=32), {}, r"wte\.weight: the file has \[31, 16\] for token/embedding, the model \[32, 16\]"),
         (dict(mlp="swiglu"), {}, r"GPT-2 has no blocks/block_0/mlp/gate/"),
         (dict(qk_norm=True), {}, r"GPT-2 has no blocks/block_0/attention/k_norm/scale"),
+        ({}, {"wte.weight": np.ones((31, 16), np.int32)}, r"wte\.weight: expected floats, the file has int32"),
         ({}, {"extra": np.zeros(2, np.float32)}, r"no place for extra \(1 tensors\)"),
         ({}, {"lm_head.weight": np.zeros((31, 16), np.float32)}, r"no place for lm_head\.weight"),
     ],
@@ -164,6 +166,41 @@ def test_a_wrong_source_is_refused(flags, error, message, tmp_path):
     with pytest.raises(error, match=message):
         train(smoke(*flags), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def tensor(start, stop, kind="F32", shape=(2,)):
+    return {"dtype": kind, "shape": list(shape), "data_offsets": [start, stop]}
+
+
+@pytest.mark.parametrize(
+    ("size", "header"),
+    [
+        (2**60, {"a": tensor(0, 8)}),  # of the header itself
+        (2**64 - 1, {"a": tensor(0, 8)}),
+        (None, {"a": tensor(0, 2**60, shape=(2**58,))}),
+        (None, {"a": tensor(0, 2**62, shape=(2**62, 2**62))}),
+        (None, {"a": tensor(0, 8), "b": tensor(4, 12)}),  # overlapping
+        (None, {"a": tensor(8, 0)}),
+        (None, {"a": tensor(-8, 0)}),
+        (None, {"a": tensor(0, 8, kind="Q9")}),
+        (None, {"a": tensor(0, 8, shape=(3,))}),
+        (None, {"a": tensor(0, 8, kind="F64", shape=(2,))}),
+        (None, []),
+        (None, None),
+    ],
+)
+def test_a_header_of_safetensors_that_lies_is_one_line(tmp_path, size, header):
+    text = b"[" * 10**5 if header is None else json.dumps(header).encode()
+    (tmp_path / "file").write_bytes((len(text) if size is None else size).to_bytes(8, "little") + text + bytes(16))
+    with pytest.raises(CheckpointError, match=r"not readable as safetensors: ") as caught:
+        gpt2.load_into(build()[1], tmp_path / "file", 4)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
+
+
+def test_a_cut_file_of_weights_is_one_line(path):
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not readable as safetensors: "):
+        gpt2.load_into(build()[1], path, 4)
 
 
 def test_another_file_or_model_is_refused(tmp_path):

@@ -73,6 +73,13 @@ def test_no_source_waits_for_what_is_no_file(tmp_path, monkeypatch, kind, sectio
     assert "\n" not in str(caught.value) and name.partition("/")[0] in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+def test_a_look_at_what_is_no_file_says_so(tmp_path, kind):
+    odd(tmp_path / "odd", kind)
+    with pytest.raises(DataError, match=f"odd: expected a file, found {kind}$"):
+        data.look(data.resolve(str(tmp_path / "odd")))
+
+
 def test_a_file_larger_than_the_memory_is_refused(tmp_path):
     (tmp_path / "a.txt").touch()
     os.truncate(tmp_path / "a.txt", 2**43)  # takes no room on the disk

@@ -1,5 +1,6 @@
 """What `gen-jax data list | show | prepare` does."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ def resolve(name: str, data_dir: str = "", **fields: Any) -> dict[str, Any]:
         return {"source": "wav_folder", "path": str(path), **fields}
     if (path / "tokens.json").is_file():
         return {"source": "token_file", "path": str(path), **fields}
-    if path.is_file():
-        return {"source": "npz" if path.suffix == ".npz" else "text_file", "path": str(path), **fields}
     if path.is_dir():
         return {"source": _source_of(path), "path": str(path), **fields}
+    if os.path.lexists(path):
+        return {"source": "npz" if path.suffix == ".npz" else "text_file", "path": str(path), **fields}
     return {"source": "tfds", "name": name, "data_dir": data_dir, **fields}
 
 
