@@ -25,8 +25,24 @@ LSTM, AR, GPT = "gen_jax/models/lstm.py", "gen_jax/models/linear_ar.py", "gen_ja
 PIXELS, PAIRS = "gen_jax/models/pixel_transformer.py", "gen_jax/models/encoder_decoder.py"
 BETAS, DECAYED, INPUTS = '("b1", "b2", "eps") if', '("sgd", "adam", "adafactor")', "cfg.input_dropout, shared"
 
+NORM = "norm > self.skip_above"
+FILTERS, INTERRUPTS = "gen_jax/filters.py", "gen_jax/interrupts.py"
+
 # test -> (name, file, old, new) of what it must notice
 MUTANTS = {
+    "nonfinite.py::test_skip_above_compares_the_norm": [
+        ("large gradients are taken", GRADIENTS, NORM, f"{NORM} + jnp.inf"),
+        ("skipped updates move", GRADIENTS, "jnp.where(good, new, old)", "new"),
+        ("skips are not counted", GRADIENTS, "Mean.of(1.0 - made)", "Mean.of(0.0 * made)"),
+        ("skipped terms count", GRADIENTS, "name: mean.where(every)", "name: mean"),
+    ],
+    "interrupts.py::test_a_signal_within_the_garbage_collector_is_not_lost": [
+        ("ignored signals are lost", INTERRUPTS, "hook, _again", "hook, sys.__unraisablehook__"),
+    ],
+    "filters.py::test_top_p_is_the_smallest_set_that_reaches_p": [
+        ("top-p stops one too soon", FILTERS, "keepdims=True), 1) - 1", "keepdims=True), 2) - 2"),
+        ("top-p keeps all that tie", FILTERS, " & (jnp.arange(logits.shape[-1]) <= token)", ""),
+    ],
     "rules.py::test_three_updates_are_those_of_the_rule_written_out": [
         ("adam ignores its betas and eps", OPTIM, "optax.adam(lr, **betas)", "optax.adam(lr)"),
         ("adamw ignores them", OPTIM, "optax.adamw(lr, **betas, **decay)", "optax.adamw(lr, **decay)"),
