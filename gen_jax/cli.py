@@ -72,6 +72,8 @@ def reported() -> Iterator[None]:
     except Exception as error:
         from gen_jax import disk
 
+        if isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED"):  # of XLA
+            _end(f"out of memory, of this machine or its device: {error}", ConfigError.code)
         if not disk.full(error):
             raise
         _end(disk.reason(error, getattr(error, "filename", None) or "the output"), StorageError.code)

@@ -212,3 +212,15 @@ def test_programs_in_flight_on_virtual_devices_do_not_starve_each_other(flags, e
     env = {name: value for name, value in os.environ.items() if name != "NPROC"} | env
     done = subprocess.run([sys.executable, "-c", PROGRAMS_IN_FLIGHT], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("Unable to allocate 36.4 TiB"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")],
+)
+def test_out_of_memory_is_one_line(error, capsys):
+    with pytest.raises(SystemExit) as ended, cli.reported():
+        raise error
+    line = capsys.readouterr().err
+    assert ended.value.code == 2 and len(line.splitlines()) == 1
+    assert line.startswith("gen-jax: out of memory") and str(error) in line
