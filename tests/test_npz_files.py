@@ -76,6 +76,13 @@ def test_splits_have_any_of_their_names(tmp_path, capsys):
     assert "skipped: 1 arrays of other names (note)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.longdouble])
+def test_floats_of_every_width_are_read(tmp_path, dtype):
+    np.savez(tmp_path / "a.npz", vector=np.full((40, 2), 0.5, dtype))
+    vector = load(tmp_path / "a.npz").train_feed(8).resident["vector"]
+    assert vector.dtype == np.float32 and (np.asarray(vector) == 0.5).all()
+
+
 def npy(shape, content, descr="|u1"):
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
