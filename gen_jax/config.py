@@ -73,6 +73,12 @@ class Best(Settings):
     mode: Literal["min", "max"] = "min"
     patience: Count = 0
 
+    @pydantic.model_validator(mode="after")
+    def _of_a_metric(self) -> "Best":
+        if self.patience and not self.metric:
+            raise ValueError(f"patience: expected 0 where best.metric is empty, got {self.patience}")
+        return self
+
 
 class Profile(Settings):
     """A profiler trace of steps [start, start + steps) into TensorBoard; steps = 0: none."""

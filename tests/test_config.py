@@ -63,6 +63,7 @@ def test_flags_reach_fields_that_the_file_does_not_name():
         ("--config.data=x", r"config\.data: expected a section.*'x'"),
         ("--config.model.widths=" + "(" * 5000, r"config\.model\.widths"),
         ("--config.init_from.workdir=~nosuchuser/run", r"config\.init_from\.workdir: expected a path"),
+        ("--config.best.patience=3", r"config\.best\.patience: expected 0 where best\.metric is empty, got 3"),
     ],
 )
 def test_a_wrong_flag_is_one_line_that_names_the_key(flag, message):

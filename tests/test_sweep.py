@@ -453,6 +453,7 @@ def test_workers_share_the_gpus(monkeypatch):
             "--config.seed: expected no value beside",
         ),
         ('s.maximize("a")\n    s.choice("seed", (1, 2))', ("--workers=0",), "--workers: expected at least 1, got 0"),
+        ('s.maximize("a")\n    s.choice("seed", (1, 2))', ("--trials=0",), "--trials: expected at least 1, got 0"),
         ('s.maximize("a")\n    s.choice("seed", (1, 2))', ("--search=all",), "invalid choice: 'all'"),
         ('s.maximize("a")\n    s.integer("seed", 1, 2_000)', (), "expected a grid of at most 1000 points"),
     ],

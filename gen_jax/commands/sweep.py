@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workdir", type=paths.flag, required=True, help="a local directory; each trial is a run in its trials/"
     )
     parser.add_argument("--search", choices=("grid", "random", "tpe", "asha"), default="tpe")
-    parser.add_argument("--trials", type=int, default=0, help="in all; default: the whole grid, 16 of another search")
+    parser.add_argument("--trials", type=int, help="in all; default: the whole grid, 16 of another search")
     parser.add_argument("--workers", type=int, default=1, help="trials at once")
     parser.add_argument("--trial", type=int, help="train this one only, by itself; a sweep by grid or random")
 
@@ -56,9 +56,9 @@ def sweep_of(args: argparse.Namespace, overrides: list[str]) -> "Sweep":
     Raises:
       ConfigError: they do not fit each other, or the folder.
     """
-    for name, low in (("workers", 1), ("trials", 0)):
-        if getattr(args, name) < low:
-            raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
+    for name, value in (("workers", args.workers), ("trials", args.trials)):
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name}: expected at least 1, got {value}")
     if is_remote(args.workdir):
         raise ConfigError(f"--workdir: expected a local directory for a sweep, got {args.workdir}")
     from gen_jax.sweeps.definition import (

@@ -38,7 +38,7 @@ class Sweep:
     Args:
       definition: what to do.
       workdir: local; made, or continued where it holds the same sweep.
-      trials: how many in all, those of an earlier start included; 0 = the whole grid, or `TRIALS`.
+      trials: how many in all, those of an earlier start included; None = the whole grid, or `TRIALS`.
       workers: trials at once.
       on_end: called with all trials whenever one has ended.
       command: trains; gets `--config`, the flags and `--workdir`.
@@ -53,7 +53,7 @@ class Sweep:
         definition: Definition,
         workdir: str | os.PathLike,
         *,
-        trials: int = 0,
+        trials: int | None = None,
         workers: int = 1,
         on_end: Callable[[list[optuna.trial.FrozenTrial]], None] = lambda trials: None,
         command: Sequence[str] = COMMAND,
