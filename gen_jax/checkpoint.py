@@ -62,10 +62,11 @@ class Checkpoints:
         problem = None
         if is_primary():
             with disk.writing(self._directory):
-                self._directory.mkdir(parents=True, exist_ok=True)
                 if trust:
                     step_dirs.vouch(self._directory, self._hash_limit)
                 problem = step_dirs.settle(self._directory)
+                if problem is None:
+                    self._directory.mkdir(parents=True, exist_ok=True)
         if not _agree(problem is None):
             raise CheckpointError(problem or f"{self._directory}: no checkpoint is intact")
         # step -> the best step it names; all of them finished, the last of them intact

@@ -17,6 +17,7 @@ from typing import NoReturn  # noqa: E402
 
 from gen_jax import interrupts  # noqa: E402
 from gen_jax.errors import ConfigError, RunError, StorageError  # noqa: E402
+from gen_jax.quiet import discard  # noqa: E402
 
 COMMANDS = {
     "train": "train a config, or continue where it stopped",
@@ -33,6 +34,7 @@ COMMANDS = {
 
 
 KINDS = {"int": "an integer", "float": "a number"}
+READER_GONE = 128 + 13  # as shells give it for SIGPIPE
 LONGEST = 2_000  # characters of a line on stderr
 LARGEST = 2**32 - 1  # of an integer: a seed's; all others are smaller
 
@@ -68,7 +70,8 @@ def reported() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
+        sys.exit(READER_GONE)
     except Exception as error:
         from gen_jax import disk
 
@@ -87,7 +90,7 @@ def _end(line: str, code: int) -> NoReturn:
                 print(f"gen-jax: {_short(line)}", file=stream)
             stream.flush()
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            discard(stream)
     sys.exit(code)
 
 

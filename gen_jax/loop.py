@@ -208,6 +208,8 @@ class Loop:
         self.journal.row = self.journal.row | scalars
         found = "  ".join(f"{protocol.name_of(tag)} {value:.5g}" for tag, value in scalars.items())
         self.progress.say(f"step {self.step}: {found}")
+        if bad := [protocol.name_of(tag) for tag, value in scalars.items() if not math.isfinite(value)]:
+            self.progress.say(f"warning: step {self.step}: not finite: {', '.join(bad)}")
 
     def _evaluate(self, state: State, when: str) -> dict[str, float]:
         scalars: dict[str, float] = {}

@@ -8,6 +8,8 @@ import rich.console
 import rich.progress
 import rich.table
 
+from gen_jax.quiet import discard
+
 QUIET_SECONDS = 10.0  # between two lines of the history
 SHOWN = 4  # scalars in a line
 BAR = 10  # cells
@@ -72,11 +74,14 @@ class Progress:
         return f"{self.unit} {done}/{self.total}  {speed}  ETA {left}  elapsed {clock(elapsed)}  {note}".rstrip()
 
     def say(self, line: str) -> None:
-        """A line that stays, above the bar."""
-        if self.bar:
-            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        """A line that stays, above the bar. Where nobody reads stderr any more, the work continues without."""
+        try:
+            if self.bar:
+                self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            else:
+                print(line, file=sys.stderr, flush=True)
+        except BrokenPipeError:
+            discard(sys.stderr)
 
 
 class Part:

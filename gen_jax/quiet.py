@@ -1,11 +1,19 @@
-"""What Orbax and TensorStore print of a save that failed, beside the error that they raise: hundreds of lines."""
+"""What is not to be printed.
+
+Orbax and TensorStore print hundreds of lines of a save that failed, beside the error that they raise.
+"""
 
 import atexit
 import functools
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
+
+
+def discard(stream: TextIO) -> None:
+    """What is written to a stream from now on goes nowhere: its reader is gone, or its disk is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @functools.cache

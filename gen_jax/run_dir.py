@@ -139,7 +139,8 @@ class RunDir:
         _, changes = self._found(config, defaults or {})
         if is_primary():
             try:
-                for folder in (self.path, self.checkpoints, self.tb, self.samples):
+                new = () if trained else (self.checkpoints,)  # of a run that has trained they are not made anew
+                for folder in (self.path, *new, self.tb, self.samples):
                     with writing(folder):
                         folder.mkdir(parents=True, exist_ok=True)
                     if folder == self.path:  # first of all, so that a kill leaves a directory that is known as a run

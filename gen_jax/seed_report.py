@@ -119,7 +119,8 @@ def summary(run_dir: RunDir, name: str) -> str:
         values = np.array([value for value in values if value is not None], np.float64)
         if len(values) > 1:
             numbers = values.mean(), values.std(ddof=1), values.min(), values.max()
-            cells.append([protocol.name_of(tag), *(f"{number:.5g}" for number in numbers)])
+            part = f" ({len(values)} of {len(table)} seeds)" if len(values) < len(table) else ""
+            cells.append([protocol.name_of(tag) + part, *(f"{number:.5g}" for number in numbers)])
     lines = [f"done: {len(table)} seeds in {name}, trained to step {max(row['step'] for row in table)}"]
     lines += [f"  {line}" for line in tables.aligned(cells)]
     return "\n".join([*lines, f"each seed: {run_dir.path / TABLE}", f"curves: {tensorboard_command(name)}"])

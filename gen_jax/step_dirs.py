@@ -141,8 +141,10 @@ def settle(directory: epath.Path) -> str | None:
     """Removes what a kill left half-done, and puts aside, with a warning, every step newer than the newest intact one.
 
     And those of another run. Returns why that is impossible, or None: where finished steps exist and none of them is
-    intact, or all manifests are gone from a run that has trained, nothing is renamed.
+    intact, or all manifests or all steps are gone from a run that has trained, nothing is renamed.
     """
+    if problem := _deleted(directory):
+        return problem
     for child in list(directory.iterdir()) if directory.exists() else []:
         if "orbax-checkpoint-tmp" in child.name or child.name.endswith(".deleted") or _is_half(child):
             child.rmtree()
@@ -160,11 +162,11 @@ def settle(directory: epath.Path) -> str | None:
     else:
         problems = "; ".join(f"step {step}: {problem}" for step, problem in broken.items())
         if any(manifest_path(directory, step).exists() for step in broken):
-            return f"{directory}: no checkpoint is intact ({problems}); remove them to start again"
+            return f"{directory}: no checkpoint is intact ({problems}); remove them and metrics.jsonl to start again"
         if any(not saving_path(directory, step).exists() for step in broken) and _has_trained(directory):
             return (
                 f"{directory}: the manifests (<step>.sha256.json) of all checkpoints are gone; bring them back, or "
-                "take the checkpoints unverified with --trust_checkpoints, or remove them to start again"
+                "take them unverified with --trust_checkpoints, or remove all and metrics.jsonl to start again"
             )
     for step, problem in broken.items():
         log.warning("%s: step %d is put aside as %s: %s", directory, step, put_aside(directory, step), problem)
@@ -184,6 +186,25 @@ def vouch(directory: epath.Path, hash_limit: int) -> None:
                 continue  # no whole checkpoint
             files = fingerprint(directory / str(step), hash_limit)
             write_manifest(directory, step, {"best_step": best, "files": files})
+
+
+def _deleted(directory: epath.Path) -> str | None:
+    """Why a run that has trained cannot start at step 0: someone has removed its steps. Or None.
+
+    A run that is killed before its first save has trained too: its directory is there, and holds no manifest.
+    """
+    if not _has_trained(directory):
+        return None
+    again = "bring them back, or remove metrics.jsonl too to start again"
+    if not directory.exists():
+        return None if is_remote(directory) else f"{directory}: the checkpoints of this run are gone; {again}"
+    names = [child.name for child in directory.iterdir()]
+    if not names:
+        log.warning("%s: no checkpoint: the run starts at step 0, and its log anew", directory)
+    if any(re.fullmatch(r"\d+\.sha256\.json", name) for name in names) and all("." in name for name in names):
+        whole = [name for name in names if name.endswith(".deleted")]  # a kill between two of its own deletions
+        return None if whole else f"{directory}: the checkpoints of this run are gone, not their manifests; {again}"
+    return None
 
 
 def _has_trained(directory: epath.Path) -> bool:

@@ -184,6 +184,30 @@ def test_manifests_that_are_gone_from_a_trained_run_are_an_error_or_trusted(tmp_
     assert (step, int(state.step), loop) == (2, 2, {"best_step": 1})
 
 
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [("*", "the checkpoints of this run are gone; bring them back"), ("[0-9]", "are gone, not their manifests")],
+)
+def test_steps_that_are_gone_from_a_trained_run_are_an_error(tmp_path, gone, message):
+    run = RunDir(tmp_path / "run")
+    run.create({"seed": 0})
+    run.metrics.write_text('{"step": 2}\n')
+    with opened(run.checkpoints) as checkpoints:
+        checkpoints.save(2, make_state(2), {"best_step": None})
+    for child in run.checkpoints.glob(gone):
+        shutil.rmtree(child) if child.is_dir() else child.unlink()
+    if gone == "*":
+        run.checkpoints.rmdir()
+    left = sorted(Path(run.path).rglob("*"))
+    run.create({"seed": 0})
+    with pytest.raises(CheckpointError, match=message):
+        opened(run.checkpoints)
+    assert sorted(Path(run.path).rglob("*")) == left
+    run.metrics.unlink()
+    with opened(run.checkpoints) as checkpoints:
+        assert checkpoints.latest_step() is None
+
+
 def test_a_first_save_of_a_trained_run_that_was_killed_starts_again(tmp_path):
     run = RunDir(tmp_path / "run")
     run.create({"seed": 0})

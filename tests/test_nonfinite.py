@@ -206,3 +206,15 @@ def test_networks_down_one_loss_skip_for_themselves():
     assert [float(nets[net].params["w"]) for net in "ab"] == [-1, 1]
     assert [float(terms.means[f"alarm_skipped_{net}"].total) for net in "ab"] == [0, 1]
     assert terms.means["loss"].weight == 0 and terms.means["b_grad_norm"].net == "b"
+
+
+def test_a_metric_that_is_not_finite_is_a_warning(tmp_path, capsys):
+    """The first update is so large that the loss of what follows is NaN; the evaluators still run."""
+    flags = ("optim.net.lr=1e30", "optim.net.skip_nonfinite=True", "optim.net.clip=0", "total_steps=2")
+    shared = ("--config.steps_per_call=1", "--config.log_every=1", "--config.optim.net.schedule=constant")
+    schedule = ("--config.optim.net.end=None",)
+    command = ["train", f"--config={VAE}:smoke", f"--workdir={tmp_path}", *shared, *schedule]
+    cli.main([*command, *(f"--config.{flag}" for flag in flags)])
+    out, err = capsys.readouterr()
+    assert "  test/elbo not finite" in out.splitlines()
+    assert any(line.startswith("warning: step 2: not finite: test/elbo") for line in err.splitlines())

@@ -1,7 +1,9 @@
 """Progress: what a pipe gets, and when; which metrics a line holds."""
 
 import io
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -65,3 +67,22 @@ def test_a_narrow_terminal_loses_the_bar_and_not_the_name(monkeypatch, width, ba
     last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()).split("\r")[-1]
     assert ("━ train: step 500/1000" in last) == bar
     assert last.startswith("━" if bar else "train: step 500/1000") and ("rec 100.7" in last) == bar
+
+
+def test_work_continues_where_the_reader_of_stderr_is_gone():
+    """As after `| head -1`: the first line finds a closed pipe, the process ends with 0."""
+    work = "from gen_jax.progress import Progress\nwith Progress('train', 2) as p:\n    p.say('a'); p.update(2)"
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([sys.executable, "-c", work + "\nprint('done')"], stderr=writing, stdout=subprocess.PIPE)
+    os.close(writing)
+    assert (ended.returncode, ended.stdout) == (0, b"done\n")
+
+
+def test_a_command_whose_reader_is_gone_ends_with_141():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = "from gen_jax.cli import main; main(['data', 'list'])"
+    ended = subprocess.run([sys.executable, "-c", command], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, b"")

@@ -58,7 +58,8 @@ def summary(run: RunDir, name: str) -> str:
     lines = [f"done: {name} is trained to step {rows[-1]['step']}"]
     if evaluated:
         last = evaluated[-1]
-        lines += [f"  {k} {v:.6g}" for k, v in last.items() if not k.startswith(("train/", "step"))]
+        found = {name: value for name, value in last.items() if not name.startswith(("train/", "step"))}
+        lines += [f"  {name} {'not finite' if value is None else f'{value:.6g}'}" for name, value in found.items()]
     latest: dict[str, str] = {}
     for path in sorted(run.samples.glob("*.png")):
         latest[path.name.rsplit("_", 1)[0]] = paths.shown(path)
