@@ -64,7 +64,8 @@ def test_a_command_parses(line):
 
 @pytest.mark.parametrize("flag", override_flags())
 def test_a_flag_fits_a_config(flag):
-    resolved = config.load("experiments/vae/digits.py", [flag])
+    metric = "--config.best.metric=val/elbo"  # without it a patience is refused
+    resolved = config.load("experiments/vae/digits.py", [metric, flag])
     *path, last = flag.removeprefix("--config.").partition("=")[0].split(".")
     section = resolved
     for name in path:
