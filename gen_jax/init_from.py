@@ -43,10 +43,10 @@ def load_into(
       CheckpointError: no usable checkpoint there, or it does not fit.
     """
     other = RunDir(workdir)
-    other.config()
+    other.config("config.init_from.workdir")
     nets = nets or {name: name for name in state.nets}
     if missing := sorted(set(nets) - set(state.nets)):
-        raise ConfigError(f"init_from.nets: expected some of {sorted(state.nets)}, found {missing}")
+        raise ConfigError(f"config.init_from.nets: expected some of {sorted(state.nets)}, found {missing}")
     step = step_number(other.checkpoints, step)
     new = {
         here: _loaded_net(state.nets[here], other.checkpoints, step, (here, there), allow, reset)

@@ -63,20 +63,20 @@ class RunDir:
     def _append_in(self, folder: epath.Path) -> None:
         self.metrics, self.perf, self.tb = (folder / name for name in ("metrics.jsonl", "perf.jsonl", "tb"))
 
-    def config(self) -> dict[str, Any]:
-        """The resolved config of the run.
+    def config(self, key: str = "workdir") -> dict[str, Any]:
+        """The resolved config of the run; `key` is what names the directory, for an error.
 
         Raises:
           ConfigError: there is no run here, or its config.json is not readable.
         """
         if not self.config_file.exists():
-            raise ConfigError(f"workdir: expected a run, found no config.json in {self.path}")
+            raise ConfigError(f"{key}: expected a run, found no config.json in {self.path}")
         try:
             found = json_text.loads(self.config_file.read_text())
         except (OSError, ValueError) as error:
-            raise ConfigError(f"workdir: {self.config_file} is not readable as JSON: {first_line(error)}") from None
+            raise ConfigError(f"{key}: {self.config_file} is not readable as JSON: {first_line(error)}") from None
         if not isinstance(found, dict):
-            raise ConfigError(f"workdir: {self.config_file} is no config: expected an object, found {found!r:.50}")
+            raise ConfigError(f"{key}: {self.config_file} is no config: expected an object, found {found!r:.50}")
         return found
 
     def check(self, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> bool:

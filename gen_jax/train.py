@@ -45,7 +45,7 @@ def train(
     run_dir = RunDir(workdir, trust_checkpoints, override)
     trained = run_dir.check(configs.to_dict(experiment), defaults(experiment))
     if experiment.init_from.workdir:
-        RunDir(experiment.init_from.workdir).config()
+        RunDir(experiment.init_from.workdir).config("config.init_from.workdir")
     if experiment.init_from.safetensors:
         gpt2.check(experiment.init_from.safetensors, experiment.model_name)
     with signals.polled() as asked:

@@ -132,13 +132,13 @@ def test_another_config_in_the_same_workdir_is_refused(tmp_path):
 
 
 def test_a_wrong_config_does_not_claim_the_workdir(tmp_path):
-    for wrong in (
-        "evals.elbo.split=tset",
-        "init_from.workdir=/nowhere",
-        "model.image=(8,8,3)",
-        "optim.net.freeze=('x',)",
+    for wrong, key in (
+        ("evals.elbo.split=tset", "config.evals.elbo.split"),
+        ("init_from.workdir=/nowhere", "config.init_from.workdir"),
+        ("model.image=(8,8,3)", "config.model.image"),
+        ("optim.net.freeze=('x',)", "config.optim.net.freeze"),
     ):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=f"^{key}: "):
             train(digits(wrong), tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
