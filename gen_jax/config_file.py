@@ -1,6 +1,7 @@
 """A config's file, `FILE.py[:arg]`: runs it and makes a plain dict of what its `get_config` gives."""
 
 import contextlib
+import inspect
 import os
 import runpy
 import sys
@@ -30,9 +31,14 @@ def read(spec: str) -> dict[str, Any]:
         raise ConfigError(f"--config: {file}: expected a function get_config(arg), found none")
     with _failures_reported(file):
         config = get_config(arg)
+    if inspect.iscoroutine(config):
+        config.close()  # Python warns of one that is left
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError(f"--config: {file}: expected get_config to return a ConfigDict, got {shown(config)}")
-    return plain(config)
+    try:
+        return plain(config)
+    except ConfigError as error:
+        raise ConfigError(f"--config: {file}: {error}") from None
 
 
 def sweep(spec: str) -> Callable[[Any], None]:
@@ -47,26 +53,35 @@ def sweep(spec: str) -> Callable[[Any], None]:
     return names["sweep"]
 
 
-def plain(value: Any, key: str = "config") -> Any:
+def plain(value: Any, key: str = "config", outer: tuple[int, ...] = ()) -> Any:
     """A config as dicts, lists, numbers, texts and None; references have their values.
 
+    Args:
+      value: the config, or what it has at `key`.
+      key: names it, for an error.
+      outer: the `id` of each section and list around it.
+
     Raises:
-      ConfigError: something else is in it, or a placeholder without a value. The message names the key.
+      ConfigError: something else is in it, a placeholder without a value, or a section within itself. The message names
+        the key.
     """
     if isinstance(value, ml_collections.FieldReference):
         try:
             value = value.get()
         except RequiredValueError:
             raise ConfigError(f"{key}: expected a value, found an empty placeholder") from None
+    if id(value) in outer:
+        raise ConfigError(f"{key}: expected no section or list within itself")
+    inside = (*outer, id(value))
     if isinstance(value, Mapping | ml_collections.ConfigDict):
         items = (
             value.items(preserve_field_references=True)
             if isinstance(value, ml_collections.ConfigDict)
             else (value.items())
         )
-        return {_name(name, key): plain(inner, f"{key}.{name}") for name, inner in items}
+        return {_name(name, key): plain(inner, f"{key}.{name}", inside) for name, inner in items}
     if isinstance(value, list | tuple):
-        return [plain(inner, f"{key}.{i}") for i, inner in enumerate(value)]
+        return [plain(inner, f"{key}.{i}", inside) for i, inner in enumerate(value)]
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if value is None or isinstance(value, bool | int | float | str):

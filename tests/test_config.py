@@ -90,7 +90,16 @@ def test_a_section_given_by_a_flag_replaces_the_keys_that_it_names():
         ("get_config = 3\n", "expected a function get_config(arg), found none"),
         ("def get_config(arg=''): return None\n", "expected get_config to return a ConfigDict, got None"),
         ("def get_config(): return None\n", "bad.py: TypeError"),
-        ("from ml_collections import ConfigDict\ndef get_config(arg=''): return ConfigDict({'a': print})\n", "config."),
+        (
+            "from ml_collections import ConfigDict\ndef get_config(arg=''): return ConfigDict({'a': print})\n",
+            "bad.py: config.a: ",
+        ),
+        (
+            "from ml_collections import ConfigDict\ndef get_config(arg=''):\n    c = ConfigDict()\n    c.model = c\n"
+            "    return c\n",
+            "bad.py: config.model: expected no section or list within itself",
+        ),
+        ("async def get_config(arg=''): return 1\n", "expected get_config to return a ConfigDict, got <coroutine"),
     ],
 )
 def test_a_config_file_that_fails_is_one_line_with_file_and_line(tmp_path, text, says):
