@@ -19,8 +19,10 @@ def expand(text: str) -> str:
 
 
 def flag(text: str) -> str:
-    """`expand` for `argparse`: the `type` of every flag that takes a path."""
+    """`expand` for `argparse`: the `type` of every flag that takes a path; its default is no empty text."""
     try:
+        if not text:
+            raise ValueError("expected a path, got ''")
         return expand(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None

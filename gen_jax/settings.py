@@ -63,6 +63,12 @@ def _is_path(text: str) -> str:
     return text
 
 
+def _is_there(text: str) -> str:
+    if not text:
+        raise ValueError("expected a path")
+    return text
+
+
 Whole = Annotated[int, Field(ge=-LARGEST_INT, le=LARGEST_INT), BeforeValidator(_whole)]
 Positive = Annotated[Whole, Field(gt=0)]
 Count = Annotated[Whole, Field(ge=0)]
@@ -83,6 +89,7 @@ Regex = Annotated[str, Field(max_length=10_000), pydantic.AfterValidator(_compil
 UserPath = Annotated[
     str, Field(max_length=4_096), pydantic.AfterValidator(_is_path)
 ]  # kept as written; `paths.expand` reads it
+NeededPath = Annotated[UserPath, pydantic.AfterValidator(_is_there)]
 
 
 class Flag(str):

@@ -140,6 +140,7 @@ def test_data_lists_and_shows(capsys, tmp_path):
         (["sample", "--workdir=/nowhere", "--n=abc"], "--n: expected an integer, got 'abc'"),
         (["bench", DIGITS, "--seconds=soon"], "--seconds: expected a number, got 'soon'"),
         (["sample", "--workdir=~nosuchuser/run"], "--workdir: expected a path, there is no home folder of ~nosuchuser"),
+        (["sample", "--workdir="], "--workdir: expected a path, got ''"),
         (["check", "--config=~nosuchuser/c.py"], "--config: expected a path"),
         (["bench", DIGITS, "--seconds=-1"], "--seconds: expected a positive number"),
         (["bench", DIGITS, "--sample=-1"], "--sample: expected at least 0"),

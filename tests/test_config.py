@@ -63,6 +63,7 @@ def test_flags_reach_fields_that_the_file_does_not_name():
         ("--config.data=x", r"config\.data: expected a section.*'x'"),
         ("--config.model.widths=" + "(" * 5000, r"config\.model\.widths"),
         ("--config.init_from.workdir=~nosuchuser/run", r"config\.init_from\.workdir: expected a path"),
+        ("--config.data={'source': 'npz', 'path': ''}", r"config\.data\.path: expected a path, got ''"),
         ("--config.best.patience=3", r"config\.best\.patience: expected 0 where best\.metric is empty, got 3"),
     ],
 )

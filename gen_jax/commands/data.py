@@ -21,12 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("name", type=paths.flag, help="a source, a TFDS set, or a path to a file or folder")
     show.add_argument("--split", default="train")
     show.add_argument("--n", type=int, default=64, help="images in the grid, or records of text")
-    show.add_argument("--out", type=paths.flag, default="", help="the PNG; default: ./NAME_SPLIT.png")
+    show.add_argument("--out", type=paths.flag, help="the PNG; default: ./NAME_SPLIT.png")
     show.add_argument("--overwrite", action="store_true", help="replace a file of the same name")
     prepare = actions.add_parser("prepare", help="download and prepare a TFDS set (needs the extra [prepare])")
     prepare.add_argument("name", help="a TFDS set")
     prepare.add_argument(
-        "--manual_dir", type=paths.flag, default="", help="a folder with the original files, for a machine offline"
+        "--manual_dir", type=paths.flag, help="a folder with the original files, for a machine offline"
     )
     help_line = "text to token files that are memory-mapped (the source token_file)"
     tokenize = actions.add_parser("tokenize", help=help_line, allow_abbrev=False)
@@ -47,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokenize.add_argument("--split_seed", type=int, default=0, help="picks the documents")
     tokenize.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
     for action in (listing, show, prepare):
-        action.add_argument(
-            "--data_dir", type=paths.flag, default="", help="where TFDS keeps its sets; default: TFDS's own"
-        )
+        action.add_argument("--data_dir", type=paths.flag, help="where TFDS keeps its sets; default: TFDS's own")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -60,7 +58,7 @@ def _list(args: argparse.Namespace) -> None:
     print("sources (config.data.source):")
     for name, line in data.list_sources().items():
         print(f"  {name:13} {line}")
-    prepared = tools.list_prepared(args.data_dir)
+    prepared = tools.list_prepared(args.data_dir or "")
     print("prepared TFDS sets: " + (", ".join(prepared) or "none; gen-jax data prepare NAME"))
 
 
@@ -68,7 +66,7 @@ def _show(args: argparse.Namespace) -> None:
     if args.n < 1:
         raise ConfigError(f"--n: expected at least 1, got {args.n}")
     out = epath.Path(args.out or f"{args.name.strip('./').replace('/', '_')}_{args.split}.png")
-    dataset, found = tools.look(tools.resolve(args.name, args.data_dir), args.split, args.n)
+    dataset, found = tools.look(tools.resolve(args.name, args.data_dir or ""), args.split, args.n)
     for key, value in tools.describe(dataset).items():
         print(f"{key}: {value}")
     if isinstance(found, str):
@@ -81,7 +79,7 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    print(tools.prepare(args.name, args.data_dir, args.manual_dir))
+    print(tools.prepare(args.name, args.data_dir or "", args.manual_dir or ""))
 
 
 def _tokenize(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from gen_jax.data.datasets import ExampleSet
 from gen_jax.data.files import File, Kind, list_folder
 from gen_jax.data.fingerprint import marks
 from gen_jax.errors import DataError
-from gen_jax.settings import Positive, UserPath, Whole
+from gen_jax.settings import NeededPath, Positive, Whole
 
 KIND = Kind(
     "pictures",
@@ -34,7 +34,7 @@ class Config(ExampleSource):
     """
 
     source: Literal["image_folder"] = "image_folder"
-    path: UserPath
+    path: NeededPath
     size: Side = 32
     channels: Literal[1, 3] = 3
     background: Level = 255

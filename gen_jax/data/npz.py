@@ -14,7 +14,7 @@ from gen_jax.data.datasets import ExampleSet, TokenSet
 from gen_jax.data.reading import shown
 from gen_jax.data.split_names import SPLIT_OF
 from gen_jax.errors import DataError, first_line
-from gen_jax.settings import UserPath
+from gen_jax.settings import NeededPath
 
 NAMES = ("image", "label", "vector", "tokens")
 LARGEST_ID = 2**31 - 1
@@ -31,7 +31,7 @@ class Config(AnySource):
     """
 
     source: Literal["npz"] = "npz"
-    path: UserPath
+    path: NeededPath
 
 
 def load(cfg: Config, seed: int) -> ExampleSet | TokenSet:

@@ -13,7 +13,7 @@ from gen_jax.data.pair_sets import PairSet, PairSource, Texts, pair_set
 from gen_jax.data.reading import shown
 from gen_jax.data.split_names import ALIASES, SPLIT_OF
 from gen_jax.errors import DataError
-from gen_jax.settings import UserPath
+from gen_jax.settings import NeededPath
 
 
 class Config(PairSource):
@@ -25,7 +25,7 @@ class Config(PairSource):
     """
 
     source: Literal["pairs"] = "pairs"
-    path: UserPath
+    path: NeededPath
     source_language: str = "en"
     target_language: str = "de"
     pattern: str = "{split}.{language}.gz"

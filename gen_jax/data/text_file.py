@@ -12,7 +12,7 @@ from gen_jax.data.documents import token_set
 from gen_jax.data.files import Kind, list_folder
 from gen_jax.data.records import RecordSet
 from gen_jax.errors import DataError
-from gen_jax.settings import UserPath
+from gen_jax.settings import NeededPath
 
 
 class TextSource(TokenSource):
@@ -21,7 +21,7 @@ class TextSource(TokenSource):
     Folders or files that are named after splits (`data.split_names`) are these splits.
     """
 
-    path: UserPath
+    path: NeededPath
     pattern: str = "*.txt"
 
 

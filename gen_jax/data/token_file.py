@@ -12,7 +12,7 @@ from gen_jax.data.datasets import TokenSet
 from gen_jax.data.reading import shown
 from gen_jax.data.tokenising import read_tokenizer
 from gen_jax.errors import DataError, first_line
-from gen_jax.settings import Count, Positive, UserPath
+from gen_jax.settings import Count, NeededPath, Positive
 from gen_jax.text import WithEnd
 
 BLOCK, CHECKED = 2**20, 2**30  # tokens
@@ -23,7 +23,7 @@ class Config(Source):
     """path: the folder. order, context: as of any text (`TokenSource`); its splits are those in the folder."""
 
     source: Literal["token_file"] = "token_file"
-    path: UserPath
+    path: NeededPath
     order: Literal["permuted", "windows", "streams"] = "windows"
     context: Positive = 128
 

@@ -18,7 +18,7 @@ from gen_jax.data import archives, files
 from gen_jax.data.base import SPLITS, Arrays, ExampleSource, Info, cut_arrays
 from gen_jax.data.datasets import ExampleSet
 from gen_jax.errors import DataError
-from gen_jax.settings import Count, Positive, Regex, UserPath
+from gen_jax.settings import Count, NeededPath, Positive, Regex
 
 KIND = files.Kind("sounds", (".wav", ".wave"))
 LITTLE = 0.5  # said where less than this share of the samples is read
@@ -37,7 +37,7 @@ class Config(ExampleSource):
     """
 
     source: Literal["wav_folder"] = "wav_folder"
-    path: UserPath
+    path: NeededPath
     label: Regex = ""
     length: Positive = 16_000
     sample_rate: Count = 0
