@@ -126,3 +126,22 @@ def test_what_is_no_picture_is_named_on_one_line(tmp_path, monkeypatch):
         shade(tmp_path / "large.png")
     monkeypatch.setenv("GEN_JAX_UNBOUNDED", "1")
     assert shade(tmp_path / "large.png").shape == (64, 1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "levels", "want"),
+    [(np.int32, (60_000, 250), (233, 1)), (np.float32, (200, 1), (200, 1)), (np.float32, (0.5, 1), (128, 255))],
+)
+def test_the_pictures_of_a_set_have_one_white(tmp_path, dtype, levels, want):
+    """A dark picture is not made as bright as a bright one."""
+    for name, level in zip("ab", levels, strict=True):
+        Image.fromarray(np.full((8, 8), level, dtype)).save(tmp_path / f"{name}.tiff")
+    section = dict(source="image_folder", path=str(tmp_path), size=8, channels=1, validation=0.0, test=0.0)
+    found = data.load(data.parse(section), 0).arrays["train"]["image"]
+    assert sorted(found[:, 0, 0, 0].tolist()) == sorted(want)
+
+
+def test_a_transparent_level_of_16_bits_is_laid_on_the_background(tmp_path):
+    values = np.array([[1000, 65535], [0, 1000]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=1000)
+    assert pixels.read(tmp_path / "a.png", 2, 1, 7)[..., 0].tolist() == [[7, 255], [0, 7]]

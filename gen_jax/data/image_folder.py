@@ -19,6 +19,7 @@ KIND = Kind(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
 )
 
+TIFF = (".tif", ".tiff")  # of these alone the values may have any range
 Level = Annotated[Whole, Field(ge=0, le=255)]
 Side = Annotated[Whole, Field(gt=0, le=2**14)]
 
@@ -50,6 +51,7 @@ class Pictures:
     size: int
     channels: int
     background: int
+    white: int | None = None  # as in `pixels.levels`
 
     def __len__(self) -> int:
         return len(self.files)
@@ -58,7 +60,7 @@ class Pictures:
         from gen_jax.data import pixels
 
         example: dict[str, Any] = {
-            "image": pixels.read(self.files[index].path, self.size, self.channels, self.background)
+            "image": pixels.read(self.files[index].path, self.size, self.channels, self.background, self.white)
         }
         return example if self.labels is None else example | {"label": self.labels[index]}
 
@@ -68,12 +70,16 @@ def load(cfg: Config, seed: int) -> ExampleSet:
 
     Raises DataError where there is no picture, a file is none, or only some lie in folders of classes.
     """
-    from gen_jax.data import pictures
+    from gen_jax.data import pictures, pixels
 
     listing = list_folder(Path(cfg.path).expanduser(), KIND)
     classes = tuple(sorted({file.folder for files in listing.files.values() for file in files} - {""}))
     found = {split: _labelled(cfg, files, classes) for split, files in listing.files.items()}
     listing.say(classes)
+    with ThreadPoolExecutor(pictures.READERS) as pool:
+        wide = [one.path for files in listing.files.values() for one in files if one.path.suffix.lower() in TIFF]
+        white = max(pool.map(pixels.white_of, wide), default=0) or None
+    found = {split: dataclasses.replace(part, white=white) for split, part in found.items()}
     info = Info("image", (cfg.size, cfg.size, cfg.channels), len(classes), classes)
     size_mb = sum(map(len, found.values())) * cfg.size**2 * cfg.channels / 2**20
     if size_mb > cfg.resident_mb:

@@ -1,5 +1,7 @@
 """Pictures of any kind to uint8 arrays [H, W, C], with Pillow."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ WHITE = 255
 Image.MAX_IMAGE_PIXELS = None  # `check_pixels` is the bound; Pillow's own only warns below twice its size
 
 
-def to_array(picture: Any, size: int, channels: int, background: int) -> np.ndarray:
+def to_array(picture: Any, size: int, channels: int, background: int, white: int | None = None) -> np.ndarray:
     """The centre square of a Pillow picture as uint8 [size, size, channels]; grey for 1 channel, RGB for 3.
 
     Args:
       background: the grey level that transparent pixels are laid on.
+      white: of a picture with 32 bits or floats, as in `levels`.
     """
-    picture = _opaque(ImageOps.exif_transpose(picture), background).convert("L" if channels == 1 else "RGB")
+    picture = _opaque(ImageOps.exif_transpose(picture), background, white).convert("L" if channels == 1 else "RGB")
     width, height = picture.size
     side = min(width, height)
     if width != height:
@@ -32,10 +35,12 @@ def to_array(picture: Any, size: int, channels: int, background: int) -> np.ndar
     return np.asarray(picture).reshape(size, size, channels)
 
 
-def _opaque(picture: Any, background: int) -> Any:
+def _opaque(picture: Any, background: int, white: int | None) -> Any:
     """The picture with 8 bits a channel and no transparency."""
     if picture.mode.startswith(("I", "F")):
-        return Image.fromarray(levels(np.asarray(picture), 65535 if picture.mode.startswith("I;16") else None))
+        values, hidden = np.asarray(picture), picture.info.get("transparency")  # of a PNG: one level
+        grey = levels(values, white if _is_wide(picture) else 65535)
+        return Image.fromarray(grey if hidden is None else np.where(values == hidden, np.uint8(background), grey))
     if picture.mode in ("RGBa", "La"):
         picture = picture.convert(picture.mode.upper())
     if not picture.has_transparency_data:
@@ -48,18 +53,40 @@ def levels(values: np.ndarray, white: int | None = None) -> np.ndarray:
     """Grey values [H, W] of any range as uint8, 0 = black.
 
     Args:
-      white: the value of white. None: the first of 1 (of floats only), 255, 65535 and 2^31 - 1 that none exceeds.
+      white: the value of white; None = `range_of` these values.
+
+    Raises ValueError as `range_of`.
+    """
+    white = max(range_of(values), white or 0)
+    return np.round(values.astype(np.float64) * (255 / white)).astype(np.uint8)
+
+
+def range_of(values: np.ndarray) -> int:
+    """The first of 1 (of floats only), 255, 65535 and 2^31 - 1 that no value exceeds.
 
     Raises ValueError where a value is negative or not finite, or beyond all of these.
     """
     if not np.isfinite(values).all() or values.min() < 0:
         raise ValueError("expected grey values from 0 upwards, found negative ones, NaN or infinity")
-    if white is None:
-        ranges = (255, 65535, 2**31 - 1) if values.dtype.kind in "iu" else (1, 255, 65535, 2**31 - 1)
-        white = next((one for one in ranges if values.max() <= one), None)
-        if white is None:
-            raise ValueError(f"expected grey values up to {ranges[-1]}, found {values.max():g}")
-    return np.round(values.astype(np.float64) * (255 / white)).astype(np.uint8)
+    ranges = (255, 65535, 2**31 - 1) if values.dtype.kind in "iu" else (1, 255, 65535, 2**31 - 1)
+    found = next((one for one in ranges if values.max() <= one), None)
+    if found is None:
+        raise ValueError(f"expected grey values up to {ranges[-1]}, found {values.max():g}")
+    return found
+
+
+def _is_wide(picture: Any) -> bool:
+    """Whether the picture has 32 bits a pixel, of a range that its file does not say; 16 bits end at 65535."""
+    return picture.mode in ("I", "F") and picture.format not in ("PNG", "PPM")
+
+
+def white_of(path: Path) -> int:
+    """The `range_of` a picture of 32 bits or floats; 0 for others.
+
+    The largest of a set is white in all of its pictures: a dark picture alone has a smaller range than a bright one.
+    """
+    with _opened(path) as picture:
+        return range_of(np.asarray(picture)) if _is_wide(picture) else 0
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -70,17 +97,24 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return to_array(Image.fromarray(image[..., 0] if channels == 1 else image), size, channels, WHITE)
 
 
-def read(path: Path, size: int, channels: int, background: int = WHITE) -> np.ndarray:
+def read(path: Path, size: int, channels: int, background: int = WHITE, white: int | None = None) -> np.ndarray:
     """A picture file as uint8 [size, size, channels]; of several frames the first.
 
     16 bits, 32 bits and floats are scaled by their range (`levels`), transparent pixels are laid on the grey level
     `background`. Raises DataError where it is not a picture, is damaged, or has too many pixels.
     """
+    with _opened(path) as picture:
+        picture.draft("RGB" if channels == 3 else "L", (size, size))
+        return to_array(picture, size, channels, background, white)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A picture file while it is read. Raises DataError as `read`."""
     try:
         with Image.open(path, formats=FORMATS) as picture:
             check_pixels(shown(path), *picture.size)
-            picture.draft("RGB" if channels == 3 else "L", (size, size))
-            return to_array(picture, size, channels, background)
+            yield picture
     except DataError:
         raise
     except Image.UnidentifiedImageError:
