@@ -125,7 +125,7 @@ def test_a_metric_of_the_test_split_is_warned_of(capsys):
 @pytest.mark.parametrize("path", CONFIGS)
 def test_no_shipped_config_is_refused(path):
     """Its smoke variant as a whole; of the full one the best metric reads no test split."""
-    experiment = config.load(f"{path}:smoke", [])
+    experiment = smoke(path)
     Program(experiment).check()
     assert "test" not in experiment.best.metric.partition("/")[0].split("+")
 

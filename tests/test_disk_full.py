@@ -81,6 +81,9 @@ def test_a_disk_that_is_full_at_some_writes(tiny, tmp_path, capfd, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # Orbax leaves coroutines of failed saves
 def test_a_disk_that_is_full_at_any_write(tiny, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(status, "BEAT_S", 10**6)
     expected, writes = tiny

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from gen_jax import config
+from gen_jax import config, config_file
 from gen_jax.checkpoint import Checkpoints
 from gen_jax.data.gaussians import Config as Gaussians
 from gen_jax.data.gaussians import load
@@ -284,10 +284,10 @@ def test_the_alarm_sounds_where_the_critic_learns_a_hundred_times_too_fast(field
     ("name", "fast"), [("mnist_wgan_gp", ("disc",)), ("mnist_conditional", ("gen", "disc")), ("mnist_conditional", ())]
 )
 def test_the_alarm_sounds_where_a_dcgan_learns_a_hundred_times_too_fast(name, fast):
-    path, flags = f"experiments/gan/{name}.py", ["data={'source': 'digits', 'size': 28}", "mesh.data=1"]
-    rates = {net: 100 * section.lr for net, section in config.load(path, []).optim.items() if net in fast}
-    flags += [f"optim.{net}.lr={rate}" for net, rate in rates.items()]
-    program, found = Program(config.load(path, [f"--config.{flag}" for flag in flags])), []
+    cfg = config_file.read(f"experiments/gan/{name}.py") | {"data": {"source": "digits", "size": 28}}
+    for net in fast:
+        cfg["optim"][net]["lr"] *= 100
+    program, found = Program(config.resolve(cfg | {"mesh": {"data": 1}})), []
     state = program.init()
     while len(found) < 200 and not any(found):
         state, means = program.step(state, len(found))
