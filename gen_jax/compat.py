@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 
+Closed: Any = vars(core)["ClosedJaxpr"]  # jax 0.12 has it without exporting it
 # what a machine with a TPU sets; jax and libtpu set others on every machine
 TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_ACCELERATOR_TYPE")
 
@@ -56,8 +57,8 @@ def inner_jaxprs(equation: Any) -> list[Any]:
     From jax 0.11 on a closed jaxpr is a jaxpr, too.
     """
     values = [v for value in equation.params.values() for v in (value if isinstance(value, (tuple, list)) else [value])]
-    found = [value for value in values if isinstance(value, (core.ClosedJaxpr, core.Jaxpr))]
-    return [value if isinstance(value, core.ClosedJaxpr) else core.ClosedJaxpr(value, ()) for value in found]
+    found = [value for value in values if isinstance(value, (Closed, core.Jaxpr))]
+    return [value if isinstance(value, Closed) else Closed(value, ()) for value in found]
 
 
 def leave_absent_tpu() -> None:

@@ -60,8 +60,9 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     if left < 1 or (over and -1 in sizes.values()):
         raise ConfigError(f"config.mesh: expected {' x '.join(sizes)} to fit {len(devices)} devices, got {got}")
     shape = [left if size == -1 else size for size in sizes.values()]
-    grid = np.asarray(devices[: math.prod(shape)]).reshape(shape)
-    if (found := len({d.process_index for d in grid.flat})) < jax.process_count():
+    used = devices[: math.prod(shape)]
+    grid = np.asarray(used).reshape(shape)
+    if (found := len({device.process_index for device in used})) < jax.process_count():
         raise ConfigError(
             f"config.mesh: expected devices of all {jax.process_count()} processes, {got} has those of {found}"
         )
