@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,13 +11,15 @@ import psutil
 from gen_jax import compat, protocol
 from gen_jax.config import Experiment
 from gen_jax.errors import ConfigError, RunError, kind_and_line
+from gen_jax.sampling import SampleOptions
 from gen_jax.settings import nearest
 from gen_jax.state import PyTree
 
 if TYPE_CHECKING:
     from gen_jax.program import Program
 
-INDEX = 4  # bytes
+INDEX, SAMPLE = 4, 2  # bytes; of a token or a sample of sound at least
+PRODUCTS, LOOPS = ("dot_general", "conv_general_dilated"), ("while", "scan")  # XLA keeps what they give
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
@@ -106,10 +108,31 @@ def check_memory(program: "Program") -> None:
 
 
 def _too_large(key: str, needed: int, found: int, where: str = "a device") -> ConfigError:
-    return ConfigError(
-        f"config.{key}: expected what fits the memory of {where}: needed at least {needed:,} bytes, available "
-        f"{found:,}; to train anyway, set --config.memory_check=False"
-    )
+    anyway = "to train anyway, set --config.memory_check=False"
+    return ConfigError(f"config.{key}: {_what_fits(needed, found, where)}; {anyway}")
+
+
+def _what_fits(needed: int, found: int, where: str = "a device") -> str:
+    return f"expected what fits the memory of {where}: needed at least {needed:,} bytes, available {found:,}"
+
+
+def check_draw(program: "Program", draw: Callable[..., Any], n: int, options: SampleOptions, flag: str) -> None:
+    """Raises ConfigError, naming `flag`, where `n` samples do not fit a device or this host; draws nothing.
+
+    A lower bound: the prompts, the samples, what a loop carries, the largest result of a matrix product or convolution.
+
+    Args:
+      draw: (state, rng) -> the samples.
+    """
+    found, ways = min(available()), program.mesh.size
+    drawn = options.length if "length" in getattr(program.model, "reads", ()) else 0
+    least = SAMPLE * n * (max(map(len, options.prompts), default=0) + drawn)
+    if least <= found:  # else they take long to trace, too
+        jaxpr, samples = jax.make_jaxpr(draw, return_shape=True)(program.shapes, jax.random.key(0))
+        largest = max(_results(jaxpr.jaxpr, (*PRODUCTS, *LOOPS)), default=0)
+        least = max(least, _nbytes(samples), largest // ways)
+    if program.experiment.memory_check and least > found:
+        raise ConfigError(f"{flag}: {_what_fits(least, found)}")
 
 
 def _check_products(program: "Program") -> None:
@@ -119,18 +142,18 @@ def _check_products(program: "Program") -> None:
         jaxpr = jax.make_jaxpr(step)(*args).jaxpr
     except OverflowError as error:
         raise ConfigError(f"config: a number does not fit the step's integers: {kind_and_line(error)}") from error
-    largest = max(_products(jaxpr), default=0) // program.mesh.size
+    largest = max(_results(jaxpr, PRODUCTS), default=0) // program.mesh.size
     if program.experiment.memory_check and largest > (found := available()[0]):
         raise _too_large("batch_size", largest, found)
 
 
-def _products(jaxpr: Any) -> Iterator[int]:
-    """Bytes of each result of a matrix product or a convolution."""
+def _results(jaxpr: Any, names: tuple[str, ...]) -> Iterator[int]:
+    """Bytes that each operation of these names gives."""
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
+        if eqn.primitive.name in names:
             yield _nbytes([var.aval for var in eqn.outvars])
         for inner in compat.inner_jaxprs(eqn):
-            yield from _products(inner)
+            yield from _results(inner, names)
 
 
 def _bytes_of_gradients(program: "Program", name: str) -> int:

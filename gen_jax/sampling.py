@@ -207,7 +207,7 @@ class Generator:
 
     def advance(self, state: PyTree, noise: PyTree, generation: Generation) -> Generation:
         """One more token in every row: the prompt's, the drawn one, or 0 after the end."""
-        t, lengths = generation.position, jnp.asarray(self.lengths)
+        t, lengths = generation.position, jnp.asarray(np.asarray(self.lengths, np.int32))
         before = jax.lax.dynamic_index_in_dim(generation.tokens, t - 1, axis=1, keepdims=False)
         outputs, cache = self.model.decode_token(state, generation.cache, before)
         if self.draw is None:
@@ -261,7 +261,7 @@ class Generator:
 
     def result(self, generation: Generation) -> tuple[Num[Array, "B length"], Int[Array, " B"]]:
         """What follows the prompts, 0 after the end, and how much of it there is (an `end` counts)."""
-        lengths = jnp.asarray(self.lengths)
+        lengths = jnp.asarray(np.asarray(self.lengths, np.int32))
         places = lengths[:, None] + jnp.arange(self.options.length)
         tokens = jnp.take_along_axis(generation.tokens, places, axis=1)
         if self.options.end is None:

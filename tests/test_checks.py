@@ -1,8 +1,10 @@
 """What shapes alone show to be wrong: sizes, an evaluator or `best` that does not fit; refused before a step."""
 
 import math
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import pytest
 from members import CONFIGS, SMALLEST, smoke
 
@@ -10,6 +12,7 @@ from gen_jax import checks, config
 from gen_jax.errors import ConfigError
 from gen_jax.program import Program
 from gen_jax.run_dir import RunDir
+from gen_jax.sampling import SampleOptions
 from gen_jax.seeds import make
 from gen_jax.train import train
 
@@ -83,6 +86,33 @@ def test_the_largest_product_counts(monkeypatch):
     monkeypatch.setattr(checks, "available", lambda: (4 * 16 * 64 - 1, 10**12))
     with pytest.raises(ConfigError, match=r"^config\.batch_size: .*needed at least 4,096 bytes"):  # [16, 64] float32
         checks._check_products(program)
+
+
+def test_samples_are_measured_before_they_are_drawn(monkeypatch):
+    program = Program(smoke(VAE))
+
+    def draw(state, rng):
+        carried = jax.lax.fori_loop(0, 3, lambda _, x: 2 * x, jnp.ones(1_000))  # and its counter, int32
+        return carried[:500].sum() * jnp.ones((200, 5), jnp.int8)
+
+    def check(found, prompts=(), ways=1):
+        monkeypatch.setattr(checks, "available", lambda: (10**12, found))
+        monkeypatch.setattr(program, "mesh", SimpleNamespace(size=ways))
+        checks.check_draw(program, draw, 8, SampleOptions(prompts=prompts), "--n")
+
+    check(4_004)
+    with pytest.raises(ConfigError, match=r"^--n: .* needed at least 4,004 bytes, available 4,003"):
+        check(4_003)
+    check(4_000, ways=2)  # the samples, float32, that are not shared
+    with pytest.raises(ConfigError, match=r"needed at least 4,000 bytes"):
+        check(3_999, ways=2)
+    with pytest.raises(ConfigError, match=r"needed at least 4,800 bytes"):  # 8 rows of 300 tokens
+        check(4_799, ((1,) * 300, (2,)))
+    monkeypatch.setattr(program, "model", SimpleNamespace(reads=("length",)))
+    with pytest.raises(ConfigError, match=r"needed at least 8,896 bytes"):  # and 256 that are drawn
+        check(8_895, ((1,) * 300, (2,)))
+    monkeypatch.setattr(program, "experiment", program.experiment.model_copy(update={"memory_check": False}))
+    check(1)
 
 
 def test_a_batch_that_lacks_what_the_model_reads_names_evaluator_and_key(monkeypatch):

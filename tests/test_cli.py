@@ -143,7 +143,8 @@ def test_data_lists_and_shows(capsys, tmp_path):
         (["sample", "--workdir="], "--workdir: expected a path, got ''"),
         (["check", "--config=~nosuchuser/c.py"], "--config: expected a path"),
         (["bench", DIGITS, "--seconds=-1"], "--seconds: expected a positive number"),
-        (["bench", DIGITS, "--sample=-1"], "--sample: expected at least 0"),
+        (["bench", DIGITS, "--sample=0"], "--sample: expected at least 1"),
+        (["bench", DIGITS, "--n=5"], "--n: expected none without --sample"),
         (["bench", DIGITS, "--sample=8"], "--sample: expected a model of tokens, vae is none"),
     ],
 )

@@ -13,7 +13,8 @@ import time
 
 import jax
 
-from gen_jax import cli, config, flops, paths
+from gen_jax import checks, cli, config, flops, paths
+from gen_jax.commands import sample
 from gen_jax.errors import ConfigError
 from gen_jax.models.base import Autoregressive
 from gen_jax.program import Program
@@ -26,19 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", type=paths.flag, required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg"
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="of timed steps, after the warm-up")
-    parser.add_argument(
-        "--sample", type=int, default=0, metavar="LENGTH", help="time sampling of LENGTH tokens instead"
-    )
-    parser.add_argument("--n", type=int, default=1, help="samples drawn at once")
+    parser.add_argument("--sample", type=int, metavar="LENGTH", help="time sampling of LENGTH tokens instead")
+    parser.add_argument("--n", type=int, help="samples drawn at once (default: 1); with --sample")
     parser.add_argument("--deterministic", action="store_true", help="bit-exact on GPU too, and slower")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
     if not 0 < args.seconds < float("inf"):
         raise ConfigError(f"--seconds: expected a positive number, got {args.seconds}")
-    for name, low in (("sample", 0), ("n", 1)):
-        if getattr(args, name) < low:
-            raise ConfigError(f"--{name}: expected at least {low}, got {getattr(args, name)}")
+    for name, value, most in (("sample", args.sample, sample.LONGEST), ("n", args.n, sample.MOST)):
+        if value is not None and not 1 <= value <= most:
+            raise ConfigError(f"--{name}: expected at least 1 and at most {most}, got {value}")
+    if args.n and not args.sample:
+        raise ConfigError("--n: expected none without --sample, whose samples it counts")
     program = make(config.load(args.config, overrides))
     if args.sample and not isinstance(program.model, Autoregressive):
         raise ConfigError(f"--sample: expected a model of tokens, {program.experiment.model_name} is none")
@@ -48,8 +49,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def measure_sampling(program: Program, args: argparse.Namespace) -> dict:
     """Times whole generations; a step is one, of `n` samples. Tokens are counted: images have a length of their own."""
-    options = SampleOptions(length=args.sample)
-    draw = jax.jit(functools.partial(program.model.sample, n=args.n, options=options))
+    options, n = SampleOptions(length=args.sample), args.n or 1
+    draw = jax.jit(functools.partial(program.model.sample, n=n, options=options))
+    checks.check_draw(program, draw, n, options, "--sample" if args.sample > n else "--n")
     state = program.init()
     jax.block_until_ready(draw(state, jax.random.key(0)))
     first = time.monotonic() - cli.START

@@ -10,13 +10,14 @@ import argparse
 import functools
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
-from gen_jax import beam, paths, pictures, same_data
+from gen_jax import checks, paths, pictures, same_data
 from gen_jax.commands import outputs, restored, translated
 from gen_jax.data import Info
 from gen_jax.errors import ConfigError
@@ -59,11 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 ABOVE_0, MANY, LARGE = math.ulp(0), 2**31 - 1, 1e30
+MOST, LONGEST = 2**20, 2**24  # samples, and tokens of each
 RANGES: dict[str, tuple[float, float]] = dict(
-    n=(1, MANY),
+    n=(1, MOST),
     seed=(0, LARGEST_SEED),
     temperature=(0, LARGE),
-    length=(1, MANY),
+    length=(1, LONGEST),
     top_k=(0, MANY),
     top_p=(ABOVE_0, 1),
     min_p=(0, 1),
@@ -97,19 +99,30 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     n = (args.n or 1) * options.distinct if is_text else args.n or 64
     if args.stream:
         _check_stream(program, n, options)
+    draw = jax.jit(functools.partial(program.model.sample, n=n, options=options))
+    if not args.stream:
+        _check_draw(program, draw, n, options)
     step, state = restored.restore(program, run_dir, args.step)
     folder, seed = outputs.folder(args, run_dir), args.seed or 0
     rng = jax.random.key(seed)
     if args.stream:
         samples: Any = _stream(program, state, rng, options)
     else:
-        draw = jax.jit(functools.partial(program.model.sample, n=n, options=options))
         samples = jax.device_get(draw(state, rng))
     stem = outputs.free(folder, f"sample_{run_dir.path.name}_step{step}_seed{seed}", overwrite=args.overwrite)
     if is_text:
         _write_text(folder, stem, samples, options.prompts, program, show=not args.stream)
     else:
         print(_write(folder, stem, samples, program))
+
+
+def _check_draw(program: Program, draw: Callable, n: int, options: SampleOptions) -> None:
+    """Raises ConfigError, naming the flag, for a search that cannot honour the options, and for too many samples."""
+    flag = "length" if "length" in getattr(program.model, "reads", ()) and options.length > n else "n"
+    try:
+        checks.check_draw(program, draw, n, options, flag)
+    except ConfigError as error:
+        raise ConfigError(f"--{error}") from None
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
@@ -145,13 +158,7 @@ def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
     except ValueError as error:
         raise ConfigError(f"--prompt: {error}") from None
     fields: dict[str, Any] = given | {"length": length, "end": info.end, "prompts": prompts}
-    options = SampleOptions(**fields)
-    if options.beams:
-        try:
-            beam.check(options, args.n or 1)
-        except ConfigError as error:
-            raise ConfigError(f"--{error}") from None
-    return options
+    return SampleOptions(**fields)
 
 
 def _length(info: Info) -> int:
