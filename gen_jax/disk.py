@@ -54,6 +54,19 @@ def writing(path: epath.PathLike, size: int = 0) -> Iterator[None]:
         raise StorageError(reason(error, path, size)) from error
 
 
+@contextlib.contextmanager
+def reading(path: epath.PathLike) -> Iterator[None]:
+    """Within it, an OSError becomes a StorageError: a folder is where a file should be, or the reverse."""
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(error, path) from error
+
+
+def unreadable(error: OSError, path: epath.PathLike) -> StorageError:
+    return StorageError(f"{os.fspath(path)}: cannot be read: {error.strerror or kind_and_line(error)}")
+
+
 def reason(error: BaseException, path: epath.PathLike, size: int = 0) -> str:
     """One line on why `path`, which needs `size` bytes, was not written."""
     if number := full(error):

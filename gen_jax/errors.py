@@ -39,7 +39,8 @@ class CheckpointError(RunError):
 
 
 class StorageError(RunError):
-    """What a run writes cannot be written: the disk is full, read-only or gone. The message names the path."""
+    """What a run writes cannot be written, or read again: the disk is full, read-only or gone, a folder is where a file
+    should be. The message names the path."""
 
     code = 4
 

@@ -18,7 +18,7 @@ import jax
 from etils import epath
 
 from gen_jax import json_text, manifest, resume, spool, step_dirs
-from gen_jax.disk import full, is_remote, write_atomic, writing
+from gen_jax.disk import full, is_remote, reading, write_atomic, writing
 from gen_jax.errors import CheckpointError, ConfigError, StorageError, first_line, kind_and_line
 from gen_jax.spool import absolute
 from gen_jax.status import Follower, Kept, is_locked, locked, read, timestamp
@@ -101,9 +101,10 @@ class RunDir:
 
     def is_trained(self) -> bool:
         """Whether a row or a checkpoint is here, or in a seed's directory; or a process that may write one."""
+        saved = bool(step_dirs.steps(self.checkpoints))
         rows = self.metrics.exists() and self.metrics.stat().length > 0
         seeds = self.path.glob("seed_*") if self.path.exists() else ()
-        here = rows or bool(step_dirs.steps(self.checkpoints)) or is_locked(self.path)
+        here = saved or rows or is_locked(self.path)
         return here or any(RunDir(seed).is_trained() for seed in seeds)
 
     def _found(self, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[bool, dict[str, tuple[Any, Any]]]:
@@ -231,8 +232,10 @@ class RunDir:
 
         Raises:
           CheckpointError: a row is damaged; names its line.
+          StorageError: the file cannot be read.
         """
-        lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else []
+        with reading(self.metrics):
+            lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else []
         return [_row(line, self.metrics, i) for i, line in enumerate(lines, 1) if line.endswith(b"\n")]
 
     def truncate_after(self, step: int) -> None:
@@ -242,10 +245,12 @@ class RunDir:
 
         Raises:
           CheckpointError: a row up to `step` is damaged. Nothing is cut in its file.
+          StorageError: a file cannot be read.
         """
         for file in (self.metrics, self.perf) if is_primary() else ():
             if file.exists():
-                data = file.read_bytes()
+                with reading(file):
+                    data = file.read_bytes()
                 kept = _rows_until(step, data, file)
                 if kept != len(data):
                     write_atomic(file, data[:kept])

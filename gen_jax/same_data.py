@@ -7,7 +7,7 @@ from typing import Any
 
 from gen_jax import json_text
 from gen_jax.data.fingerprint import differences, fingerprint
-from gen_jax.disk import write_atomic
+from gen_jax.disk import unreadable, write_atomic
 from gen_jax.errors import DataError
 from gen_jax.run_dir import RunDir, is_primary
 
@@ -25,6 +25,7 @@ def check(run_dir: RunDir, dataset: Any, accept: bool) -> list[str]:
 
     Raises:
       DataError: there are some, and `accept` does not say to continue.
+      StorageError: data.json cannot be read.
     """
     if not run_dir.config_file.exists():
         return []
@@ -35,6 +36,8 @@ def check(run_dir: RunDir, dataset: Any, accept: bool) -> list[str]:
         if is_primary():
             print(f"data: {run_dir.path} has no data.json: its data are not compared", file=sys.stderr)
         return []
+    except OSError as error:
+        raise unreadable(error, run_dir.data_file) from error
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{run_dir.data_file} is damaged; delete it to continue with the data as they are") from None
     changes = differences(old, json.loads(json.dumps(fingerprint(dataset))))

@@ -16,7 +16,7 @@ from typing import Any
 from etils import epath
 
 from gen_jax import json_text, manifest
-from gen_jax.disk import is_remote, write_atomic
+from gen_jax.disk import is_remote, reading, write_atomic
 from gen_jax.spool import absolute
 
 COMMITTED = "commit_success.txt"  # the last file of a step that Orbax writes where it cannot rename
@@ -30,10 +30,11 @@ def available(directory: epath.PathLike) -> list[int]:
 
 
 def steps(directory: epath.Path) -> list[int]:
-    """Every step directory, finished or not, oldest first."""
+    """Every step directory, finished or not, oldest first. Raises StorageError where `directory` is a file."""
     if not directory.exists():
         return []
-    return sorted(int(child.name) for child in directory.iterdir() if child.name.isdecimal() and child.is_dir())
+    with reading(directory):
+        return sorted(int(child.name) for child in directory.iterdir() if child.name.isdecimal() and child.is_dir())
 
 
 def manifest_path(directory: epath.Path, step: int) -> epath.Path:
@@ -210,7 +211,8 @@ def _deleted(directory: epath.Path) -> str | None:
 def _has_trained(directory: epath.Path) -> bool:
     """Whether the log of the run has a row beyond step 0."""
     file = directory.parent / "metrics.jsonl"
-    return file.exists() and b"\n" in file.read_bytes()
+    with reading(file):
+        return file.exists() and b"\n" in file.read_bytes()
 
 
 def _is_half(child: epath.Path) -> bool:

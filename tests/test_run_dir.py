@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gen_jax import status
+from gen_jax import same_data, status, step_dirs
 from gen_jax.disk import write_atomic
 from gen_jax.errors import CheckpointError, ConfigError, StorageError
 from gen_jax.run_dir import RunDir
@@ -150,6 +150,33 @@ def test_a_damaged_row_is_named_and_nothing_is_cut(run):
     assert run.metrics.read_text() == text
     run.truncate_after(0)
     assert run.metrics.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("metrics", lambda run: run.rows()),
+        ("metrics", lambda run: run.truncate_after(3)),
+        ("metrics", lambda run: step_dirs.settle(run.checkpoints)),
+        ("perf", lambda run: run.truncate_after(3)),
+        ("data_file", lambda run: same_data.check(run, None, False)),
+    ],
+)
+def test_a_folder_where_a_file_should_be_is_one_line(run, name, read):
+    path = getattr(run, name)
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    (run.checkpoints / "3").mkdir()  # without its manifest
+    with pytest.raises(StorageError, match=rf"^{path}: cannot be read: Is a directory$"):
+        read(run)
+
+
+@pytest.mark.parametrize("read", [RunDir.is_trained, lambda run: step_dirs.available(run.checkpoints)])
+def test_a_file_where_the_checkpoints_should_be_is_one_line(run, read):
+    run.checkpoints.rmdir()
+    run.checkpoints.touch()
+    with pytest.raises(StorageError, match=rf"^{run.checkpoints}: cannot be read: Not a directory$"):
+        read(run)
 
 
 def test_write_atomic_keeps_the_old_file_when_it_fails(run, monkeypatch):
