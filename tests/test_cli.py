@@ -13,7 +13,7 @@ from members import SMALLEST
 from gen_jax import cli, paths
 from gen_jax.run_dir import RunDir
 
-TEXT = "--config=experiments/transformer/bench.py:smoke"
+TEXT = ("--config=experiments/transformer/bench.py:smoke", "--config.mesh.data=1")
 DIGITS = f"--config={SMALLEST['vae']}:smoke"
 
 
@@ -145,9 +145,9 @@ def test_data_lists_and_shows(capsys, tmp_path):
         (["check", "--config=~nosuchuser/c.py"], "--config: expected a path"),
         (["bench", DIGITS, "--seconds=-1"], "--seconds: expected a positive number"),
         (["bench", DIGITS, "--sample=0"], "--sample: expected at least 1"),
-        (["bench", TEXT, "--sample=16777216", "--n=1048576"], "--sample: expected what fits the memory of a device"),
-        (["bench", TEXT, "--sample=100000", "--n=1048576"], "--n: expected what fits the memory of a device"),
-        (["bench", TEXT, "--sample=3", "--n=1048577"], "--n: expected at least 1 and at most 1048576, got 1048577"),
+        (["bench", *TEXT, "--sample=16777216", "--n=1048576"], "--sample: expected what fits the memory of a device"),
+        (["bench", *TEXT, "--sample=100000", "--n=1048576"], "--n: expected what fits the memory of a device"),
+        (["bench", *TEXT, "--sample=3", "--n=1048577"], "--n: expected at least 1 and at most 1048576, got 1048577"),
         (["bench", DIGITS, "--n=5"], "--n: expected none without --sample"),
         (["bench", DIGITS, "--sample=8"], "--sample: expected a model of tokens, vae is none"),
     ],
