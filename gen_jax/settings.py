@@ -26,6 +26,7 @@ LARGEST_INT = 2**63 - 1  # of numpy's and XLA's sizes
 LARGEST_STEP = 2**31 - 1  # `State.step` is int32
 LARGEST_SEED = 2**32 - 1
 LARGEST_FEW = 1_000
+LARGEST_VOCABULARY = 2**24  # the trainer of tokenisers allocates for all of it, or aborts the process
 LARGEST_FLOAT, SMALLEST_FLOAT = 3.4e38, 1.2e-38  # of float32
 
 

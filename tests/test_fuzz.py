@@ -1,13 +1,14 @@
 """Wrong flags of every config: each is one line that names the key, with exit code 2, at once."""
 
 import random
+import re
 import time
 import typing
 
 import pytest
 
-from gen_jax import config
-from gen_jax.errors import ConfigError
+from gen_jax import config, seeds
+from gen_jax.errors import ConfigError, RunError
 from gen_jax.settings import Settings
 
 SPECS = [
@@ -100,3 +101,20 @@ def test_wrong_overrides_are_one_line(spec, n):
     flags = overrides(spec, random.Random(f"{spec} {n}"))
     for named, flag in (next(flags) for _ in range(n)):
         refuse(spec, named, flag)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", SPECS)
+def test_huge_sizes_end_in_one_line_or_are_taken(spec):
+    """Whatever a whole number sizes: what does not fit is refused from shapes alone, before memory is asked for."""
+    for key, annotation in leaves(config.load(spec, ["--config.mesh.data=1"])):
+        if not re.search(r"\bint\b", str(annotation)) or key == "config.mesh.data":
+            continue
+        for size in (10**12, 10**8):
+            value = f"({size},)" if "tuple" in str(annotation) else size
+            began = time.perf_counter()
+            try:
+                seeds.make(config.load(spec, ["--config.mesh.data=1", f"--{key}={value}"])).check()
+            except RunError as error:
+                assert error.code in (2, 5) and len(str(error).splitlines()) == 1, (key, size, error)
+            assert time.perf_counter() - began < 30, (key, size)

@@ -13,7 +13,7 @@ import pydantic
 from pydantic import Field
 
 from gen_jax.errors import ConfigError, DataError
-from gen_jax.settings import Count, Number, Positive, Settings, UserPath
+from gen_jax.settings import LARGEST_VOCABULARY, Count, Number, Positive, Settings, UserPath
 
 SPLITS = ("train", "validation", "test")
 Arrays = dict[str, np.ndarray]
@@ -62,7 +62,7 @@ class TokenSource(Source):
     order: Literal["permuted", "windows", "streams"] = "windows"
     context: Positive = 128
     tokenizer: Literal["byte", "char", "bpe"] = "byte"
-    vocab_size: Count = 0
+    vocab_size: Annotated[Count, Field(le=LARGEST_VOCABULARY)] = 0
     tokenizer_file: UserPath = ""
     documents: Literal["joined", "packed", "lines"] = "joined"
 

@@ -14,10 +14,10 @@ from gen_jax.data.datasets import has_split
 from gen_jax.data.packing import Sequences, one_a_row, pack, rows_of_pairs
 from gen_jax.data.tokenising import read_tokenizer
 from gen_jax.errors import ConfigError, DataError
-from gen_jax.settings import Positive, UserPath, Whole
+from gen_jax.settings import LARGEST_VOCABULARY, Positive, UserPath, Whole
 from gen_jax.text import BPETokenizer, WithEnd
 
-Vocabulary = Annotated[Whole, Field(ge=256)]  # at least one token a byte
+Vocabulary = Annotated[Whole, Field(ge=256, le=LARGEST_VOCABULARY)]  # at least one token a byte
 Texts = tuple[list[str], list[str]]  # sources and targets, in the same order
 
 

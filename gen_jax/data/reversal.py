@@ -24,7 +24,7 @@ class Config(PairSource):
 
     @property
     def drawn_bytes(self) -> int:
-        return 8 * 2 * self.pairs * self.longest
+        return self.pairs * (600 + 32 * self.longest)  # Python's strings, lists and dict are most of it
 
 
 def translate(source: str) -> str:
