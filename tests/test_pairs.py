@@ -219,7 +219,7 @@ def test_other_wrong_files_are_named(tmp_path):
     write(tmp_path, "val.de.gz", ["b"])
     with pytest.raises(DataError, match=r"val\.en\.gz"):
         data.load(data.parse(section), 0)
-    with pytest.raises(DataError, match=r"config\.data\.path: there is no folder ''"):
+    with pytest.raises(ConfigError, match=r"config\.data\.path: expected a path, got ''"):
         data.load(data.parse(section | {"path": ""}), 0)
     with pytest.raises(ConfigError, match=r"config\.data\.pattern"):
         data.load(data.parse(section | {"pattern": "{name}.gz"}), 0)

@@ -237,4 +237,4 @@ def test_prior_learns_the_codes():
     batch = batch_of(B) | {"codes": jax.random.randint(ROOT, (B, 4, 4), 0, K).at[3:].set(0)}
     _, means = jax.jit(lambda s: jax.lax.scan(lambda s, _: model.train_step(s, batch, ROOT), s, length=200))(state)
     nats = means["loss"].total / means["loss"].weight
-    assert float(nats[0]) > 1.5 > 0.4 > float(nats[-1])
+    assert float(nats[0]) > 1.5 > 0.4 > float(np.median(nats[-100:]))  # single steps spike
