@@ -15,7 +15,9 @@ def get_config(arg=""):
         raise ValueError(f"expected smoke behind the colon, got {arg!r}")
     c = ConfigDict(dict(seed=0, total_steps=3_000, batch_size=32, steps_per_call=5, parallel="jit"))
     c.log_every, c.eval_every, c.save_every = 50, 500, 250
-    c.data = dict(source="pairs", path="multi30k", order="permuted", context=64, vocab_size=6_000, test_name="test_2016_flickr")
+    c.data = dict(
+        source="pairs", path="multi30k", order="permuted", context=64, vocab_size=6_000, test_name="test_2016_flickr"
+    )
     c.model_name = "encoder_decoder"
     c.model = dict(
         vocab=6_001, end=6_000, encoder_layers=4, decoder_layers=4, heads=4, width=128, dropout=0.1, smoothing=0.1
