@@ -112,9 +112,7 @@ def test_huge_sizes_end_in_one_line_or_are_taken(spec):
             continue
         for size in (10**12, 10**8):
             value = f"({size},)" if "tuple" in str(annotation) else size
-            began = time.perf_counter()
             try:
                 seeds.make(config.load(spec, ["--config.mesh.data=1", f"--{key}={value}"])).check()
             except RunError as error:
                 assert error.code in (2, 5) and len(str(error).splitlines()) == 1, (key, size, error)
-            assert time.perf_counter() - began < 30, (key, size)
