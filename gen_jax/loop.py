@@ -140,12 +140,13 @@ class Loop:
         """Takes the pending metrics from the device into the window; checks that each step's are finite."""
         first = self.step - len(self.pending) * self.experiment.steps_per_call
         for call in jax.device_get(self.pending):
+            call = jax.tree.map(lambda part: np.asarray(part, np.float64), call)
             for k in range(self.experiment.steps_per_call):
                 first += 1
-                self.guard.check_metrics(call, k, first)
-                for name, mean in call.items():
-                    total, weight = (float(np.asarray(part, np.float64)[k]) for part in (mean.total, mean.weight))
-                    self.journal.add(name, total, weight)
+                terms = jax.tree.map(lambda part, k=k: float(part[k]), call)
+                self.guard.check_terms(terms, first)
+                for name, mean in terms.items():
+                    self.journal.add(name, mean.total, mean.weight)
         self.pending = []
         self.moved()
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gen_jax import disk, paths
+from gen_jax import disk, json_text, paths
 from gen_jax.disk import write_atomic
 from gen_jax.errors import ConfigError, NonFiniteError
 from gen_jax.program import Program
@@ -28,18 +28,16 @@ class Guard:
     program: Program
     run_dir: RunDir
 
-    def check_metrics(self, metrics: dict[str, Mean], k: int, step: int) -> None:
-        """Checks step `k` of one dispatch, the run's `step`; metrics are [K], on the host.
+    def check_terms(self, terms: dict[str, Mean], step: int) -> None:
+        """Checks the training terms of one step, whose totals are floats on the host.
 
         Raises:
           NonFiniteError: a term is not finite; it names all of them and their networks.
         """
-        totals = {name: float(np.asarray(mean.total, np.float64)[k]) for name, mean in metrics.items()}
-        bad = {name: total for name, total in totals.items() if not math.isfinite(total)}
+        bad = {name: mean for name, mean in terms.items() if not math.isfinite(mean.total)}
         if bad:
-            found = ", ".join(f"train/{name} is {total}" for name, total in bad.items())
-            nets = ", ".join(dict.fromkeys(metrics[name].net for name in bad if metrics[name].net))
-            self._fail(found, nets, step)
+            found = ", ".join(f"train/{name} is {mean.total}" for name, mean in bad.items())
+            self._fail(found, ", ".join(dict.fromkeys(mean.net for mean in bad.values() if mean.net)), step)
 
     def check_state(self, state: State, step: int) -> None:
         """Checks a state before it is saved.
@@ -95,7 +93,7 @@ def failed_step(run_dir: RunDir) -> int:
     if not file.exists():
         raise ConfigError(f"workdir: expected a run with a step that is not finite, found no {file}")
     try:
-        return int(json.loads(file.read_text())["step"])
+        return int(json_text.loads(file.read_text())["step"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"workdir: {file} is damaged; train again to write it") from None
 
