@@ -90,14 +90,18 @@ class RunDir:
           ConfigError: something other than a run is here, or `config` differs from its config.json in more than
             `resume` allows.
         """
-        trained, changes = self._found(config, defaults or {})
+        return self._accepted(config, defaults or {})[0]
+
+    def _accepted(self, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[bool, dict]:
+        """As `_found`. Raises ConfigError as `check`."""
+        trained, changes = self._found(config, defaults)
         if trained and (refused := resume.refused(changes, self.override)):
             raise ConfigError(
                 f"workdir: {self.path} holds a run of another config: {resume.listed(refused)}; "
                 "--override continues with other best.*, evals.* and optim.*.lr; "
                 "--config.init_from.workdir starts another run from its parameters"
             )
-        return trained
+        return trained, changes
 
     def is_trained(self) -> bool:
         """Whether a row or a checkpoint is here, or in a seed's directory; or a process that may write one."""
@@ -136,8 +140,7 @@ class RunDir:
           ConfigError: as `check`, or the directory cannot be written.
           StorageError: the disk is full.
         """
-        trained = self.check(config, defaults)
-        _, changes = self._found(config, defaults or {})
+        trained, changes = self._accepted(config, defaults or {})
         if is_primary():
             try:
                 new = () if trained else (self.checkpoints,)  # of a run that has trained they are not made anew
