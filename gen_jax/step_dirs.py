@@ -212,7 +212,10 @@ def _has_trained(directory: epath.Path) -> bool:
     """Whether the log of the run has a row beyond step 0."""
     file = directory.parent / "metrics.jsonl"
     with reading(file):
-        return file.exists() and b"\n" in file.read_bytes()
+        if not file.exists():
+            return False
+        with file.open("rb") as rows:
+            return rows.readline().endswith(b"\n")
 
 
 def _is_half(child: epath.Path) -> bool:
