@@ -40,18 +40,26 @@ def test_the_guard_names_the_network_of_a_parameter(tmp_path):
         np.testing.assert_array_equal(kept["vector"], batch_of(program, 6)["vector"])
 
 
-def test_replay_names_the_operation_of_a_vae(workdir, monkeypatch, capsys):
-    """A planted root of a negative number in step 3, resumed from the checkpoint of step 2."""
+def plant(monkeypatch, factor):
+    """The VAE's loss is multiplied by `factor` of the step, counted from 0."""
     terms = vae.VAE.terms
 
     def planted(self, *args, step, **kwargs):
         found = terms(self, *args, step=step, **kwargs)
         loss = found.means["loss"]
-        root = jnp.sqrt(jnp.where(step == 2, -1.0, 1.0))  # planted
-        found.means["loss"] = Mean(loss.total * root, loss.weight)
+        found.means["loss"] = Mean(loss.total * factor(step), loss.weight)
         return found
 
     monkeypatch.setattr(vae.VAE, "terms", planted)
+
+
+def nan_in_the_third_step(step):
+    return jnp.where(step == 2, jnp.nan, 1.0)
+
+
+def test_replay_names_the_operation_of_a_vae(workdir, monkeypatch, capsys):
+    """A planted root of a negative number in step 3, resumed from the checkpoint of step 2."""
+    plant(monkeypatch, lambda step: jnp.sqrt(jnp.where(step == 2, -1.0, 1.0)))  # planted
     with pytest.raises(NonFiniteError, match=r"train/loss is nan at step 3, network net;"):
         train(smoke(VAE, "steps_per_call=1", "log_every=1", "save_every=2"), workdir)
     cli.main(["replay", f"--workdir={workdir}"])
@@ -118,19 +126,6 @@ def test_origin_of_what_is_finite():
     assert origin(lambda x: jnp.exp(-1 / x), jnp.zeros(())) is None
 
 
-def planted_nan(monkeypatch, at: int, times: int = 1):
-    """The VAE's loss is NaN in the steps at, ..., at + times - 1, counted from 0."""
-    terms = vae.VAE.terms
-
-    def planted(self, *args, step, **kwargs):
-        found = terms(self, *args, step=step, **kwargs)
-        bad = (step >= at) & (step < at + times)
-        found.means["loss"] = Mean(found.means["loss"].total + jnp.where(bad, jnp.nan, 0), found.means["loss"].weight)
-        return found
-
-    monkeypatch.setattr(vae.VAE, "terms", planted)
-
-
 SKIPS = (
     "steps_per_call=1",
     "log_every=1",
@@ -144,7 +139,7 @@ SKIPS = (
 
 def test_skip_nonfinite_leaves_the_network_and_counts(tmp_path, monkeypatch, capsys):
     """The skipped third update changes nothing but the step; the run ends with its count, and resumes with it."""
-    planted_nan(monkeypatch, at=2)
+    plant(monkeypatch, nan_in_the_third_step)
 
     def config(steps):
         return smoke(VAE, *SKIPS, "optim.net.skip_nonfinite=True", f"total_steps={steps}")
@@ -164,7 +159,7 @@ def test_skip_nonfinite_leaves_the_network_and_counts(tmp_path, monkeypatch, cap
 
 
 def test_a_run_that_failed_continues_with_skip_nonfinite(tmp_path, monkeypatch):
-    planted_nan(monkeypatch, at=2)
+    plant(monkeypatch, nan_in_the_third_step)
     with pytest.raises(NonFiniteError):
         train(smoke(VAE, *SKIPS), tmp_path)
     state = train(smoke(VAE, *SKIPS, "optim.net.skip_nonfinite=True"), tmp_path, override=True)
