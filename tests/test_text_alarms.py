@@ -1,4 +1,4 @@
-"""The text evaluator's alarms: loops are told apart from text, and the options reach the model."""
+"""The text evaluator's alarms: loops are distinguished from text, and the options reach the model."""
 
 import dataclasses
 

@@ -61,9 +61,8 @@ def sweep_of(args: argparse.Namespace, overrides: list[str]) -> "Sweep":
             raise ConfigError(f"--{name}: expected at least 1, got {value}")
     if is_remote(args.workdir):
         raise ConfigError(f"--workdir: expected a local directory for a sweep, got {args.workdir}")
-    from gen_jax.sweeps.definition import (
-        definition,
-    )  # Optuna takes seconds to import: not before a mistake can be reported
+    # Optuna takes seconds to import: not before a mistake can be reported
+    from gen_jax.sweeps.definition import definition
     from gen_jax.sweeps.sweep import Sweep
 
     return Sweep(

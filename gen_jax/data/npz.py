@@ -147,9 +147,8 @@ def _examples(cfg: Config, split: str, parts: Arrays) -> Arrays:
         expect(whole or np.issubdtype(vector.dtype, np.floating), "vector", "numbers [N, D]")
         expect(vector.ndim == 2 and vector.size > 0, "vector", "numbers [N, D]")
         expect(np.isfinite(vector).all(), "vector", "finite numbers")
-        largest = np.float64(
-            EXACT if whole else np.finfo(np.float32).max
-        )  # a plain float would overflow beside float16
+        # a plain float would overflow beside float16
+        largest = np.float64(EXACT if whole else np.finfo(np.float32).max)
         expect(vector.max() <= largest and vector.min() >= -largest, "vector", f"numbers up to {largest:g} (float32)")
         checked["vector"] = vector.astype(np.float32)
     return checked
