@@ -104,8 +104,8 @@ MUTANTS = {
         ("tanh gate as sigmoid", WAVENET, "jnp.tanh(signal)", "nn.sigmoid(signal)"),
     ],
     "gates.py::test_an_lstm_starts_with_an_open_forget_gate": [
-        ("the forget gate starts half shut", CELLS, ".at[self.width : 2 * self.width].set(1)", ""),
-        ("the forget bias at another gate", CELLS, ".at[self.width : 2 * self.width]", ".at[: self.width]"),
+        ("the forget gate starts half shut", CELLS, "jnp.array([0, 1, 0, 0], dtype)", "jnp.zeros(4, dtype)"),
+        ("the forget bias at another gate", CELLS, "[0, 1, 0, 0]", "[1, 0, 0, 0]"),
     ],
     "recurrent.py::test_input_dropout_is_of_the_token_vectors_and_of_training_alone": [
         ("inputs are never dropped", LSTM, "tokens), deterministic=not train", "tokens), deterministic=True"),

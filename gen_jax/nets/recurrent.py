@@ -182,7 +182,7 @@ class LSTM(Recurrent):
         self, x: Float[Array, "B T D"], carry: Carry, *, train: bool = False
     ) -> tuple[Carry, Float[Array, "B T H"]]:
         def bias(rng, shape, dtype=jnp.float32):
-            return jnp.zeros(shape, dtype).at[self.width : 2 * self.width].set(1)
+            return jnp.repeat(jnp.array([0, 1, 0, 0], dtype), self.width)  # of the gates i, f, g, o
 
         inputs = nn.Dense(4 * self.width, bias_init=bias, name="input")(x.swapaxes(0, 1))
         return self._run(LSTMCell(), inputs, None, carry, train)
