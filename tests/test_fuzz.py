@@ -84,11 +84,9 @@ def overrides(spec: str, random_: random.Random) -> typing.Iterator[tuple[str, s
 
 
 def refuse(spec: str, named: str, flag: str) -> None:
-    began = time.perf_counter()
     with pytest.raises(ConfigError) as error:
         config.load(spec, [flag])
     said = str(error.value)
-    assert time.perf_counter() - began < 1
     assert error.value.code == 2
     assert len(said.splitlines()) == 1, said
     assert len(said) < 1_000, said
@@ -99,8 +97,10 @@ def refuse(spec: str, named: str, flag: str) -> None:
 @pytest.mark.parametrize("n", [12, pytest.param(150, marks=pytest.mark.slow)])
 def test_wrong_overrides_are_one_line(spec, n):
     flags = overrides(spec, random.Random(f"{spec} {n}"))
+    began = time.thread_time()  # work, which does not grow on a busy machine
     for named, flag in (next(flags) for _ in range(n)):
         refuse(spec, named, flag)
+    assert time.thread_time() - began < n, "more than 1 s each"
 
 
 @pytest.mark.slow
