@@ -15,9 +15,9 @@ from pathlib import Path  # noqa: E402
 from types import ModuleType  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
-from gen_jax import interrupts  # noqa: E402
 from gen_jax.errors import ConfigError, RunError, StorageError  # noqa: E402
-from gen_jax.quiet import discard  # noqa: E402
+from gen_jax.io.quiet import discard  # noqa: E402
+from gen_jax.parallel import interrupts  # noqa: E402
 
 COMMANDS = {
     "train": "train a config, or continue where it stopped",
@@ -73,7 +73,7 @@ def reported() -> Iterator[None]:
         discard(sys.stdout)
         sys.exit(READER_GONE)
     except Exception as error:
-        from gen_jax import disk
+        from gen_jax.io import disk
 
         if isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED"):  # of XLA
             _end(f"out of memory, of this machine or its device: {error}", ConfigError.code)

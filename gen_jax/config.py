@@ -15,10 +15,11 @@ from pydantic import Field
 
 import gen_jax.models
 from gen_jax import config_file, data, evaluators
+from gen_jax.core.optim import Config as OptimConfig
+from gen_jax.core.optim import schedule
 from gen_jax.errors import ConfigError
-from gen_jax.evaluators.base import EvalConfig
-from gen_jax.optim import Config as OptimConfig
-from gen_jax.optim import schedule
+from gen_jax.evaluators.evaluator import EvalConfig
+from gen_jax.parallel.sharding import MeshConfig
 from gen_jax.settings import (
     LARGEST_SEED,
     Count,
@@ -39,7 +40,6 @@ from gen_jax.settings import (
     shown,
     validate,
 )
-from gen_jax.sharding import MeshConfig
 
 
 class InitFrom(Settings):

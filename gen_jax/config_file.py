@@ -14,9 +14,8 @@ import ml_collections
 import numpy as np
 from ml_collections.config_dict import RequiredValueError
 
-from gen_jax import paths
 from gen_jax.errors import ConfigError, first_line
-from gen_jax.settings import nearest, one_line, shown
+from gen_jax.settings import expand, nearest, one_line, shown
 
 
 def read(spec: str) -> dict[str, Any]:
@@ -99,7 +98,7 @@ def _run(spec: str) -> tuple[dict[str, Any], str, str]:
     """The names that the file of `FILE.py[:arg]` defines, its path, and the argument."""
     written, _, arg = spec.partition(":")
     try:
-        path = paths.expand(written)
+        path = expand(written)
     except ValueError as error:
         raise ConfigError(f"--config: {shown(written)}: {error}") from None
     if not os.path.isfile(path):

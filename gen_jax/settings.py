@@ -8,6 +8,7 @@ error message says was expected.
 import ast
 import difflib
 import importlib
+import os
 import pkgutil
 import re
 import typing
@@ -19,7 +20,6 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 from pydantic import BeforeValidator, Field
 
-from gen_jax import paths
 from gen_jax.errors import ConfigError
 
 LARGEST_INT = 2**63 - 1  # of numpy's and XLA's sizes
@@ -59,8 +59,22 @@ def _compiles(text: str) -> str:
     return text
 
 
+def expand(text: str) -> str:
+    """`text` with the home folder of `~` or `~user` written out; `gs://` paths stay as they are.
+
+    Raises:
+      ValueError: there is no such user, or the text cannot be a path.
+    """
+    if "\0" in text:
+        raise ValueError("expected a path, got one with a NUL byte")
+    path = os.path.expanduser(text)
+    if text.startswith("~") and path == text:
+        raise ValueError(f"expected a path, there is no home folder of {text.partition('/')[0]}")
+    return path
+
+
 def _is_path(text: str) -> str:
-    paths.expand(text)
+    expand(text)
     return text
 
 
@@ -89,7 +103,7 @@ Switch = Annotated[bool, BeforeValidator(_truth)]
 Regex = Annotated[str, Field(max_length=10_000), pydantic.AfterValidator(_compiles)]
 UserPath = Annotated[
     str, Field(max_length=4_096), pydantic.AfterValidator(_is_path)
-]  # kept as written; `paths.expand` reads it
+]  # kept as written; `expand` reads it
 NeededPath = Annotated[UserPath, pydantic.AfterValidator(_is_there)]
 
 
@@ -213,7 +227,7 @@ def named_module(package: ModuleType, name: Any, key: str) -> ModuleType:
     Raises:
       ConfigError: there is no such file; lists those there are. `key` is the config's key that held the name.
     """
-    known = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base"]
+    known = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in ("base", "evaluator")]
     if name not in known:
         raise ConfigError(f"{key}: unknown name {shown(name)}{nearest(str(name), known)}")
     return importlib.import_module(f"{package.__name__}.{name}")

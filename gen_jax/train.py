@@ -6,16 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from gen_jax import config as configs
-from gen_jax import gpt2, same_data, seed_report, seeds, sharding, signals
-from gen_jax.checkpoint import Checkpoints
+from gen_jax.core.state import State
 from gen_jax.errors import Interrupted, Preempted, kind_and_line
-from gen_jax.loop import Asked, Loop, Run
-from gen_jax.program import Program
-from gen_jax.progress import Part, Progress
-from gen_jax.run_dir import RunDir
+from gen_jax.parallel import sharding, signals
+from gen_jax.parallel.watchdog import watched
+from gen_jax.runs.checkpoint import Checkpoints
+from gen_jax.runs.progress import Part, Progress
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.settings import defaults
-from gen_jax.state import State
-from gen_jax.watch import watched
+from gen_jax.training import gpt2, same_data, seed_report, seeds
+from gen_jax.training.loop import Asked, Loop, Run
+from gen_jax.training.program import Program
 
 
 def train(

@@ -24,5 +24,5 @@ if [ -z "$stamps" ] || ! grep -qsxF "$wanted" $stamps; then
   echo "$wanted" > "$stamp"
 fi
 
-# as in gen_jax/launcher.py, which says why
+# as in launch/launcher.py, which says why
 export MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456

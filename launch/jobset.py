@@ -13,12 +13,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import launcher
 import yaml
+from launcher import Command
 
-from gen_jax import cli, launcher
-from gen_jax.distributed import VARIABLES
+from gen_jax import cli
 from gen_jax.errors import ConfigError
-from gen_jax.launcher import Command
+from gen_jax.parallel.distributed import VARIABLES
 
 TPUS = {  # kind -> the label of its nodes on GKE, axes of its topology
     "v4": ("tpu-v4-podslice", 3),

@@ -13,11 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gen_jax import cli, launcher
+import launcher
+from launcher import Command
+
+from gen_jax import cli
 from gen_jax.commands.sweep import sweep_of
 from gen_jax.errors import ConfigError
-from gen_jax.launcher import Command
-from gen_jax.spool import is_remote
+from gen_jax.io.gcs import is_remote
 
 # Slurm's own, under Slurm's names
 COUNTS = {"nodes": "1", "ntasks_per_node": "1, or as many as GPUs", "gpus_per_node": "none", "cpus_per_task": "1"}

@@ -15,11 +15,11 @@ import jax
 import numpy as np
 from members import ROOT, SMALLEST, smoke
 
-from gen_jax.checkpoint import Checkpoints, load
-from gen_jax.evaluators.base import read
+from gen_jax.core.state import State
 from gen_jax.models.transformer import FSDP, TENSOR_PARALLEL
-from gen_jax.program import Program
-from gen_jax.state import State
+from gen_jax.parallel.processes import gather
+from gen_jax.runs.checkpoint import Checkpoints, load
+from gen_jax.training.program import Program
 
 STEPS = 20
 MIXED = (("(.*MLP_0/)?Dense_0/kernel", (None, "model")), ("(.*MLP_0/)?Dense_0/bias", ("model",)), *FSDP)
@@ -59,7 +59,7 @@ def save(state: State, folder: Path) -> None:
 
 def restored(program: Program, folder: Path) -> list[np.ndarray]:
     """The leaves of a checkpoint, as the program lays them out."""
-    return [read(leaf) for leaf in jax.tree.leaves(load(folder, program.abstract)[1])]
+    return [gather(leaf) for leaf in jax.tree.leaves(load(folder, program.abstract)[1])]
 
 
 def free_address() -> str:

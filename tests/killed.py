@@ -12,10 +12,12 @@ import sys
 import time
 from typing import Any
 
-from gen_jax import cli, spool, step_dirs
-from gen_jax.checkpoint import Checkpoints
-from gen_jax.program import Program
-from gen_jax.seeds import Seeds
+from gen_jax import cli
+from gen_jax.io import gcs
+from gen_jax.runs import step_dirs
+from gen_jax.runs.checkpoint import Checkpoints
+from gen_jax.training.program import Program
+from gen_jax.training.seeds import Seeds
 
 PLACES: dict[str, tuple[Any, str]] = {
     "step": (Program, "step"),
@@ -24,7 +26,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "sleep_in_save": (step_dirs, "fingerprint"),
     "save": (Checkpoints, "save"),
     "evaluated": (Checkpoints, "record"),
-    "upload": (spool._Spool, "upload"),
+    "upload": (gcs._Spool, "upload"),
     "manifest": (step_dirs, "fingerprint"),
 }
 

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-OPTIM, RULES, GRADIENTS = "gen_jax/optim.py", "gen_jax/rules.py", "gen_jax/gradients.py"
-LEAVES, PROGRAM = "gen_jax/leaves.py", "gen_jax/program.py"
+OPTIM, RULES, GRADIENTS = "gen_jax/core/optim.py", "gen_jax/core/rules.py", "gen_jax/core/gradients.py"
+LEAVES, PROGRAM = "gen_jax/core/leaves.py", "gen_jax/training/program.py"
 CELLS, WAVENET = "gen_jax/nets/recurrent.py", "gen_jax/nets/wavenet.py"
 LSTM, AR, GPT = "gen_jax/models/lstm.py", "gen_jax/models/linear_ar.py", "gen_jax/models/transformer.py"
 PIXELS, PAIRS = "gen_jax/models/pixel_transformer.py", "gen_jax/models/encoder_decoder.py"
 BETAS, DECAYED, INPUTS = '("b1", "b2", "eps") if', '("sgd", "adam", "adafactor")', "cfg.input_dropout, shared"
 
 NORM = "norm > self.skip_above"
-FILTERS, INTERRUPTS = "gen_jax/filters.py", "gen_jax/interrupts.py"
+FILTERS, INTERRUPTS = "gen_jax/core/filters.py", "gen_jax/parallel/interrupts.py"
 
 # test -> (name, file, old, new) of what it must notice
 MUTANTS = {

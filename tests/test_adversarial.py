@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gen_jax import adversarial, ops
-from gen_jax.adversarial import LOSSES, PENALTIES
+from gen_jax.core import adversarial, ops
+from gen_jax.core.adversarial import LOSSES, PENALTIES
 
 ROOT = jax.random.key(0)
 REAL, FAKE = jnp.array([2.0, -0.5]), jnp.array([-1.0, 3.0])

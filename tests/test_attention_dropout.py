@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from gen_jax.gradients import Optimiser
+from gen_jax.core.gradients import Optimizer
 from gen_jax.models import encoder_decoder, pixel_transformer, transformer
 from gen_jax.nets import transformer as nets
 
 ROOT, RATE, B, T = jax.random.key(0), 0.25, 4, 16
-TXS = {"net": Optimiser(optax.sgd(0.1))}
+TXS = {"net": Optimizer(optax.sgd(0.1))}
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 9, (B, T + 1)), jnp.int32)
 ONES = jnp.ones((B, T + 1), jnp.int32)
 TEXT = dict(vocab=11, context=T, layers=2, heads=2, width=16)

@@ -13,13 +13,15 @@ import pytest
 import soundfile
 from members import SMALLEST, smoke
 
-from gen_jax import cli, data, evaluators, ops, pictures
+from gen_jax import cli, data, evaluators
+from gen_jax.core import ops
+from gen_jax.core.state import Mean, State
 from gen_jax.data import tools
 from gen_jax.errors import ConfigError, DataError
-from gen_jax.evaluators.base import Context
-from gen_jax.log import Writer
+from gen_jax.evaluators.evaluator import Context
 from gen_jax.metrics.markov import Markov, Sequences
-from gen_jax.state import Mean, State
+from gen_jax.runs import plots
+from gen_jax.runs.log import Writer
 from gen_jax.train import train
 
 RATE = 8000
@@ -296,7 +298,7 @@ def evaluator(**fields):
 
 def test_samples_stand_beside_real_sounds_a_row_a_class(monkeypatch):
     drawn = []
-    monkeypatch.setattr(pictures, "spectrograms", lambda *args: drawn.append(args) or np.zeros((2, 2, 3), np.uint8))
+    monkeypatch.setattr(plots, "spectrograms", lambda *args: drawn.append(args) or np.zeros((2, 2, 3), np.uint8))
     dataset, report = evaluator(type="audio", columns=2)
     (shown, rate, rows, columns), test = drawn[0], dataset.arrays["test"]
     assert shown.shape == (3, 4, 64) and rate == RATE and rows == dataset.info.class_names
@@ -336,14 +338,14 @@ def test_sound_evaluators_refuse_other_data():
 
 def test_a_spectrogram_shows_a_tone_where_it_is():
     t = np.arange(4000) / RATE
-    levels = pictures.spectrogram(1000 * np.sin(2 * np.pi * 1000 * t) + 100 * np.sin(2 * np.pi * 3000 * t))
+    levels = plots.spectrogram(1000 * np.sin(2 * np.pi * 1000 * t) + 100 * np.sin(2 * np.pi * 3000 * t))
     assert levels.shape == (129, (4000 - 256) // 64 + 1)
     bins = (32, 96)  # 1 kHz and 3 kHz in steps of 31.25 Hz
     assert (levels.argmax(axis=0) == bins[0]).all() and levels.max() == 0
     np.testing.assert_allclose(levels[bins[1]], -20, atol=0.1)  # a tenth of the amplitude
     assert levels[64].max() < -60
-    assert pictures.spectrogram(np.zeros(10, np.int16)).shape == (129, 1)
-    shown = pictures.spectrograms(np.zeros((2, 3, 500), np.int16), RATE, ("a", "b"), ("x", "y", "z"))
+    assert plots.spectrogram(np.zeros(10, np.int16)).shape == (129, 1)
+    shown = plots.spectrograms(np.zeros((2, 3, 500), np.int16), RATE, ("a", "b"), ("x", "y", "z"))
     assert shown.dtype == np.uint8 and shown.shape[2] == 3
 
 

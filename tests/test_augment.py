@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gen_jax import augment, ops
+from gen_jax.core import augment, ops
 
 ROOT = jax.random.key(0)
 X = np.random.default_rng(0).uniform(-1, 1, (6, 8, 16, 3)).astype(np.float32)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from members import SMALLEST, smoke
 
-from gen_jax import ops
+from gen_jax.core import ops
+from gen_jax.core.sampling import SampleOptions, generate
 from gen_jax.models.base import Autoregressive, Carries
-from gen_jax.program import Program
-from gen_jax.sampling import SampleOptions, generate
+from gen_jax.training.program import Program
 
 VARIANTS = {name: (path, ()) for name, path in SMALLEST.items()} | {
     "gru": (SMALLEST["lstm"], ("model.cell=gru", "model.layers=2")),

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gen_jax import beam
+from gen_jax.core import beam
+from gen_jax.core.sampling import SampleOptions, generate
 from gen_jax.errors import ConfigError
 from gen_jax.models.base import Autoregressive
-from gen_jax.sampling import SampleOptions, generate
 
 V, D, B, END = 3, 6, 3, 1
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from gen_jax import protocol
 from gen_jax.config import Best
 from gen_jax.errors import ConfigError
-from gen_jax.journal import Journal
+from gen_jax.runs import metric_tags
+from gen_jax.training.journal import Journal
 
 
 def judge(journal, metric, scalars, mode="min", step=10):
@@ -15,15 +15,15 @@ def judge(journal, metric, scalars, mode="min", step=10):
 
 
 def test_a_name_without_its_facts_finds_the_tag():
-    journal, tag = Journal(), protocol.tag("val/fid", n_fake=10, features="classifier-ab")
-    assert judge(journal, "val/fid", {tag: 5.0, protocol.tag("val/fid_floor", n_fake=10): 1.0})
+    journal, tag = Journal(), metric_tags.tag("val/fid", n_fake=10, features="classifier-ab")
+    assert judge(journal, "val/fid", {tag: 5.0, metric_tags.tag("val/fid_floor", n_fake=10): 1.0})
     assert (journal.best, journal.best_tag) == (5.0, tag)
     assert not judge(journal, "val/fid", {tag: 6.0}) and judge(journal, "val/fid", {tag: 4.0})
 
 
 def test_another_protocol_is_refused_on_resume():
-    journal, other = Journal(), protocol.tag("val/fid", n_fake=10, features="classifier-cd")
-    judge(journal, "val/fid", {protocol.tag("val/fid", n_fake=10, features="classifier-ab"): 5.0})
+    journal, other = Journal(), metric_tags.tag("val/fid", n_fake=10, features="classifier-cd")
+    judge(journal, "val/fid", {metric_tags.tag("val/fid", n_fake=10, features="classifier-ab"): 5.0})
     with pytest.raises(ConfigError, match=r"config\.best\.metric: .*: features classifier-ab, classifier-cd"):
         judge(journal, "val/fid", {other: 4.0})
     assert journal.best == 5.0
@@ -45,7 +45,7 @@ def test_nothing_is_the_best_yet_of_another_metric_or_mode(other):
 
 
 def test_an_ambiguous_or_unknown_name_is_refused():
-    tags = {protocol.tag("val/fid", n_fake=n): 1.0 for n in (10, 20)}
+    tags = {metric_tags.tag("val/fid", n_fake=n): 1.0 for n in (10, 20)}
     with pytest.raises(ConfigError, match=r"expected one of val/fid@n_fake=10, val/fid@n_fake=20"):
         judge(Journal(), "val/fid", tags)
     assert judge(Journal(), "val/fid@n_fake=10", tags)
@@ -54,8 +54,8 @@ def test_an_ambiguous_or_unknown_name_is_refused():
 
 
 def test_facts_survive_the_tag():
-    tag = protocol.tag("val/kid", n_real=3, subsets="100x1000")
-    assert protocol.name_of(tag) == "val/kid"
-    assert protocol.facts_of(tag) == {"n_real": "3", "subsets": "100x1000"}
-    assert protocol.difference(tag, tag) == "" and protocol.facts_of("val/loss") == {}
-    assert protocol.difference(tag, "val/kid") == "n_real 3, absent; subsets 100x1000, absent"
+    tag = metric_tags.tag("val/kid", n_real=3, subsets="100x1000")
+    assert metric_tags.name_of(tag) == "val/kid"
+    assert metric_tags.facts_of(tag) == {"n_real": "3", "subsets": "100x1000"}
+    assert metric_tags.difference(tag, tag) == "" and metric_tags.facts_of("val/loss") == {}
+    assert metric_tags.difference(tag, "val/kid") == "n_real 3, absent; subsets 100x1000, absent"

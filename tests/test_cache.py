@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gen_jax.cache import cached
+from gen_jax.io.cache import cached
 
 ROOT = Path(__file__).resolve().parent.parent
 # process 1 has "one" from before; what is built is a sum over both processes

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import pytest
 from members import CONFIGS, SMALLEST, smoke
 
-from gen_jax import checks, config
+from gen_jax import config
+from gen_jax.core.sampling import SampleOptions
 from gen_jax.errors import ConfigError
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
-from gen_jax.sampling import SampleOptions
-from gen_jax.seeds import make
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
+from gen_jax.training import checks
+from gen_jax.training.program import Program
+from gen_jax.training.seeds import make
 
 VAE, TEXT = SMALLEST["vae"], SMALLEST["transformer"]
 HUGE, BEYOND = 10**12, 10**30

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from members import SMALLEST
 
-from gen_jax import cli, paths
-from gen_jax.run_dir import RunDir
+from gen_jax import cli
+from gen_jax.io import paths
+from gen_jax.runs.run_dir import RunDir
 
 TEXT = ("--config=experiments/transformer/bench.py:smoke", "--config.mesh.data=1")
 DIGITS = f"--config={SMALLEST['vae']}:smoke"

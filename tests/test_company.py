@@ -6,7 +6,7 @@ import pytest
 from members import MODELS, SMALLEST, smoke
 
 from gen_jax.models.base import HasLogProb
-from gen_jax.program import Program
+from gen_jax.training.program import Program
 
 CASES = [(name, ()) for name in MODELS]
 MIXTURE = ("model.likelihood=logistic_mixture", "model.k=3", "model.num_classes=10")

@@ -5,9 +5,10 @@ import pytest
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from gen_jax import config, optim
+from gen_jax import config
+from gen_jax.core import optim
 from gen_jax.errors import ConfigError
-from gen_jax.program import Program
+from gen_jax.training.program import Program
 
 DIGITS = "experiments/vae/digits.py:smoke"
 

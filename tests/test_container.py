@@ -4,10 +4,10 @@ import json
 import re
 import tomllib
 
+import jobset
 from members import ROOT
 
 from gen_jax import launcher
-from launch import jobset
 
 LINES = (ROOT / "launch/Dockerfile").read_text().splitlines()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

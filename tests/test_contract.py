@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from members import MODELS, SMALLEST, assert_same, smoke
 
-from gen_jax.checkpoint import Checkpoints
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.state import Mean, State
 from gen_jax.models.base import Autoregressive, Model, Samples
-from gen_jax.program import Program
-from gen_jax.sampling import SampleOptions
-from gen_jax.state import Mean, State
+from gen_jax.runs.checkpoint import Checkpoints
+from gen_jax.training.program import Program
 
 
 @pytest.fixture(scope="module", params=MODELS)

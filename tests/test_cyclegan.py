@@ -11,13 +11,13 @@ import numpy as np
 import optax
 import pytest
 
-from gen_jax import sharding
+from gen_jax.core.gradients import Gradients, Optimizer
+from gen_jax.core.state import Net
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Gradients, Optimiser
 from gen_jax.models import cyclegan
 from gen_jax.nets.image_to_image import PatchCritic, ReflectConv, ResNetTranslator
+from gen_jax.parallel import sharding
 from gen_jax.settings import validate
-from gen_jax.state import Net
 
 ROOT = jax.random.key(0)
 SHAPE = (4, 4, 3)
@@ -42,10 +42,10 @@ class Pixels(nn.Module):
 @functools.cache
 def linear(identity=1.5, cycle=3.0, micro_batches=1, **fields):
     """A CycleGAN of linear networks that plain SGD moves by its gradients."""
-    optimiser = Optimiser(optax.sgd(1.0), gradients=Gradients(micro_batches))
+    optimizer = Optimizer(optax.sgd(1.0), gradients=Gradients(micro_batches))
     model = cyclegan.from_config(
         cyclegan.Config(image=SHAPE, cycle=cycle, identity=identity, buffer=2, stages=1, critic_stages=1, kernel=3),
-        dict.fromkeys(cyclegan.NETS, optimiser),
+        dict.fromkeys(cyclegan.NETS, optimizer),
     )
     return dataclasses.replace(model, generator=Colours(), critic=Pixels(), **fields)
 
@@ -247,7 +247,7 @@ def test_rows_cut_over_devices_exchange_without_communication():
 
 
 def test_translation_is_by_the_averaged_generator_of_the_direction():
-    model = dataclasses.replace(linear(), optimisers=(Optimiser(optax.sgd(1.0), ema_decay=0.5),) * 4)
+    model = dataclasses.replace(linear(), optimizers=(Optimizer(optax.sgd(1.0), ema_decay=0.5),) * 4)
     batch = batch_of()
     state = model.init(ROOT, batch)
     for name, shift in (("gen_ab", 0.2), ("gen_ba", -0.2)):
@@ -305,9 +305,11 @@ def test_wrong_fields_are_refused(fields, message):
         validate(cyclegan.Config, fields, "config.model")
 
 
-def test_wrong_optimisers_are_refused():
+def test_wrong_optimizers_are_refused():
     with pytest.raises(ConfigError, match=r"config\.optim: expected the entries gen_ab, gen_ba, disc_a, disc_b, got"):
-        cyclegan.from_config(cyclegan.Config(), {"gen": Optimiser(optax.sgd(1.0))})
-    txs = {name: Optimiser(optax.sgd(1.0), gradients=Gradients(1 + (name == "gen_ba"))) for name in cyclegan.NETS}
+        cyclegan.from_config(cyclegan.Config(), {"gen": Optimizer(optax.sgd(1.0))})
+    optimizers = {
+        name: Optimizer(optax.sgd(1.0), gradients=Gradients(1 + (name == "gen_ba"))) for name in cyclegan.NETS
+    }
     with pytest.raises(ConfigError, match=r"config\.optim\.gen_ba\.micro_batches: expected the same as of gen_ab"):
-        cyclegan.from_config(cyclegan.Config(), txs)
+        cyclegan.from_config(cyclegan.Config(), optimizers)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen_jax.data.base import Info
 from gen_jax.data.datasets import ExampleSet, TokenSet
+from gen_jax.data.source import Info
 from gen_jax.errors import ConfigError
 
 N = 37

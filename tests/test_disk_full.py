@@ -11,8 +11,9 @@ import pytest
 from members import ROOT, SMALLEST, assert_same, smoke
 from test_killed import FLAGS, final_state
 
-from gen_jax import cli, status
-from gen_jax.run_dir import RunDir
+from gen_jax import cli
+from gen_jax.runs import status
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
 
 VAE = SMALLEST["vae"]

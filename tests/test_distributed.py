@@ -15,9 +15,10 @@ import pytest
 from hosts import CASES
 from members import ROOT, SMALLEST
 
-from gen_jax import cli, distributed
-from gen_jax.run_dir import RunDir
-from gen_jax.watch import HUB_GONE
+from gen_jax import cli
+from gen_jax.parallel import distributed
+from gen_jax.parallel.watchdog import HUB_GONE
+from gen_jax.runs.run_dir import RunDir
 
 QUICK = ["vae"]
 
@@ -133,7 +134,7 @@ def test_only_what_process_0_did_not_say_is_said_for_it(codes, code, said, capsy
 
 JOINED = """
 import os, sys, types
-from gen_jax import distributed
+from gen_jax.parallel import distributed
 args = types.SimpleNamespace(coordinator=sys.argv[1], num_processes=3, process_id=int(sys.argv[2]))
 with distributed.joined(args):
     print("joined", flush=True)

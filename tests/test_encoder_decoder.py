@@ -9,12 +9,12 @@ import pytest
 from members import SMALLEST, smoke
 
 from gen_jax import cli
+from gen_jax.core.sampling import SampleOptions
 from gen_jax.data.packing import Sequences, one_a_row, pack, rows_of_pairs
 from gen_jax.models import encoder_decoder
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
-from gen_jax.sampling import SampleOptions
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
+from gen_jax.training.program import Program
 
 PATH = SMALLEST["encoder_decoder"]
 END = 300

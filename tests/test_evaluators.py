@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen_jax import data, evaluators, pictures, protocol
-from gen_jax.data.base import Mixture
-from gen_jax.data.gaussians import ring
+from gen_jax import data, evaluators
+from gen_jax.core.state import Mean, State
+from gen_jax.data.source import Mixture
+from gen_jax.data.sources.gaussians import ring
 from gen_jax.errors import ConfigError
-from gen_jax.evaluators.base import Context
+from gen_jax.evaluators.evaluator import Context
 from gen_jax.metrics.ngram import NGram
-from gen_jax.state import Mean, State
+from gen_jax.runs import metric_tags, plots
 
 STATE = State(jnp.zeros((), jnp.int32), {})
 
@@ -396,13 +397,13 @@ def test_modes_that_the_samples_reach():
     centres = ring(8, 2.0)
     arrays, mixture = {"vector": np.float32(centres).repeat(5, 0)}, Mixture(tuple(map(tuple, centres)), 0.02)
     found = build({"type": "modes", "n": 400}, Ring(6), arrays, mixture=mixture)(STATE)
-    scalars = {protocol.name_of(tag): value for tag, value in found.scalars.items()}
+    scalars = {metric_tags.name_of(tag): value for tag, value in found.scalars.items()}
     assert scalars["modes"] == 6 and scalars["near_share"] > 0.99
     assert found.warnings == ["mode collapse: samples reach 6 of 8 modes"]
     assert not build({"type": "modes", "n": 400}, Ring(8), arrays, mixture=mixture)(STATE).warnings
     assert scalars["mode_kl"] == pytest.approx(math.log(8 / 6), abs=0.01)
     other = build({"type": "modes", "n": 400}, Ring(6), arrays, mixture=mixture._replace(sigma=0.03))(STATE)
-    unlike = protocol.difference(*(protocol.find("modes", list(report.scalars))[0] for report in (found, other)))
+    unlike = metric_tags.difference(*(metric_tags.find("modes", list(report.scalars))[0] for report in (found, other)))
     assert unlike.startswith("mixture ") and "n_fake=400" in next(iter(found.scalars))
     assert found.images["modes"].dtype == np.uint8 and found.images["modes"].shape[2] == 3
     with pytest.raises(ConfigError, match="modes: min_share: expected at most half of 1 / 8"):
@@ -421,7 +422,7 @@ def test_pictures_of_all_that_the_model_can_do():
     assert set(found) == {"reconstruction", "samples", "interpolation", "traversal", "scatter"}
     for name, again in evaluate(STATE).images.items():
         assert found[name].dtype == np.uint8 and (found[name] == again).all(), name
-    expected = pictures.pairs(arrays["image"], arrays["image"])
+    expected = plots.pairs(arrays["image"], arrays["image"])
     assert (found["reconstruction"] == expected).all()
 
 
@@ -432,7 +433,7 @@ def test_interpolation_goes_straight_from_one_example_to_the_other():
     rows = []
     for a, b in zip(x[0:6:2].astype(float), x[1:6:2].astype(float), strict=True):
         rows += [a, a, np.round((a + b) / 2), b, b]
-    assert (found == pictures.grid(np.stack(rows).astype(np.uint8), 5)).all()
+    assert (found == plots.grid(np.stack(rows).astype(np.uint8), 5)).all()
 
 
 def test_traversal_moves_the_latents_that_vary_most():
@@ -444,14 +445,14 @@ def test_traversal_moves_the_latents_that_vary_most():
     start = x.reshape(-1, 3).astype(float).mean(0)
     rows = np.tile(start, (6, 1))
     rows[:3, 2] = rows[3:, 0] = [0, 0, 75]
-    expected = pictures.grid(np.round(rows).astype(np.uint8).reshape(-1, 1, 3, 1), 3)
+    expected = plots.grid(np.round(rows).astype(np.uint8).reshape(-1, 1, 3, 1), 3)
     assert (found == expected).all()
 
 
 def test_samples_take_the_options():
     section = {"type": "pictures", "kinds": ["samples"], "n": 4, "temperature": 1e-6}
     found = build(section, Linear(), {"image": small_images()}, **IMAGES)(STATE).images["samples"]
-    assert (found == pictures.grid(np.zeros((4, 1, 3, 1), np.uint8))).all()
+    assert (found == plots.grid(np.zeros((4, 1, 3, 1), np.uint8))).all()
 
 
 def test_pictures_of_vectors_are_scatter_plots():
@@ -509,10 +510,10 @@ def test_a_conditional_model_is_told_the_labels_of_its_examples():
     rows = []
     for i in (0, 2, 4):  # of the left end
         rows += [x[i], np.full_like(x[0], label[i]), np.full_like(x[0], label[i]), x[i + 1]]
-    assert (found["interpolation"] == pictures.grid(np.stack(rows), 4)).all()
+    assert (found["interpolation"] == plots.grid(np.stack(rows), 4)).all()
     label += 1  # of the first example
     found = build(section, Told(), {"image": x, "label": label}, **IMAGES)(STATE).images
-    assert (found["traversal"] == pictures.grid(np.full((6, 1, 3, 1), 1, np.uint8), 2)).all()
+    assert (found["traversal"] == plots.grid(np.full((6, 1, 3, 1), 1, np.uint8), 2)).all()
 
 
 def test_types_are_found_by_name():

@@ -8,7 +8,7 @@ import pytest
 from members import CONFIGS, ROOT, SMALLEST, smoke
 
 from gen_jax import config
-from gen_jax.run_dir import RunDir
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
 
 # one config of each model; the rest are as quick, but there are many

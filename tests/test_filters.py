@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen_jax.filters import keep_min_p, keep_top_k, keep_top_p, penalise, tempered
-from gen_jax.sampling import SampleOptions, draw_token, process
+from gen_jax.core.filters import keep_min_p, keep_top_k, keep_top_p, penalise, tempered
+from gen_jax.core.sampling import SampleOptions, draw_token, process
 
 V = 7
 WEIGHTS = st.lists(st.integers(1, 4), min_size=V, max_size=V)

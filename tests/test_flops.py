@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import pytest
 from members import MODELS, SMALLEST, smoke
 
-from gen_jax import compat, flops, ops
-from gen_jax.program import Program
+from gen_jax import compat
+from gen_jax.core import ops
+from gen_jax.training import flops
+from gen_jax.training.program import Program
 
 X = jax.ShapeDtypeStruct((4, 8), jnp.float32)
 W = jax.ShapeDtypeStruct((8, 16), jnp.float32)

@@ -7,9 +7,10 @@ import typing
 
 import pytest
 
-from gen_jax import config, seeds
+from gen_jax import config
 from gen_jax.errors import ConfigError, RunError
 from gen_jax.settings import Settings
+from gen_jax.training import seeds
 
 SPECS = [
     "experiments/vae/digits.py:smoke",

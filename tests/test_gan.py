@@ -11,24 +11,24 @@ import optax
 import pytest
 
 from gen_jax import config, config_file
-from gen_jax.checkpoint import Checkpoints
-from gen_jax.data.gaussians import Config as Gaussians
-from gen_jax.data.gaussians import load
+from gen_jax.core.gradients import Gradients, Optimizer
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.data.sources.gaussians import Config as Gaussians
+from gen_jax.data.sources.gaussians import load
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Gradients, Optimiser
 from gen_jax.models import gan
-from gen_jax.program import Program
-from gen_jax.sampling import SampleOptions
+from gen_jax.runs.checkpoint import Checkpoints
 from gen_jax.settings import validate
+from gen_jax.training.program import Program
 from tests.members import smoke
 
 ROOT = jax.random.key(0)
 
 
 def build(micro_batches=1, rate=1e-2, **fields):
-    optimiser = Optimiser(optax.adam(rate), ema_decay=0.9, gradients=Gradients(micro_batches))
+    optimizer = Optimizer(optax.adam(rate), ema_decay=0.9, gradients=Gradients(micro_batches))
     cfg = gan.Config(**(dict(data_dim=2, widths=(8,), latent=4, n_critic=2) | fields))
-    return gan.from_config(cfg, {"gen": optimiser, "disc": optimiser})
+    return gan.from_config(cfg, {"gen": optimizer, "disc": optimizer})
 
 
 def batch_of(rows, seed=0):
@@ -69,7 +69,7 @@ def test_each_step_moves_its_own_network_only(loss):
     model, batch, before = start(loss)
 
     for still, moved in (("gen", "disc"), ("disc", "gen")):
-        frozen = dataclasses.replace(model, **{f"{still}_optimiser": Optimiser(optax.set_to_zero())})
+        frozen = dataclasses.replace(model, **{f"{still}_optimizer": Optimizer(optax.set_to_zero())})
         state = before.replace(nets=before.nets | {still: before.nets[still].replace(opt=optax.EmptyState(), ema=None)})
         after, _ = jax.jit(frozen.train_step)(state, batch, ROOT)
         assert same(after.nets[still], state.nets[still])
@@ -250,8 +250,8 @@ def test_contradictions_are_refused(fields):
 def alarms(rate, steps, critic_batch, n_critic=1, **fields):
     """Of each step on the ring, with a rate of the critic; the generator's is 1e-3."""
     cfg = gan.Config(data_dim=2, n_critic=n_critic, **fields)
-    txs = {"gen": Optimiser(optax.adam(1e-3, b1=0.0)), "disc": Optimiser(optax.adam(rate, b1=0.0))}
-    model, points = gan.from_config(cfg, txs), load(Gaussians(examples=100_000), 0).arrays["train"]["vector"]
+    optimizers = {"gen": Optimizer(optax.adam(1e-3, b1=0.0)), "disc": Optimizer(optax.adam(rate, b1=0.0))}
+    model, points = gan.from_config(cfg, optimizers), load(Gaussians(examples=100_000), 0).arrays["train"]["vector"]
     vector = np.resize(points, (steps, critic_batch * n_critic, 2))
     state = jax.jit(model.init)(ROOT, {"vector": vector[0]})
 

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gen_jax import cli, data, evaluators, protocol
+from gen_jax import cli, data, evaluators
+from gen_jax.core.state import State
 from gen_jax.errors import CheckpointError, ConfigError
-from gen_jax.evaluators import base, generation
-from gen_jax.evaluators.base import Context
+from gen_jax.evaluators import evaluator, generation
+from gen_jax.evaluators.evaluator import Context
 from gen_jax.features import Features, Weights, classifier
 from gen_jax.metrics.frechet import fid, moments
 from gen_jax.metrics.precision_recall import precision_recall
-from gen_jax.state import State
+from gen_jax.runs import metric_tags
 
 STATE = State(jnp.zeros((), jnp.int32), {})
 SET = data.load(data.parse({"source": "digits"}), 0)
@@ -59,7 +60,7 @@ def batches(split):
 
 def facts_of(report: Any) -> list[dict[str, str]]:
     """Of each number; all have those of `FACTS`."""
-    found = [protocol.facts_of(tag) for tag in report.scalars]
+    found = [metric_tags.facts_of(tag) for tag in report.scalars]
     assert found and all(set(facts) >= FACTS for facts in found), found
     return found
 
@@ -72,7 +73,7 @@ def build(section: dict, model: Any, info: data.Info = SET.info):
 def found(model: Any, **section: Any) -> tuple[dict, Any]:
     section = {"type": "generation", "n": 250, "features": FEATURES, "kid_subsets": 5, "kid_subset_size": 100} | section
     report = build(section, model)(STATE)
-    return {protocol.name_of(tag): value for tag, value in report.scalars.items()}, report
+    return {metric_tags.name_of(tag): value for tag, value in report.scalars.items()}, report
 
 
 def test_real_images_are_near_their_floor_and_noise_is_far():
@@ -103,14 +104,14 @@ def test_a_conditional_model_is_checked_for_what_was_asked():
 def test_no_number_is_bare():
     _, report = found(Noise(), n=130)
     facts_of(report)
-    (tag,), (floor,) = (protocol.find(name, list(report.scalars)) for name in ("fid", "fid_floor"))
-    facts = protocol.facts_of(tag)
+    (tag,), (floor,) = (metric_tags.find(name, list(report.scalars)) for name in ("fid", "fid_floor"))
+    facts = metric_tags.facts_of(tag)
     assert {k: facts[k] for k in ("n_real", "n_fake", "split", "resize")} == {
         "n_real": "180", "n_fake": "130", "split": "test", "resize": "none",
     }  # fmt: skip
     assert facts["features"].startswith("classifier-") and len(facts["features"]) == len("classifier-") + 12
-    train = base.real("train", base.rows(batches("train")))
-    assert protocol.facts_of(floor)["of"] == train.name and facts["data"] != train.digest
+    train = evaluator.real("train", evaluator.rows(batches("train")))
+    assert metric_tags.facts_of(floor)["of"] == train.name and facts["data"] != train.digest
 
 
 def test_of_the_floor_only_what_is_used_is_computed_and_of_real_images_each_number_once(monkeypatch, tmp_path):
@@ -119,7 +120,7 @@ def test_of_the_floor_only_what_is_used_is_computed_and_of_real_images_each_numb
 
     features, computed = Features("flat", "none", flat, lambda: Weights({}, "0")), []
     monkeypatch.setenv("GEN_JAX_CACHE", str(tmp_path))
-    monkeypatch.setattr(base, "choose_features", lambda *_: features)
+    monkeypatch.setattr(evaluator, "choose_features", lambda *_: features)
     for name in ("radii", "moments"):
         plain = getattr(generation, name)
         monkeypatch.setattr(
@@ -134,9 +135,9 @@ def test_of_the_floor_only_what_is_used_is_computed_and_of_real_images_each_numb
     kept = [np.load(next(tmp_path.glob(f"features_*_{n}.npz")))["features"] for n in ("130of1437", "180of180")]
     np.testing.assert_array_equal(kept[0], images["train"][np.sort(chosen)])
     np.testing.assert_array_equal(kept[1], images["test"])
-    (floor,) = protocol.find("fid_floor", list(scalars))
+    (floor,) = metric_tags.find("fid_floor", list(scalars))
     assert scalars[floor] == pytest.approx(fid(drawn, *moments(images["test"])))
-    (floor,) = protocol.find("precision_floor", list(scalars))
+    (floor,) = metric_tags.find("precision_floor", list(scalars))
     assert scalars[floor] == pytest.approx(precision_recall(drawn, images["test"])[0])
 
 
@@ -194,11 +195,13 @@ def test_what_cannot_be_measured_is_refused(tmp_path):
 
 def test_real_images_are_named_by_their_pixels_whatever_the_batches_are():
     image, label = (SET.arrays["test"][name] for name in ("image", "label"))
-    one = base.real("test", [(image, label)])
-    assert base.real("test", [(image[i : i + 7], label[i : i + 7]) for i in range(0, 180, 7)]).facts(3) == one.facts(3)
-    assert base.real("test", base.rows(batches("test"))).name == one.name == f"test-{one.digest}"
+    one = evaluator.real("test", [(image, label)])
+    assert evaluator.real("test", [(image[i : i + 7], label[i : i + 7]) for i in range(0, 180, 7)]).facts(
+        3
+    ) == one.facts(3)
+    assert evaluator.real("test", evaluator.rows(batches("test"))).name == one.name == f"test-{one.digest}"
     changed = [image[::-1], image.reshape(180, 16, 4, 1), image ^ (np.arange(180) == 90)[:, None, None, None]]
-    assert one.digest not in [base.real("test", [(other.astype(np.uint8), label)]).digest for other in changed]
+    assert one.digest not in [evaluator.real("test", [(other.astype(np.uint8), label)]).digest for other in changed]
     assert one.facts(3) == {"n_real": 180, "n_fake": 3, "split": "test", "data": one.digest}
 
 
@@ -206,7 +209,7 @@ def test_neighbours_tell_copies_from_new_images():
     def found(model):
         report = build({"type": "neighbours", "n": 200}, model)(STATE)
         assert [facts.get("of", "")[:5] for facts in facts_of(report)] == ["", "test-", "test-"]
-        return {protocol.name_of(tag): value for tag, value in report.scalars.items()}, report.images["neighbours"]
+        return {metric_tags.name_of(tag): value for tag, value in report.scalars.items()}, report.images["neighbours"]
 
     copies, picture = found(Replays("train"))
     assert copies["neighbour_distance"] == 0 and copies["neighbour_copies"] == 1 and picture.dtype == np.uint8
@@ -219,7 +222,7 @@ def test_neighbours_tell_copies_from_new_images():
 def test_classification_score_of_real_images_is_that_of_real_images():
     section = {"type": "classification_score", "n": 1400, "recipe": RECIPE}
     report = build(section, Replays("train", num_classes=10))(STATE)
-    real = {protocol.name_of(tag): value for tag, value in report.scalars.items()}
+    real = {metric_tags.name_of(tag): value for tag, value in report.scalars.items()}
     assert [facts["n_fake"] for facts in facts_of(report)] == ["1400", "0"]
     assert real["classification_accuracy"] == pytest.approx(real["classification_accuracy_real"], abs=0.1)
     assert real["classification_accuracy_real"] > 0.8
@@ -251,7 +254,7 @@ def test_stacked_modes_of_known_coverage():
         context = Context(model, data.Info("image", (8, 8, 3), 1000), stacked, 100, None, jax.random.key(0))
         report = evaluators.build(evaluators.parse(section), context)(STATE)
         assert {(facts["split"], facts["n_fake"]) for facts in facts_of(report)} == {("train", "3000"), ("test", "0")}
-        return {protocol.name_of(tag): value for tag, value in report.scalars.items()}
+        return {metric_tags.name_of(tag): value for tag, value in report.scalars.items()}
 
     whole, some = found(Stacks(10)), found(Stacks(4))
     assert whole["stacked_modes"] > 850 and whole["stacked_kl"] < 0.5  # 3,000 draws reach 950 of 1,000
@@ -271,7 +274,7 @@ def runs(tmp_path, *tags: str):
 
 
 def test_compare_prints_a_table_of_like_numbers(tmp_path, capsys):
-    tag = protocol.tag("test/fid", n_real=10, features="classifier-ab")
+    tag = metric_tags.tag("test/fid", n_real=10, features="classifier-ab")
     cli.main(["compare", "--metric=test/fid", *runs(tmp_path, tag, tag)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["run", "step", tag] and [line.split()[-2:] for line in lines[1:]] == [
@@ -290,7 +293,7 @@ def test_compare_takes_the_newest_of_several_evaluations_of_a_step(tmp_path, cap
 
 
 def test_compare_refuses_unlike_numbers(tmp_path, capsys):
-    tags = [protocol.tag("test/fid", n_real=10, features=f"classifier-{name}") for name in ("ab", "cd")]
+    tags = [metric_tags.tag("test/fid", n_real=10, features=f"classifier-{name}") for name in ("ab", "cd")]
     paths = runs(tmp_path, *tags)
     for argv, line in (
         (["compare", "--metric=test/fid", *paths], "features classifier-ab, classifier-cd"),

@@ -11,11 +11,13 @@ from gpt2_reference import logits, random_tensors
 from members import assert_same
 from safetensors.numpy import save_file
 
-from gen_jax import config, gpt2, lora, optim
+from gen_jax import config
+from gen_jax.core import lora, optim
+from gen_jax.core.state import path_name
 from gen_jax.errors import CheckpointError, ConfigError
 from gen_jax.models import transformer
-from gen_jax.state import path_name
 from gen_jax.train import train
+from gen_jax.training import gpt2
 
 SIZES = dict(vocab=31, context=12, layers=2, heads=4, width=16)
 TOKENS = (np.arange(24) * 7 % 31).reshape(2, 12).astype(np.int32)

@@ -4,13 +4,14 @@ import copy
 import re
 from typing import Any
 
+import jobset
 import jsonschema
 import pytest
 import yaml
 from members import SMALLEST
 
-from gen_jax import cli, distributed, errors
-from launch import jobset
+from gen_jax import cli, errors
+from gen_jax.parallel import distributed
 
 VAE = f"--config={SMALLEST['vae']}:smoke"
 TRAIN = ("--", "train", VAE, "--workdir=gs://bucket/runs/vae_digits")

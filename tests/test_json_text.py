@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gen_jax.json_text import DEEPEST, loads
+from gen_jax.io.json_text import DEEPEST, loads
 
 
 @pytest.mark.parametrize("text", ['{"a": [1, 2.5, null, "x"], "b": {}}', "[]", "3", '"["', "[[[[]]], [1]]"])

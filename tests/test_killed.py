@@ -9,10 +9,10 @@ import jax
 import pytest
 from members import ROOT, SMALLEST, assert_same, smoke
 
-from gen_jax import checkpoint
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
-from gen_jax.state import path_name
+from gen_jax.core.state import path_name
+from gen_jax.runs import checkpoint
+from gen_jax.runs.run_dir import RunDir
+from gen_jax.training.program import Program
 
 FLAGS = ("total_steps=24", "log_every=4", "eval_every=8", "save_every=6", "mesh.data=1")
 

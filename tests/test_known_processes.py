@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from members import smoke
 
-from gen_jax import config, optim
-from gen_jax.data import ar, markov
+from gen_jax import config
+from gen_jax.core import optim
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.data.sources import ar, markov
 from gen_jax.errors import ConfigError
 from gen_jax.models import linear_ar
-from gen_jax.program import Program
-from gen_jax.sampling import SampleOptions
+from gen_jax.training.program import Program
 
 
 def test_entropy_rates_in_closed_form():

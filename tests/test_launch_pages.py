@@ -3,11 +3,13 @@
 import re
 import shlex
 
+import jobset
 import pytest
+import slurm
 from members import ROOT
 
-from gen_jax import cli, config, distributed, launcher
-from launch import jobset, slurm
+from gen_jax import cli, config, launcher
+from gen_jax.parallel import distributed
 
 PAGES = {path.name: path.read_text() for path in sorted((ROOT / "launch").glob("*.md"))}
 COMMANDS = [

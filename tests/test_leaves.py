@@ -7,12 +7,12 @@ import jax
 import pytest
 from members import SMALLEST, smoke
 
-from gen_jax import leaves
-from gen_jax.leaves import Leaf
+from gen_jax.core import leaves
+from gen_jax.core.leaves import Leaf
+from gen_jax.core.state import path_name
 from gen_jax.nets import conv_transpose, dense
 from gen_jax.nets.adversarial import BatchNorm
-from gen_jax.program import Program
-from gen_jax.state import path_name
+from gen_jax.training.program import Program
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.InstanceNorm, BatchNorm)
 # (type of the module, name of the leaf) -> kind

@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 
-from gen_jax import events
-from gen_jax.log import Writer, tensorboard_command
+from gen_jax.runs import events
+from gen_jax.runs.log import Writer, tensorboard_command
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_tensorflow_is_never_imported_even_where_it_is(tmp_path):
     root = Path(__file__).resolve().parent.parent
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{root}"}
     done = subprocess.run(
-        [sys.executable, "-c", f"from gen_jax.log import Writer; {use}"], env=env, capture_output=True, text=True
+        [sys.executable, "-c", f"from gen_jax.runs.log import Writer; {use}"], env=env, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 

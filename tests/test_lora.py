@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from members import assert_same, smoke
 
-from gen_jax import lora, optim
 from gen_jax.commands.check import parameter_table
+from gen_jax.core import lora, optim
+from gen_jax.core.gradients import Terms
+from gen_jax.core.lora import Lora
+from gen_jax.core.state import Mean
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Terms
-from gen_jax.lora import Lora
-from gen_jax.program import Program
-from gen_jax.state import Mean
 from gen_jax.train import train
+from gen_jax.training.program import Program
 
 RNG = jax.random.key(0)
 TEXT = "experiments/transformer/shakespeare_char_cpu.py"  # its smoke reads Python's documentation
@@ -87,11 +87,11 @@ def test_a_convolution_is_refused_by_name():
 
 def test_a_step_follows_the_chain_rule():
     """dL/da = s G b^T and dL/db = s a^T G, with G the gradient in the merged matrix."""
-    optimiser = build(name="sgd", lr=0.1)
-    net = optimiser.init({"params": PARAMS})
+    optimizer = build(name="sgd", lr=0.1)
+    net = optimizer.init({"params": PARAMS})
     net.params["a"]["kernel_lora"]["b"] = normal(4, 2, 4)
     batch = {"x": normal(5, 8, 5)}
-    new, _ = optimiser.step(net, squares, batch, RNG)
+    new, _ = optimizer.step(net, squares, batch, RNG)
     gradient = jax.grad(lambda params: squares(params, {}, batch, RNG).means["loss"].total.mean())
     g = gradient(net.variables["params"])["a"]["kernel"]
     old, now = net.params["a"]["kernel_lora"], new.params["a"]["kernel_lora"]
@@ -101,12 +101,12 @@ def test_a_step_follows_the_chain_rule():
 
 
 def test_the_rest_keeps_its_bits_and_has_no_moments():
-    optimiser = build(name="adam", lr=0.1, ema=0.9)
-    net = optimiser.init({"params": PARAMS})
+    optimizer = build(name="adam", lr=0.1, ema=0.9)
+    net = optimizer.init({"params": PARAMS})
     assert [leaf.shape for leaf in jax.tree.leaves(net.opt) if leaf.ndim] == 2 * [(5, 2), (2, 4)]
     new = net
     for _ in range(3):
-        new, _ = optimiser.step(new, squares, {"x": normal(5, 8, 5)}, RNG)
+        new, _ = optimizer.step(new, squares, {"x": normal(5, 8, 5)}, RNG)
     assert_same(lora.split(new.params)[0], PARAMS)
     assert_same(lora.split(new.ema["params"])[0], PARAMS)
     assert not np.array_equal(new.averaged["params"]["a"]["kernel"], PARAMS["a"]["kernel"])
@@ -114,9 +114,9 @@ def test_the_rest_keeps_its_bits_and_has_no_moments():
 
 
 def test_a_head_can_train_as_it_is():
-    optimiser = build(name="sgd", lr=0.1, lora=dict(train=("head/.*",)), freeze=("a/kernel_lora/.*",))
-    net = optimiser.init({"params": PARAMS})
-    new, _ = optimiser.step(net, squares, {"x": normal(5, 8, 5)}, RNG)
+    optimizer = build(name="sgd", lr=0.1, lora=dict(train=("head/.*",)), freeze=("a/kernel_lora/.*",))
+    net = optimizer.init({"params": PARAMS})
+    new, _ = optimizer.step(net, squares, {"x": normal(5, 8, 5)}, RNG)
     assert_same(new.params["a"], net.params["a"])
     assert not np.array_equal(new.params["head"]["kernel"], PARAMS["head"]["kernel"])
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gen_jax import losses
+from gen_jax.core import losses
 
 
 def _key(i=0):

@@ -11,13 +11,13 @@ import optax
 import pytest
 from members import smoke
 
+from gen_jax.core.gradients import Gradients, Optimizer
+from gen_jax.core.sampling import SampleOptions
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Gradients, Optimiser
 from gen_jax.models import lstm
 from gen_jax.models.base import Carries
 from gen_jax.nets.recurrent import LSTM
-from gen_jax.program import Program
-from gen_jax.sampling import SampleOptions
+from gen_jax.training.program import Program
 
 ROOT = jax.random.key(0)
 V, B, T = 11, 4, 6
@@ -25,8 +25,8 @@ V, B, T = 11, 4, 6
 
 @functools.cache
 def build(micro_batches=1, layers=2):
-    optimiser = Optimiser(optax.sgd(0.1), gradients=Gradients(micro_batches))
-    return lstm.from_config(lstm.Config(vocab=V, embed=5, width=8, layers=layers), {"net": optimiser})
+    optimizer = Optimizer(optax.sgd(0.1), gradients=Gradients(micro_batches))
+    return lstm.from_config(lstm.Config(vocab=V, embed=5, width=8, layers=layers), {"net": optimizer})
 
 
 def batch_of(length=T, reset=False, seed=0):
@@ -236,7 +236,7 @@ def test_sampling():
 def test_learns_a_cycle():
     tokens = (jnp.arange(T + 1)[None] + jnp.arange(B)[:, None]) % V
     batch = batch_of(reset=True) | {"tokens": tokens}
-    model = lstm.from_config(lstm.Config(vocab=V, embed=5, width=8), {"net": Optimiser(optax.adam(0.05))})
+    model = lstm.from_config(lstm.Config(vocab=V, embed=5, width=8), {"net": Optimizer(optax.adam(0.05))})
     start = jax.jit(model.init)(ROOT, batch)
     _, means = jax.jit(lambda s: jax.lax.scan(lambda s, _: model.train_step(s, batch, ROOT), s, length=150))(start)
     assert float(means["loss"].total[-1] / means["loss"].weight[-1]) < 0.1

@@ -9,15 +9,16 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from members import SMALLEST, smoke
 
-from gen_jax import ops, sharding
-from gen_jax.checkpoint import Checkpoints
+from gen_jax.core import ops
 from gen_jax.errors import ConfigError
 from gen_jax.models.transformer import FSDP, TENSOR_PARALLEL
+from gen_jax.parallel import sharding
+from gen_jax.parallel.sharding import MeshConfig
 from gen_jax.plan import gathers
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
+from gen_jax.runs.checkpoint import Checkpoints
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.settings import validate
-from gen_jax.sharding import MeshConfig
+from gen_jax.training.program import Program
 
 WHOLE = ((".*", "replicate"),)
 CUBE = ("mesh.fsdp=2", "mesh.model=2")  # with 2 devices on `data`

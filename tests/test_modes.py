@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from gen_jax.data.gaussians import grid, ring
+from gen_jax.data.sources.gaussians import grid, ring
 from gen_jax.metrics.modes import mode_counts
 
 CENTRES = ring(8, 2.0)

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 from members import smoke
 
-from gen_jax import cli, optim, paths
+from gen_jax import cli
+from gen_jax.core import optim
+from gen_jax.core.gradients import Terms, step_together
+from gen_jax.core.state import Mean, Net, State
 from gen_jax.errors import NonFiniteError
-from gen_jax.gradients import Terms, step_together
+from gen_jax.io import paths
 from gen_jax.models import gan, vae
-from gen_jax.nonfinite import Guard, batch_of
-from gen_jax.origin import origin
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
-from gen_jax.state import Mean, Net, State
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
+from gen_jax.training.nonfinite import Guard, batch_of
+from gen_jax.training.origin import origin
+from gen_jax.training.program import Program
 
 VAE, RING = "experiments/vae/digits_ppca.py", "experiments/gan/ring.py"
 
@@ -180,9 +182,9 @@ def test_skip_above_compares_the_norm(x, moved):
     """w = 1, gradient x, sgd of rate 1; a NaN is not above anything: the run ends there, unless it is skipped too."""
     for also in (False, True):
         cfg = optim.Config(name="sgd", lr=1.0, skip_above=3.0, skip_nonfinite=also)
-        optimiser = optim.build(cfg, 10, net="w")
-        net = optimiser.init({"params": {"w": jnp.ones(())}})
-        net, terms = optimiser.step(net, linear(1.0), {"x": jnp.full(1, x)}, jax.random.key(0))
+        optimizer = optim.build(cfg, 10, net="w")
+        net = optimizer.init({"params": {"w": jnp.ones(())}})
+        net, terms = optimizer.step(net, linear(1.0), {"x": jnp.full(1, x)}, jax.random.key(0))
         made = moved and not (also and jnp.isnan(x))
         np.testing.assert_allclose(net.params["w"], 1 - x if made else 1)
         assert terms.means["alarm_skipped_w"].total == 1 - made and terms.means["loss"].weight == made

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gen_jax import ops
+from gen_jax.core import ops
 
 KERNEL = jnp.full((3, 3, 1, 1), 0.2)
 

@@ -1,14 +1,15 @@
-"""Optimisers and schedules against Optax by hand; freezing, averaging and accumulation against closed forms."""
+"""Optimizers and schedules against Optax by hand; freezing, averaging and accumulation against closed forms."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gen_jax import optim, settings
+from gen_jax import settings
+from gen_jax.core import optim
+from gen_jax.core.gradients import Gradients, Terms
+from gen_jax.core.state import Mean
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Gradients, Terms
-from gen_jax.state import Mean
 
 PARAMS = {"a": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}, "b": {"kernel": jnp.full((3, 1), 0.5)}}
 RNG = jax.random.key(0)
@@ -32,9 +33,9 @@ def build(**fields):
 
 @pytest.mark.parametrize("name", optim.RULES)
 def test_every_rule_goes_downhill(name):
-    optimiser = build(name=name, lr=1e-2, clip=1.0, weight_decay=1e-4)
-    net = optimiser.init({"params": PARAMS})
-    step = jax.jit(lambda net: optimiser.step(net, squares, batch(), RNG))
+    optimizer = build(name=name, lr=1e-2, clip=1.0, weight_decay=1e-4)
+    net = optimizer.init({"params": PARAMS})
+    step = jax.jit(lambda net: optimizer.step(net, squares, batch(), RNG))
     losses = []
     for _ in range(30):
         net, terms = step(net)
@@ -51,30 +52,30 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
 
 
 def test_frozen_leaves_keep_their_bits_and_have_no_moments():
-    optimiser = build(name="adam", lr=0.1, freeze=("a/.*",))
-    net = optimiser.init({"params": PARAMS})
+    optimizer = build(name="adam", lr=0.1, freeze=("a/.*",))
+    net = optimizer.init({"params": PARAMS})
     moments = [leaf.shape for leaf in jax.tree.leaves(net.opt) if leaf.ndim]
     assert moments == [(3, 1), (3, 1)]  # of the one trainable leaf
-    new, _ = optimiser.step(net, squares, batch(), RNG)
+    new, _ = optimizer.step(net, squares, batch(), RNG)
     jax.tree.map(np.testing.assert_array_equal, new.params["a"], PARAMS["a"])
     assert not np.array_equal(new.params["b"]["kernel"], PARAMS["b"]["kernel"])
 
 
 def test_the_average_follows_parameters_and_float_statistics():
-    optimiser = build(name="sgd", lr=0.1, ema=0.9)
+    optimizer = build(name="sgd", lr=0.1, ema=0.9)
 
     def loss(params, stats, batch, rng):
         terms = squares(params, stats, batch, rng)
         return terms.replace(stats={"batch_stats": {"mean": stats["batch_stats"]["mean"] + 1, "n": jnp.int32(5)}})
 
     stats = {"batch_stats": {"mean": jnp.zeros(2), "n": jnp.int32(0)}}
-    net = optimiser.init({"params": PARAMS, **stats})
-    new, _ = optimiser.step(net, loss, batch(), RNG)
+    net = optimizer.init({"params": PARAMS, **stats})
+    new, _ = optimizer.step(net, loss, batch(), RNG)
     assert int(new.ema["stats"]["batch_stats"]["n"]) == 5
     assert new.averaged.keys() == new.variables.keys()
     want, mean = PARAMS, 0.0
     for n in range(3):
-        net, _ = optimiser.step(net, loss, batch(), RNG)
+        net, _ = optimizer.step(net, loss, batch(), RNG)
         decay = (1 + n) / (10 + n)
         want = jax.tree.map(lambda old, now, d=decay: d * old + (1 - d) * now, want, net.params)
         mean = decay * mean + (1 - decay) * (n + 1)
@@ -84,19 +85,19 @@ def test_the_average_follows_parameters_and_float_statistics():
 
 
 def test_the_average_reaches_its_own_decay():
-    optimiser = build(name="sgd", lr=0.1, ema=0.5)
-    net = optimiser.init({"params": PARAMS})
+    optimizer = build(name="sgd", lr=0.1, ema=0.5)
+    net = optimizer.init({"params": PARAMS})
     net = net.replace(ema=net.ema | {"updates": jnp.int32(50)})
-    new, _ = optimiser.step(net, squares, batch(), RNG)
+    new, _ = optimizer.step(net, squares, batch(), RNG)
     want = jax.tree.map(lambda old, now: (old + now) / 2, PARAMS, new.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), new.ema["params"], want)
 
 
 def test_weight_decay_spares_vectors():
-    optimiser = build(name="adamw", lr=1.0, weight_decay=0.5)
-    net = optimiser.init({"params": PARAMS})
+    optimizer = build(name="adamw", lr=1.0, weight_decay=0.5)
+    net = optimizer.init({"params": PARAMS})
     zero = jax.tree.map(jnp.zeros_like, PARAMS)
-    updates, _ = optimiser.tx.update(zero, net.opt, PARAMS)
+    updates, _ = optimizer.tx.update(zero, net.opt, PARAMS)
     np.testing.assert_allclose(updates["a"]["kernel"], -0.5 * PARAMS["a"]["kernel"])
     np.testing.assert_array_equal(updates["a"]["bias"], 0)
 
@@ -120,9 +121,9 @@ def test_schedules(fields, values):
 
 
 def test_clipping_bounds_the_update_and_reports_the_norm_before_it():
-    optimiser = build(name="sgd", lr=1.0, clip=1e-3)
-    net = optimiser.init({"params": PARAMS})
-    new, terms = optimiser.step(net, squares, batch(), RNG)
+    optimizer = build(name="sgd", lr=1.0, clip=1e-3)
+    net = optimizer.init({"params": PARAMS})
+    new, terms = optimizer.step(net, squares, batch(), RNG)
     moved = jax.tree.map(lambda a, b: a - b, new.params, net.params)
     norm = np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(moved)))
     assert norm == pytest.approx(1e-3, rel=1e-4)

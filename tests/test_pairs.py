@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen_jax import data
-from gen_jax.data import packing, pair_sets, reversal
+from gen_jax.data import packing, pair_sets
+from gen_jax.data.sources import reversal
 from gen_jax.data.tools import look
 from gen_jax.errors import ConfigError, DataError
 

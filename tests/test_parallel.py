@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from members import SMALLEST, smoke
 
-from gen_jax.checkpoint import Checkpoints
+from gen_jax.core.gradients import Terms
+from gen_jax.core.state import Mean
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Terms
 from gen_jax.models.transformer import FSDP, TENSOR_PARALLEL
-from gen_jax.program import Program
-from gen_jax.state import Mean
+from gen_jax.runs.checkpoint import Checkpoints
+from gen_jax.training.program import Program
 
 WHOLE = ((".*", "replicate"),)
 
@@ -44,7 +44,7 @@ def sgd(path, *flags, **kwargs):
     """A step of SGD moves the parameters by their gradient times a rate, small where a second network follows."""
     rate = 0.1 if "gan" in path else 1.0
     rule = ("name=sgd", f"lr={rate}", "schedule=constant", "warmup=0", "clip=0.0", "b1=None", "b2=None", "end=None")
-    names = Program(smoke(path)).optimisers
+    names = Program(smoke(path)).optimizers
     return program(path, *flags, *(f"optim.{name}.{field}" for name in names for field in rule), **kwargs)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import optax
 import pytest
 
+from gen_jax.core.gradients import Optimizer
+from gen_jax.core.sampling import SampleOptions
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Optimiser
 from gen_jax.models import code_prior, pixel_transformer
 from gen_jax.models.base import HasLogProb
-from gen_jax.sampling import SampleOptions
 from gen_jax.settings import validate
 
 ROOT = jax.random.key(0)
@@ -21,7 +21,7 @@ ROOT = jax.random.key(0)
 
 @functools.cache
 def build(levels=2, num_classes=2, image=(2, 2, 1)):
-    model = pixel_transformer.build(Optimiser(optax.adam(1e-2)), image, levels, num_classes, layers=2, heads=2, width=8)
+    model = pixel_transformer.build(Optimizer(optax.adam(1e-2)), image, levels, num_classes, layers=2, heads=2, width=8)
     batch = {"image": jnp.zeros((1, *image), jnp.uint8), "label": jnp.zeros(1, jnp.int32)}
     state = jax.jit(model.init)(ROOT, batch)
     net = state.nets["net"]

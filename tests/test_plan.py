@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from members import SMALLEST, smoke
 
-from gen_jax import cli, config, sharding
+from gen_jax import cli, config
 from gen_jax.errors import ConfigError
 from gen_jax.models.transformer import FSDP, TENSOR_PARALLEL
+from gen_jax.parallel import sharding
 from gen_jax.plan import chips, collectives, gathers, hlo, planner, report, roofline, shapes
-from gen_jax.program import Program
+from gen_jax.training.program import Program
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install 'gen_jax[plan]'")
 GPT = "experiments/transformer/gpt2_124m.py:smoke"
@@ -60,7 +61,7 @@ def test_work_is_6_n_d_and_attention(plan):
 def test_memory_is_that_of_the_state_and_what_the_compiler_adds(plan):
     assert plan.memory["parameters"] == 4 * plan.parameters
     assert plan.memory["ema"] == 4 * plan.parameters + 4  # and how many updates it holds
-    assert plan.memory["optimiser"] == 8 * plan.parameters + 2 * 4  # two moments, two counts
+    assert plan.memory["optimizer"] == 8 * plan.parameters + 2 * 4  # two moments, two counts
     assert plan.memory["batch"] == 2 * BATCH // plan.chips * (4 * (CONTEXT + 1) + 4 + 1)  # tokens, index, valid
     assert 0 <= plan.memory["outputs"] < 0.01 * plan.memory["parameters"]  # the new state lies where the old one did
     assert 0 <= plan.memory["other state and padding"] < 0.2 * plan.memory["parameters"]

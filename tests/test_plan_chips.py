@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gen_jax import flops
 from gen_jax.errors import ConfigError
 from gen_jax.plan import chips, topology
+from gen_jax.training import flops
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install 'gen_jax[plan]'")
 SMALL = ("v4:2x2x2", "v5e:2x4", "v5p:2x2x2", "v6e:2x4")

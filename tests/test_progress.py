@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from gen_jax import paths, progress
-from gen_jax.progress import Progress, brief
+from gen_jax.io import paths
+from gen_jax.runs import progress
+from gen_jax.runs.progress import Progress, brief
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_a_narrow_terminal_loses_the_bar_and_not_the_name(monkeypatch, width, ba
 
 def test_work_continues_where_the_reader_of_stderr_is_gone():
     """As after `| head -1`: the first line finds a closed pipe, the process ends with 0."""
-    work = "from gen_jax.progress import Progress\nwith Progress('train', 2) as p:\n    p.say('a'); p.update(2)"
+    work = "from gen_jax.runs.progress import Progress\nwith Progress('train', 2) as p:\n    p.say('a'); p.update(2)"
     reading, writing = os.pipe()
     os.close(reading)
     ended = subprocess.run([sys.executable, "-c", work + "\nprint('done')"], stderr=writing, stdout=subprocess.PIPE)

@@ -18,9 +18,11 @@ from gpt2_reference import random_tensors
 from PIL import Image
 from safetensors.numpy import save_file
 
-from gen_jax import data, gpt2
-from gen_jax.data import streaming, text_file
+from gen_jax import data
+from gen_jax.data import streaming
+from gen_jax.data.sources import text_file
 from gen_jax.errors import RunError
+from gen_jax.training import gpt2
 
 DAMAGES, SECONDS = 60, 5
 LIES = [

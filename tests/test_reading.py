@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from gen_jax import data
-from gen_jax.data import archives, bounds, reading, streaming, text_file
+from gen_jax.data import archives, bounds, reading, streaming
 from gen_jax.data.files import Kind
+from gen_jax.data.sources import text_file
 from gen_jax.errors import DataError
 
 TEXTS = Kind("texts", (".txt",))

@@ -14,8 +14,8 @@ from members import ROOT
 
 import gen_jax.models
 from gen_jax import cli, config, data
-from gen_jax.gradients import Optimiser
-from gen_jax.run_dir import RunDir
+from gen_jax.core.gradients import Optimizer
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
 
 TEXT = (ROOT / "README.md").read_text()
@@ -132,7 +132,7 @@ def test_the_example_model_has_the_likelihood_that_it_says(example):
     rng = np.random.default_rng(0)
     variables = {"params": {"kernel": rng.normal(size=(4, 4)), "bias": rng.normal(size=4)}}
     variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), variables)
-    model = module.from_config(module.Config(image=(2, 2, 1)), {"net": Optimiser(optax.identity())})
+    model = module.from_config(module.Config(image=(2, 2, 1)), {"net": Optimizer(optax.identity())})
     bits = np.array([[i >> k & 1 for k in range(4)] for i in range(16)], np.uint8).reshape(16, 2, 2, 1)
     batch = {"image": jnp.asarray(255 * bits)}
     terms = model.terms(variables, batch, jax.random.key(0), step=jnp.zeros((), jnp.int32), train=False)

@@ -7,9 +7,9 @@ import jax
 import pytest
 from members import MODELS, SMALLEST, smoke
 
+from gen_jax.core.sampling import SampleOptions
 from gen_jax.models.base import Samples
-from gen_jax.program import Program
-from gen_jax.sampling import SampleOptions
+from gen_jax.training.program import Program
 
 OTHER = dict(temperature=0.5, top_k=2, top_p=0.5, min_p=0.1, repetition_penalty=2.0, label=1, length=7, min_length=2)
 OTHER |= dict(prompts=((1, 2),), beams=2, length_penalty=1.0)

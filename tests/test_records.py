@@ -7,13 +7,14 @@ from members import ROOT
 from name_lists import NameChain
 
 from gen_jax import cli, config, data
-from gen_jax.data import names, tools, utf8
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.data import tools, utf8
+from gen_jax.data.sources import names
 from gen_jax.errors import ConfigError, DataError
 from gen_jax.metrics.ngram import NGram, apart
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
-from gen_jax.sampling import SampleOptions
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
+from gen_jax.training.program import Program
 
 RECORDS = ["anna", "Zoë", " bo ", "anna", "Jürgen", "eve", "x", "ƒ", "lou", "max", "ida", "noa"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
+from gen_jax.core.gradients import Optimizer
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Optimiser
 from gen_jax.models import lstm
 from gen_jax.nets.recurrent import GRU, GRUCell, LSTMCell, recurrent_scan
 from gen_jax.settings import validate
@@ -21,7 +21,7 @@ V, B, T, H = 11, 4, 6, 8
 
 def model(**fields):
     cfg = lstm.Config(vocab=V, **{"embed": 5, "width": H, "layers": 2} | fields)
-    return lstm.from_config(cfg, {"net": Optimiser(optax.sgd(1.0))})
+    return lstm.from_config(cfg, {"net": Optimizer(optax.sgd(1.0))})
 
 
 def batch_of(length=T, reset=False):
@@ -215,7 +215,7 @@ def test_fields_that_do_not_fit_are_refused(fields, message):
 @pytest.mark.parametrize("fields", [dict(cell="gru"), dict(cell="gru", tied=True, embed=H, dropout_kind="variational")])
 def test_the_gru_learns_a_cycle_and_decodes_as_it_reads(fields):
     chosen = lstm.from_config(
-        lstm.Config(vocab=V, **{"embed": 5, "width": H, "layers": 2} | fields), {"net": Optimiser(optax.adam(0.05))}
+        lstm.Config(vocab=V, **{"embed": 5, "width": H, "layers": 2} | fields), {"net": Optimizer(optax.adam(0.05))}
     )
     batch = batch_of(reset=True) | {"tokens": (jnp.arange(T + 1)[None] + jnp.arange(B)[:, None]) % V}
     start = jax.jit(chosen.init)(ROOT, batch)

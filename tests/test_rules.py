@@ -7,11 +7,11 @@ import optax
 import pytest
 from members import smoke
 
-from gen_jax import optim, rules
-from gen_jax.leaves import Leaf
+from gen_jax.core import optim, rules
+from gen_jax.core.leaves import Leaf
+from gen_jax.core.state import path_name
 from gen_jax.models import transformer
-from gen_jax.program import Program
-from gen_jax.state import path_name
+from gen_jax.training.program import Program
 
 LR, DECAY = 0.1, 0.3
 SHAPES = {"kernel": (4, 6), "bias": (5,)}
@@ -215,7 +215,7 @@ def test_muon_of_a_config_makes_each_matrix_side_by_side_orthogonal(config, flag
     grad: dict = {"": normal(0, shape)}
     for name in reversed(path.split("/")):
         grad = {name: grad.pop("", grad)}
-    tx = program.model.optimiser.tx
+    tx = program.model.optimizer.tx
     updates, _ = jax.jit(tx.update)(grad, tx.init(grad), grad)
     (found,), (whole,) = jax.tree.leaves(updates), jax.tree.leaves(grad)
     layers = zip(found.reshape(-1, *shape[-2:]), np.asarray(whole, np.float64).reshape(-1, *shape[-2:]), strict=True)

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
-from gen_jax import same_data, status, step_dirs
-from gen_jax.disk import write_atomic
 from gen_jax.errors import CheckpointError, ConfigError, StorageError
-from gen_jax.run_dir import RunDir
+from gen_jax.io.disk import write_atomic
+from gen_jax.runs import status, step_dirs
+from gen_jax.runs.run_dir import RunDir
+from gen_jax.training import same_data
 
 CONFIG = {"seed": 0, "total_steps": 100, "save_every": 10, "model": {"width": 64, "sizes": (1, 2)}, "evals": {}}
 
@@ -243,7 +244,7 @@ def test_an_override_is_recorded_before_the_config_changes(run, monkeypatch):
     before = run.config_file.read_bytes()
     full = OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patch:
-        patch.setattr("gen_jax.manifest.write_atomic", lambda *_: (_ for _ in ()).throw(full))
+        patch.setattr("gen_jax.runs.manifest.write_atomic", lambda *_: (_ for _ in ()).throw(full))
         with pytest.raises(OSError):
             other.create(new)
     assert run.config_file.read_bytes() == before

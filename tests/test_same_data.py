@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gen_jax import data, same_data
+from gen_jax import data
 from gen_jax.data.fingerprint import BLOCK, WHOLE, _hash, differences, fingerprint
 from gen_jax.errors import DataError
-from gen_jax.run_dir import RunDir
+from gen_jax.runs.run_dir import RunDir
+from gen_jax.training import same_data
 
 
 def load(**section):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen_jax import sampling
-from gen_jax.sampling import SampleOptions, generate, process, rows, stream
+from gen_jax.core import sampling
+from gen_jax.core.sampling import SampleOptions, generate, process, rows, stream
 
 ROOT = jax.random.key(0)
 V = 7

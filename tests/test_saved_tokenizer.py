@@ -8,7 +8,7 @@ import pytest
 
 from gen_jax import cli
 from gen_jax.errors import ConfigError
-from gen_jax.run_dir import RunDir
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.text import BPETokenizer
 from gen_jax.train import train
 from tests import members

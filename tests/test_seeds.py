@@ -15,14 +15,16 @@ import pytest
 from members import SMALLEST, assert_same, smoke
 from test_killed import gen_jax
 
-from gen_jax import cli, config, data, pictures, seed_report, step_dirs
-from gen_jax.checkpoint import load
+from gen_jax import cli, config, data
 from gen_jax.errors import ConfigError, NonFiniteError, Preempted, StorageError
-from gen_jax.loop import Loop
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
-from gen_jax.seeds import MAPS, Seeds, make
+from gen_jax.runs import plots, step_dirs
+from gen_jax.runs.checkpoint import load
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
+from gen_jax.training import seed_report
+from gen_jax.training.loop import Loop
+from gen_jax.training.program import Program
+from gen_jax.training.seeds import MAPS, Seeds, make
 
 VAE = SMALLEST["vae"]
 LONG = ("total_steps=12", "log_every=2", "eval_every=4", "save_every=6", "num_seeds=2")
@@ -240,8 +242,8 @@ def test_rows_of_seeds_are_merged_by_what_all_have():
 
 def test_curves_have_a_band_where_there_is_a_deviation():
     rows = [{"step": step, "train/loss": 1 / step, "std/train/loss": 0.1} for step in range(1, 9)]
-    (image,) = pictures.of_a_run(rows).values()
-    plain = pictures.curves([{"step": row["step"], "train/loss": row["train/loss"]} for row in rows])
+    (image,) = plots.of_a_run(rows).values()
+    plain = plots.curves([{"step": row["step"], "train/loss": row["train/loss"]} for row in rows])
     assert ((image != plain).any(-1)).mean() > 0.05
 
 

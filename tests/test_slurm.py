@@ -8,13 +8,14 @@ import sys
 
 import cluster
 import pytest
+import slurm
 from cluster import Slurm, wait_for
 from members import ROOT, SMALLEST, assert_same, smoke
 
-from gen_jax import checkpoint, cli, errors, launcher
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
-from launch import slurm
+from gen_jax import cli, errors, launcher
+from gen_jax.runs import checkpoint
+from gen_jax.runs.run_dir import RunDir
+from gen_jax.training.program import Program
 
 VAE = f"--config={SMALLEST['vae']}:smoke"
 ODD = 'it\'s "a" $(touch pwned) `id` \\ * #\n ; é'

@@ -19,12 +19,13 @@ from members import ROOT, SMALLEST, assert_same
 from test_distributed import LONG, VAE, is_training
 from test_killed import final_state, gen_jax
 
-from gen_jax import cli, spool
-from gen_jax.checkpoint import Checkpoints, available, load
+from gen_jax import cli
 from gen_jax.commands.compare import last
 from gen_jax.errors import CheckpointError, ConfigError
-from gen_jax.log import Writer
-from gen_jax.run_dir import RunDir
+from gen_jax.io import gcs
+from gen_jax.runs.checkpoint import Checkpoints, available, load
+from gen_jax.runs.log import Writer
+from gen_jax.runs.run_dir import RunDir
 
 pytest.importorskip("gcsfs", reason="pip install 'gen_jax[gcs]'")
 CONFIG = {"seed": 0, "total_steps": 100, "model": {"width": 64}}
@@ -35,11 +36,11 @@ def bucket(monkeypatch, tmp_path):
     """The objects of gs://bucket: name -> (content, generation)."""
     monkeypatch.setenv("GEN_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where a killed run leaves its spool
-    spool._reach.cache_clear()
+    gcs._reach.cache_clear()
     with fake_gcs.serving("bucket", "readonly") as (store, variables):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        spool.check("gs://bucket")  # as RunDir does first of all
+        gcs.check("gs://bucket")  # as RunDir does first of all
         yield store.buckets["bucket"]
 
 
@@ -59,7 +60,7 @@ def test_the_store_keeps_bytes_and_preconditions(bucket):
 def test_the_spool_copies_what_changed_and_begins_with_what_is_there(bucket):
     remote = epath.Path("gs://bucket/run")
     (remote / "metrics.jsonl").write_text("1\n")
-    with spool.opened(remote, ("metrics.jsonl", "perf.jsonl"), True) as (folder, upload):
+    with gcs.opened(remote, ("metrics.jsonl", "perf.jsonl"), True) as (folder, upload):
         assert [path.name for path in folder.iterdir()] == ["metrics.jsonl"]
         with open(folder / "metrics.jsonl", "a") as file:
             file.write("2\n")
@@ -80,7 +81,7 @@ def test_the_spool_copies_what_changed_and_begins_with_what_is_there(bucket):
 def test_what_was_written_before_an_error_is_copied_and_only_process_0_copies(bucket):
     remote = epath.Path("gs://bucket/run")
     for uploads in (False, True):
-        with pytest.raises(KeyError), spool.opened(remote, (), uploads) as (folder, _):
+        with pytest.raises(KeyError), gcs.opened(remote, (), uploads) as (folder, _):
             (folder / "perf.jsonl").write_text("3\n")
             raise KeyError
         assert ("run/perf.jsonl" in bucket) == uploads
@@ -90,10 +91,10 @@ def test_a_failed_upload_is_an_error_of_its_own_but_never_hides_another(bucket):
     remote = epath.Path("gs://missing/run")
     with (
         pytest.raises(CheckpointError, match="gs://missing/run: the logs were not uploaded: FileNotFoundError"),
-        spool.opened(remote, (), True) as (folder, _),
+        gcs.opened(remote, (), True) as (folder, _),
     ):
         (folder / "perf.jsonl").write_text("3\n")
-    with pytest.raises(KeyError), spool.opened(remote, (), True) as (folder, _):
+    with pytest.raises(KeyError), gcs.opened(remote, (), True) as (folder, _):
         (folder / "perf.jsonl").write_text("3\n")
         raise KeyError
 
@@ -121,7 +122,7 @@ def test_a_workdir_that_cannot_be_written_is_one_line(bucket):
 
 
 def test_without_the_extra_one_line_says_what_to_install(bucket, monkeypatch):
-    spool._reach.cache_clear()
+    gcs._reach.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"^workdir: gs://bucket needs an extra: pip install 'gen_jax\[gcs\]'$"):
         RunDir("gs://bucket/run")

@@ -23,10 +23,11 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from tensorboard.plugins.hparams import metadata
 from test_cli import fails
 
-from gen_jax import cli, pictures, status
+from gen_jax import cli
 from gen_jax import config as configs
 from gen_jax.errors import ConfigError, DataError, Preempted, RunError
-from gen_jax.run_dir import RunDir
+from gen_jax.runs import plots, status
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.sweeps import report, space
 from gen_jax.sweeps.definition import Definition, Search, definition
 from gen_jax.sweeps.sweep import Sweep
@@ -409,11 +410,11 @@ def test_the_command_of_a_finished_sweep_writes_and_prints_it_again(sweep, capsy
 def test_pictures_of_numbers_groups_and_gaps():
     columns = {"lr": [1e-4, 1e-3, None], "net": ["mlp", (1, 2), None], "bf16": [True, False, True], "n": [1, 2, 3]}
     values = np.array([1.0, 2.0, 0.5])
-    picture = pictures.responses(columns, values, "val/elbo")
+    picture = plots.responses(columns, values, "val/elbo")
     assert picture.std() > 1
-    one, two = (pictures.responses({"net": names}, values[:2], "") for names in (["mlp", "conv"], ["a", "b"]))
+    one, two = (plots.responses({"net": names}, values[:2], "") for names in (["mlp", "conv"], ["a", "b"]))
     assert one.shape == two.shape and (one != two).any(), "groups without their names"
-    up, down = (pictures.best_so_far(np.arange(3), values, "val/elbo", maximize=up) for up in (True, False))
+    up, down = (plots.best_so_far(np.arange(3), values, "val/elbo", maximize=up) for up in (True, False))
     assert up.shape == down.shape and (up != down).any()
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from gen_jax import evaluators
+from gen_jax.core.state import State
 from gen_jax.data import Info
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators import text
-from gen_jax.evaluators.base import Context
+from gen_jax.evaluators.evaluator import Context
 from gen_jax.metrics import text as metrics
-from gen_jax.state import State
 from gen_jax.text import CharTokenizer
 
 STATE = State(jnp.zeros((), jnp.int32), {})

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import pytest
 
 from gen_jax import data, evaluators
+from gen_jax.core.state import Mean, State
 from gen_jax.errors import ConfigError
-from gen_jax.evaluators.base import Context
+from gen_jax.evaluators.evaluator import Context
 from gen_jax.models import transformer
-from gen_jax.program import _check_fit
-from gen_jax.state import Mean, State
+from gen_jax.training.program import _check_fit
 
 STATE = State(jnp.zeros((), jnp.int32), {})
 DOCUMENTS = [f"你{i:02}> the cat, 你好 😀\r\n" + "of the mat " * i for i in range(20)]

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from gen_jax import data
-from gen_jax.data import tfds
+from gen_jax.data.sources import tfds
 from gen_jax.errors import DataError
 
 

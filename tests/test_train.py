@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from members import SMALLEST, smoke
 
-from gen_jax import cli, config, step_dirs
-from gen_jax.checkpoint import Checkpoints
+from gen_jax import cli, config
+from gen_jax.core.state import Mean
 from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted
-from gen_jax.loop import Loop
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
-from gen_jax.state import Mean
+from gen_jax.runs import step_dirs
+from gen_jax.runs.checkpoint import Checkpoints
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
+from gen_jax.training.loop import Loop
+from gen_jax.training.program import Program
 
 DIGITS = "experiments/vae/digits.py:smoke"
 

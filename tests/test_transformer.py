@@ -11,15 +11,15 @@ import optax
 import pytest
 from members import smoke
 
+from gen_jax.core.gradients import Optimizer
+from gen_jax.core.sampling import SampleOptions, rows
+from gen_jax.core.state import path_name
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Optimiser
 from gen_jax.models import transformer
 from gen_jax.nets import transformer as nets
 from gen_jax.nets.dense import Dense
-from gen_jax.program import Program
-from gen_jax.sampling import SampleOptions, rows
 from gen_jax.settings import validate
-from gen_jax.state import path_name
+from gen_jax.training.program import Program
 
 ROOT = jax.random.key(0)
 V, B, T = 11, 3, 8
@@ -35,7 +35,7 @@ VARIANTS = {
 
 @functools.cache
 def build(**fields):
-    return transformer.from_config(transformer.Config(**(SMALL | fields)), {"net": Optimiser(optax.sgd(0.1))})
+    return transformer.from_config(transformer.Config(**(SMALL | fields)), {"net": Optimizer(optax.sgd(0.1))})
 
 
 def tokens_of(seed=0, vocab=V):

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gen_jax.data.base import Info
+from gen_jax.core.state import State
 from gen_jax.data.packing import Sequences, one_a_row, rows_of_pairs
+from gen_jax.data.source import Info
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators import translation
-from gen_jax.evaluators.base import Context
-from gen_jax.state import State
+from gen_jax.evaluators.evaluator import Context
 from gen_jax.text import BPETokenizer, WithEnd
 
 SOURCES = ["Ein Hund läuft durch das hohe Gras .", "Zwei Katzen schlafen auf dem roten Sofa .", "Drei Männer singen ."]

@@ -12,13 +12,13 @@ from PIL import Image
 
 from gen_jax import cli, data, evaluators
 from gen_jax.commands import translated
-from gen_jax.data import colours
+from gen_jax.core.state import State
+from gen_jax.data.sources import colours
 from gen_jax.errors import ConfigError
-from gen_jax.evaluators.base import Context
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
-from gen_jax.state import State
+from gen_jax.evaluators.evaluator import Context
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
+from gen_jax.training.program import Program
 
 FOLDERS = "experiments/cyclegan/folders.py"
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen_jax.data import pairs, utf8
+from gen_jax.data import utf8
+from gen_jax.data.sources import pairs
 from gen_jax.errors import DataError
 
 BOM = b"\xef\xbb\xbf"

@@ -9,17 +9,17 @@ import numpy as np
 import optax
 import pytest
 
-from gen_jax import likelihoods, losses, ops
+from gen_jax.core import likelihoods, losses, ops
+from gen_jax.core.gradients import Optimizer
+from gen_jax.core.sampling import SampleOptions
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Optimiser
 from gen_jax.models import vae
-from gen_jax.sampling import SampleOptions
 
 SMALL = dict(image=(4, 4, 1), widths=(8,), latent=3)
 
 
 def model_of(frozen=(), lr=1e-2, **fields):
-    return vae.from_config(vae.Config(**(SMALL | fields)), {"net": Optimiser(optax.adam(lr), frozen=frozen)})
+    return vae.from_config(vae.Config(**(SMALL | fields)), {"net": Optimizer(optax.adam(lr), frozen=frozen)})
 
 
 def batch_of(n=6, shape=(4, 4, 1), seed=0):
@@ -307,7 +307,7 @@ def linear_vae():
     x = 128 + rng.randn(500, 3) * (60, 40, 25) @ np.linalg.qr(rng.randn(16, 3))[0].T + 8 * rng.randn(500, 16)
     batch = batch_of(500) | {"image": jnp.asarray(np.clip(np.round(x), 0, 255), jnp.uint8).reshape(500, 4, 4, 1)}
     fields = vae.Config(**(SMALL | dict(net="linear", widths=(), likelihood="gaussian")))
-    model = vae.from_config(fields, {"net": Optimiser(optax.adam(optax.cosine_decay_schedule(2e-2, 4000)))})
+    model = vae.from_config(fields, {"net": Optimizer(optax.adam(optax.cosine_decay_schedule(2e-2, 4000)))})
     state = jax.jit(model.init)(jax.random.key(0), batch)
 
     @jax.jit

@@ -10,13 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from gen_jax import ops
+from gen_jax.core import ops
+from gen_jax.core.gradients import Optimizer
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.state import Net
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Optimiser
 from gen_jax.models import vaegan
-from gen_jax.sampling import SampleOptions
 from gen_jax.settings import validate
-from gen_jax.state import Net
 
 ROOT, SHAPE, LATENT = jax.random.key(0), (2, 2, 1), 2
 
@@ -44,9 +44,9 @@ class Critic(nn.Module):
 @functools.cache
 def small(loss="minimax", ema=0.0):
     """A VAE-GAN of single layers that plain SGD moves by its gradients."""
-    optimiser = Optimiser(optax.sgd(1.0), ema_decay=ema)
+    optimizer = Optimizer(optax.sgd(1.0), ema_decay=ema)
     cfg = vaegan.Config(image=SHAPE, widths=(4,), critic_widths=(4,), latent=LATENT, gamma=0.3, loss=loss)
-    model = vaegan.from_config(cfg, dict.fromkeys(vaegan.NETS, optimiser))
+    model = vaegan.from_config(cfg, dict.fromkeys(vaegan.NETS, optimizer))
     return dataclasses.replace(model, encoder=Encoder(), generator=Generator(), critic=Critic())
 
 
@@ -171,4 +171,4 @@ def test_wrong_fields_are_refused():
     with pytest.raises(ConfigError, match=r"config\.model\.loss: expected 'minimax' or 'non_saturating'"):
         validate(vaegan.Config, dict(loss="hinge"), "config.model")
     with pytest.raises(ConfigError, match=r"config\.optim: expected the entries enc, gen, disc, got gen"):
-        vaegan.from_config(vaegan.Config(), {"gen": Optimiser(optax.sgd(1.0))})
+        vaegan.from_config(vaegan.Config(), {"gen": Optimizer(optax.sgd(1.0))})

@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 
+from gen_jax.core.gradients import Optimizer
+from gen_jax.core.sampling import SampleOptions
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Optimiser
 from gen_jax.models import code_prior, vqvae
 from gen_jax.models.base import Decodes, Encodes, Preprocesses, Quantises
 from gen_jax.nets import vq
-from gen_jax.sampling import SampleOptions
 from gen_jax.settings import validate
 
 ROOT = jax.random.key(0)
@@ -25,7 +25,7 @@ FIRST = dict(image=(8, 8, 1), widths=(8,), codes=K, code_width=4)
 @functools.cache
 def first_stage():
     """A model, a batch, its first state."""
-    model = vqvae.from_config(vqvae.Config(**FIRST), {"net": Optimiser(optax.adam(1e-2), ema_decay=0.5)})
+    model = vqvae.from_config(vqvae.Config(**FIRST), {"net": Optimizer(optax.adam(1e-2), ema_decay=0.5)})
     batch = batch_of(B)
     return model, batch, jax.jit(model.init)(ROOT, batch)
 
@@ -33,7 +33,7 @@ def first_stage():
 @functools.cache
 def prior(num_classes=3):
     cfg = code_prior.Config(first_stage=FIRST, width=16, layers=2, heads=2, dropout=0.0, num_classes=num_classes)
-    model = code_prior.from_config(cfg, {"net": Optimiser(optax.adam(1e-2))})
+    model = code_prior.from_config(cfg, {"net": Optimizer(optax.adam(1e-2))})
     state = jax.jit(model.init)(ROOT, batch_of(B))
     net = state.nets["net"]
     # ten times what it starts with: logits that are far from uniform

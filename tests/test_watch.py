@@ -11,10 +11,12 @@ import types
 import pytest
 from members import ROOT, SMALLEST, smoke
 
-from gen_jax import loop, train, watch
-from gen_jax.checkpoint import Checkpoints
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
+from gen_jax import train
+from gen_jax.parallel import watchdog
+from gen_jax.runs.checkpoint import Checkpoints
+from gen_jax.runs.run_dir import RunDir
+from gen_jax.training import loop
+from gen_jax.training.program import Program
 
 LIMIT_S = 6.0
 
@@ -36,8 +38,8 @@ def three(monkeypatch):
     store, found = Store(), []
     for rank in range(3):
         state = types.SimpleNamespace(client=None, process_id=rank, num_processes=3)
-        monkeypatch.setattr(watch, "global_state", state)
-        found.append(watch._Watch(0.0, lambda: None))
+        monkeypatch.setattr(watchdog, "global_state", state)
+        found.append(watchdog._Watch(0.0, lambda: None))
         found[-1].client = store
     beat(found, found)
     return found
@@ -73,20 +75,20 @@ def test_the_silence_of_process_0_is_seen_by_the_others(three):
 
 
 def test_who_has_left_may_be_silent(three):
-    three[2].leave(watch.LEFT)
+    three[2].leave(watchdog.LEFT)
     assert beat(three[:2], times=50) == [None, None]
 
 
 def test_an_error_of_another_is_the_cause_only_where_there_is_one_here(three):
     """All may end of the same error, and process 0 be writing still; for some time."""
-    three[2].leave(f"{watch.LEFT}: DataError: no file")
+    three[2].leave(f"{watchdog.LEFT}: DataError: no file")
     assert beat(three[:2], times=25) == [None, None]
     three[0].alarmed = True
     assert beat(three[:2], times=1) == ["process 2 is gone: DataError: no file"] * 2
 
 
 def test_who_waits_long_for_one_that_failed_is_told(three):
-    three[2].leave(f"{watch.LEFT}: OSError: disk full")
+    three[2].leave(f"{watchdog.LEFT}: OSError: disk full")
     assert beat(three[:2], times=29) == [None, None]
     assert beat(three[:2], times=2) == ["process 2 is gone: OSError: disk full"] * 2
 
@@ -96,7 +98,7 @@ def test_who_has_not_come_to_its_watch_yet_may_take_its_time(three, late):
     """Its data may load slowly."""
     for each in three:
         each.client.clear()
-        each.seen = {rank: watch._Seen("", "", each.beat, each.beat) for rank in range(3)}
+        each.seen = {rank: watchdog._Seen("", "", each.beat, each.beat) for rank in range(3)}
     here = [each for each in three if each.rank != late]
     assert beat(here, times=50) == [None, None]
     assert beat(three, times=2) == [None] * 3
@@ -114,11 +116,11 @@ def test_of_those_that_stand_still_the_one_that_moved_least_is_named(three):
 
 def test_a_workdir_that_hangs_keeps_no_process(monkeypatch, capsys):
     ended = []
-    monkeypatch.setattr(watch, "BEAT_S", 0.01)
-    monkeypatch.setattr(watch.os, "_exit", ended.append)
-    watch._Watch(0.0, lambda: time.sleep(60))._end("process 1 is gone")
+    monkeypatch.setattr(watchdog, "BEAT_S", 0.01)
+    monkeypatch.setattr(watchdog.os, "_exit", ended.append)
+    watchdog._Watch(0.0, lambda: time.sleep(60))._end("process 1 is gone")
     assert ended == [76]
-    assert capsys.readouterr().err == f"{watch.go_on('process 1 is gone')}\n"
+    assert capsys.readouterr().err == f"{watchdog.go_on('process 1 is gone')}\n"
 
 
 def test_whatever_takes_long_begins_after_a_sign_of_life(tmp_path, monkeypatch):

@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from gen_jax import losses, ops
+from gen_jax.core import losses, ops
+from gen_jax.core.gradients import Optimizer
+from gen_jax.core.sampling import SampleOptions
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Optimiser
 from gen_jax.models import wavenet
 from gen_jax.nets.wavenet import CausalConv, WaveNet, receptive_field, taps
-from gen_jax.sampling import SampleOptions
 
 ROOT = jax.random.key(0)
 B, T, CLASSES = 3, 24, 4
@@ -26,7 +26,7 @@ def build(output="mu_law", kernel=2, silence=1.0):
         output=output, mixtures=3, width=6, skip=8, kernel=kernel, stacks=1, depth=3, num_classes=CLASSES, embed=5,
         silence=silence,
     )  # fmt: skip
-    return wavenet.from_config(cfg, {"net": Optimiser(optax.sgd(0.1))})
+    return wavenet.from_config(cfg, {"net": Optimizer(optax.sgd(0.1))})
 
 
 def batch_of(seed=0):
@@ -91,7 +91,7 @@ def test_the_gradient_reaches_as_far_as_the_formula_says(kernel, dilations):
 def test_field_of_the_paper_and_of_the_model():
     assert receptive_field(2, tuple(2**i for i in range(10))) == 1025  # 1,023 below the convolution in front, and one
     assert build().receptive_field == 1 + 1 + (1 + 2 + 4)
-    assert wavenet.from_config(wavenet.Config(), {"net": Optimiser(optax.sgd(0.1))}).receptive_field == 1024
+    assert wavenet.from_config(wavenet.Config(), {"net": Optimizer(optax.sgd(0.1))}).receptive_field == 1024
 
 
 def test_causal():
@@ -216,7 +216,7 @@ def test_the_mixture_learns_a_tone():
     tone = (8000 * np.sin(np.arange(T) * 0.7)).astype(np.int16)
     batch = batch_of() | {"audio": jnp.tile(tone, (B, 1))}
     cfg = wavenet.Config(output="logistic_mixture", mixtures=2, width=8, skip=8, stacks=1, depth=3)
-    model = wavenet.from_config(cfg, {"net": Optimiser(optax.adam(0.01))})
+    model = wavenet.from_config(cfg, {"net": Optimizer(optax.adam(0.01))})
     start = jax.jit(model.init)(ROOT, batch)
     _, means = jax.jit(lambda s: jax.lax.scan(lambda s, _: model.train_step(s, batch, ROOT), s, length=300))(start)
     loss = means["loss"].total / means["loss"].weight

@@ -13,13 +13,15 @@ import time
 
 import jax
 
-from gen_jax import checks, cli, config, flops, paths
+from gen_jax import cli, config
 from gen_jax.commands import sample
+from gen_jax.core.sampling import SampleOptions
 from gen_jax.errors import ConfigError
+from gen_jax.io import paths
 from gen_jax.models.base import Autoregressive
-from gen_jax.program import Program
-from gen_jax.sampling import SampleOptions
-from gen_jax.seeds import make
+from gen_jax.training import checks, flops
+from gen_jax.training.program import Program
+from gen_jax.training.seeds import make
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,11 +6,13 @@ import math
 
 import jax
 
-from gen_jax import checks, config, paths
-from gen_jax.program import Program
-from gen_jax.seeds import make
+from gen_jax import config
+from gen_jax.core.state import path_name
+from gen_jax.io import paths
 from gen_jax.settings import defaulted
-from gen_jax.state import path_name
+from gen_jax.training import checks
+from gen_jax.training.program import Program
+from gen_jax.training.seeds import make
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +40,8 @@ def parameter_table(program: Program) -> str:
     for name, net in program.shapes.nets.items():
         leaves = jax.tree_util.tree_leaves_with_path(net.params)
         placed = jax.tree.leaves(program.shardings.nets[name].params)
-        optimiser = program.optimisers.get(name)
-        moves = jax.tree.leaves(optimiser.trainable(net.params)) if optimiser else [False] * len(leaves)
+        optimizer = program.optimizers.get(name)
+        moves = jax.tree.leaves(optimizer.trainable(net.params)) if optimizer else [False] * len(leaves)
         for (path, leaf), sharding, moving in zip(leaves, placed, moves, strict=True):
             size = math.prod(leaf.shape)
             count, trained = count + size, trained + size * moving

@@ -9,9 +9,10 @@ import argparse
 import json
 from typing import Any
 
-from gen_jax import paths, protocol
 from gen_jax.errors import ConfigError
-from gen_jax.run_dir import RunDir
+from gen_jax.io import paths
+from gen_jax.runs import metric_tags
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.settings import nearest
 
 
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     found = [(workdir, *last(RunDir(workdir), args.metric)) for workdir in args.runs]
     first, _, tag, _ = found[0]
     for workdir, _, other, _ in found[1:]:
-        if unlike := protocol.difference(tag, other):
+        if unlike := metric_tags.difference(tag, other):
             raise ConfigError(f"compare: {args.metric} is not alike in {first} and {workdir}: {unlike}")
     rows = [("run", "step", tag)]
     rows += [(run, str(step), "not finite" if value is None else f"{value:.6g}") for run, step, _, value in found]
@@ -66,10 +67,10 @@ def last(run_dir: RunDir, metric: str) -> tuple[int, str, float | None]:
     run_dir.config()
     rows = [*run_dir.rows(), *RunDir(run_dir.path / "eval").rows()]
     for row in sorted(rows, key=lambda row: row["step"])[::-1]:
-        tags = protocol.find(metric, list(row))
+        tags = metric_tags.find(metric, list(row))
         if len(tags) > 1:
             raise ConfigError(f"compare: --metric: expected one of {', '.join(tags)}, got {metric!r}")
         if tags:
             return row["step"], tags[0], row[tags[0]]
-    known = {protocol.name_of(tag) for row in rows for tag in row if tag != "step"}
+    known = {metric_tags.name_of(tag) for row in rows for tag in row if tag != "step"}
     raise ConfigError(f"compare: {run_dir.path} has no {metric}{nearest(metric, known) if known else ''}")

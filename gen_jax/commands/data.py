@@ -6,11 +6,14 @@ from pathlib import Path
 
 from etils import epath
 
-from gen_jax import data, paths, pictures
-from gen_jax.data import streaming, text_file, tools
+from gen_jax import data
+from gen_jax.data import streaming, tools
+from gen_jax.data.sources import text_file
 from gen_jax.errors import ConfigError
-from gen_jax.progress import Progress
-from gen_jax.run_dir import write_atomic
+from gen_jax.io import paths
+from gen_jax.runs import plots
+from gen_jax.runs.progress import Progress
+from gen_jax.runs.run_dir import write_atomic
 from gen_jax.settings import validate
 
 
@@ -74,7 +77,7 @@ def _show(args: argparse.Namespace) -> None:
         return
     if out.exists() and not args.overwrite:
         raise ConfigError(f"--out: {out} is there; pass --overwrite to replace it, or another --out")
-    write_atomic(out, pictures.png(pictures.grid(found)))
+    write_atomic(out, plots.png(plots.grid(found)))
     print(f"picture: {out}")
 
 

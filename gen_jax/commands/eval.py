@@ -11,14 +11,18 @@ from pathlib import Path
 
 import jax
 
-from gen_jax import distributed, paths, same_data, signals, step_dirs
 from gen_jax.commands import restored
 from gen_jax.errors import ConfigError
-from gen_jax.log import Writer
-from gen_jax.loop import write_report
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir, is_primary
-from gen_jax.watch import watched
+from gen_jax.io import paths
+from gen_jax.parallel import distributed, signals
+from gen_jax.parallel.processes import is_primary
+from gen_jax.parallel.watchdog import watched
+from gen_jax.runs import step_dirs
+from gen_jax.runs.log import Writer
+from gen_jax.runs.run_dir import RunDir
+from gen_jax.training import same_data
+from gen_jax.training.loop import write_report
+from gen_jax.training.program import Program
 
 WATCH_SECONDS = 2.0
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from gen_jax import paths
 from gen_jax.errors import ConfigError
-from gen_jax.run_dir import RunDir, absolute
+from gen_jax.io import paths
+from gen_jax.runs.run_dir import RunDir, absolute
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

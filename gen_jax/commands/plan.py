@@ -6,8 +6,9 @@ from pathlib import Path
 
 import jax
 
-from gen_jax import config, paths
+from gen_jax import config
 from gen_jax.errors import ConfigError
+from gen_jax.io import paths
 from gen_jax.plan import chips, report, shapes
 from gen_jax.plan.planner import Plan
 

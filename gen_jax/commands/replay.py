@@ -9,15 +9,18 @@ import argparse
 import jax
 import jax.numpy as jnp
 
-from gen_jax import checkpoint, config, paths, same_data, step_dirs
+from gen_jax import config
+from gen_jax.core.state import State, path_name
 from gen_jax.errors import RunError
-from gen_jax.loop import first_state
-from gen_jax.nonfinite import batch_of, failed_step, finite, write_arrays
-from gen_jax.origin import origin
-from gen_jax.program import Program
-from gen_jax.progress import Progress
-from gen_jax.run_dir import RunDir
-from gen_jax.state import State, path_name
+from gen_jax.io import paths
+from gen_jax.runs import checkpoint, step_dirs
+from gen_jax.runs.progress import Progress
+from gen_jax.runs.run_dir import RunDir
+from gen_jax.training import same_data
+from gen_jax.training.loop import first_state
+from gen_jax.training.nonfinite import batch_of, failed_step, finite, write_arrays
+from gen_jax.training.origin import origin
+from gen_jax.training.program import Program
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

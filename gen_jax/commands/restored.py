@@ -4,13 +4,14 @@ import math
 
 import jax
 
-from gen_jax import checkpoint, config
+from gen_jax import config
 from gen_jax.config import Experiment
+from gen_jax.core.state import State
 from gen_jax.errors import ConfigError
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir
-from gen_jax.sharding import MeshConfig
-from gen_jax.state import State
+from gen_jax.parallel.sharding import MeshConfig
+from gen_jax.runs import checkpoint
+from gen_jax.runs.run_dir import RunDir
+from gen_jax.training.program import Program
 
 
 def experiment_of(run: RunDir) -> Experiment:

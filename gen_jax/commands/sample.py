@@ -17,16 +17,18 @@ import jax
 import numpy as np
 from etils import epath
 
-from gen_jax import checks, paths, pictures, same_data
 from gen_jax.commands import outputs, restored, translated
+from gen_jax.core.sampling import SampleOptions, stream
 from gen_jax.data import Info
 from gen_jax.errors import ConfigError
-from gen_jax.log import wav
+from gen_jax.io import paths
 from gen_jax.models.base import Autoregressive, Samples
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir, write_atomic
-from gen_jax.sampling import SampleOptions, stream
+from gen_jax.runs import plots
+from gen_jax.runs.log import wav
+from gen_jax.runs.run_dir import RunDir, write_atomic
 from gen_jax.settings import LARGEST_SEED
+from gen_jax.training import checks, same_data
+from gen_jax.training.program import Program
 
 SOUNDS = 64  # wav files at most
 
@@ -217,8 +219,8 @@ def _write(folder: epath.Path, stem: str, samples: np.ndarray, program: Program)
     write_atomic(folder / f"{stem}.npz", outputs.npz(samples=samples))
     if program.dataset.info.kind == "audio":
         return _write_sounds(folder, stem, samples, program.dataset.info.sample_rate)
-    image = pictures.grid(samples) if samples.ndim == 4 else pictures.scatter(samples[:, :2], equal=True)
-    write_atomic(folder / f"{stem}.png", pictures.png(image))
+    image = plots.grid(samples) if samples.ndim == 4 else plots.scatter(samples[:, :2], equal=True)
+    write_atomic(folder / f"{stem}.png", plots.png(image))
     return f"{folder / stem}.png"
 
 
@@ -231,6 +233,6 @@ def _write_sounds(folder: epath.Path, stem: str, samples: np.ndarray, sample_rat
     rows = -(-len(shown) // columns)
     filled = np.pad(shown, ((0, rows * columns - len(shown)), (0, 0))).reshape(rows, columns, -1)
     names = tuple(f"{i * columns}" for i in range(rows))
-    image = pictures.spectrograms(filled, sample_rate, names, tuple(f"+{i}" for i in range(columns)))
-    write_atomic(folder / f"{stem}.png", pictures.png(image))
+    image = plots.spectrograms(filled, sample_rate, names, tuple(f"+{i}" for i in range(columns)))
+    write_atomic(folder / f"{stem}.png", plots.png(image))
     return f"{folder / stem}_0.wav ... _{len(shown) - 1}.wav\n{folder / stem}.png"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
-from gen_jax import paths
 from gen_jax.errors import ConfigError
-from gen_jax.spool import is_remote
+from gen_jax.io import paths
+from gen_jax.io.gcs import is_remote
 
 if TYPE_CHECKING:
     from gen_jax.sweeps.sweep import Sweep
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         sweep.begin()
         sys.stdout.flush()
         os.execv(command[0], command)
-    from gen_jax.log import tensorboard_command, write_hparams_columns
+    from gen_jax.runs.log import tensorboard_command, write_hparams_columns
     from gen_jax.sweeps import report
 
     def write(trials: list) -> None:

@@ -4,11 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from gen_jax import config, distributed, paths, same_data, seed_report
-from gen_jax.log import tensorboard_command
-from gen_jax.run_dir import RunDir, is_primary
+from gen_jax import config
+from gen_jax.io import paths
+from gen_jax.parallel import distributed
+from gen_jax.parallel.processes import is_primary
+from gen_jax.runs.log import tensorboard_command
+from gen_jax.runs.run_dir import RunDir
 from gen_jax.settings import defaults
 from gen_jax.train import train
+from gen_jax.training import same_data, seed_report
 
 FLAGS = ("trust_checkpoints", "accept_data", "override")  # of `train`
 

@@ -11,16 +11,17 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gen_jax import paths, pictures
 from gen_jax.commands import outputs, restored
 from gen_jax.data import Info, pixels
-from gen_jax.data.base import Source
 from gen_jax.data.files import File, list_folder
-from gen_jax.data.image_folder import KIND
+from gen_jax.data.source import Source
+from gen_jax.data.sources.image_folder import KIND
 from gen_jax.errors import ConfigError, DataError
+from gen_jax.io import paths
 from gen_jax.models.base import TranslatesImages
-from gen_jax.program import Program
-from gen_jax.run_dir import RunDir, write_atomic
+from gen_jax.runs import plots
+from gen_jax.runs.run_dir import RunDir, write_atomic
+from gen_jax.training.program import Program
 
 SHOWN = 64  # pictures in the grid
 FLAGS = ("workdir", "step", "translate", "images", "out", "overwrite")  # that a translation reads
@@ -71,8 +72,8 @@ def run(args: argparse.Namespace, program: Program, run_dir: RunDir) -> None:
     stem = outputs.free(folder, name, overwrite=args.overwrite)
     (folder / stem).mkdir(exist_ok=True)
     for file, image in zip(files, after, strict=True):
-        write_atomic(folder / stem / f"{file.path.stem}.png", pictures.png(image))
-    write_atomic(folder / f"{stem}.png", pictures.png(pictures.pairs(before[:SHOWN], after[:SHOWN])))
+        write_atomic(folder / stem / f"{file.path.stem}.png", plots.png(image))
+    write_atomic(folder / f"{stem}.png", plots.png(plots.pairs(before[:SHOWN], after[:SHOWN])))
     print(f"{folder / stem}/\n{folder / stem}.png")
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from gen_jax.data import feeds
-from gen_jax.data.base import Arrays, Feed, Info, Tokenizer
+from gen_jax.data.source import Arrays, Feed, Info, Tokenizer
 from gen_jax.errors import ConfigError
 
 

@@ -5,9 +5,9 @@ import sys
 import numpy as np
 
 from gen_jax.data import utf8
-from gen_jax.data.base import SPLITS, Arrays, Info, TokenSource, cut, cut_end
 from gen_jax.data.datasets import TokenSet
 from gen_jax.data.records import RecordSet, record_set
+from gen_jax.data.source import SPLITS, Arrays, Info, TokenSource, cut, cut_end
 from gen_jax.data.tokenising import tokenised
 from gen_jax.errors import DataError
 

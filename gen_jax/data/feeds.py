@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gen_jax.data.base import Arrays
+from gen_jax.data.source import Arrays
 from gen_jax.errors import ConfigError
 
 Fetch = Callable[[np.ndarray], Arrays]  # indices [n] -> arrays [n, ...]

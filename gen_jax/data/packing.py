@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32, Int64
 
-from gen_jax.data.base import Arrays
+from gen_jax.data.source import Arrays
 
 OPEN = 16  # rows that a pair may still go to
 

@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from gen_jax.data import feeds
-from gen_jax.data.base import Arrays, Feed, Info, Source
 from gen_jax.data.datasets import has_split
 from gen_jax.data.packing import Sequences, one_a_row, pack, rows_of_pairs
+from gen_jax.data.source import Arrays, Feed, Info, Source
 from gen_jax.data.tokenising import read_tokenizer
 from gen_jax.errors import ConfigError, DataError
 from gen_jax.settings import LARGEST_VOCABULARY, Positive, UserPath, Whole

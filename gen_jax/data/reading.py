@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 
-from gen_jax import json_text
 from gen_jax.data.bounds import check_expansion, is_bounded
 from gen_jax.errors import DataError, first_line
+from gen_jax.io import json_text
 
 CHUNK = 2**20  # bytes that are unpacked at once
 KINDS = {

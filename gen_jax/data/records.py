@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Integer
 
 from gen_jax.data import feeds
-from gen_jax.data.base import Arrays, Feed, Info, Tokenizer
 from gen_jax.data.datasets import has_split
 from gen_jax.data.packing import Sequences
+from gen_jax.data.source import Arrays, Feed, Info, Tokenizer
 from gen_jax.errors import ConfigError
 from gen_jax.text import WithEnd
 

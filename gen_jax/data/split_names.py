@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-from gen_jax.data.base import SPLITS
+from gen_jax.data.source import SPLITS
 from gen_jax.errors import DataError
 
 ALIASES = {

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from gen_jax.data import reading, text_file, token_file, utf8
-from gen_jax.data.base import SPLITS, cut, cut_end
+from gen_jax.data import reading, utf8
 from gen_jax.data.documents import SEPARATOR
-from gen_jax.data.text_file import Config
+from gen_jax.data.source import SPLITS, cut, cut_end
+from gen_jax.data.sources import text_file, token_file
+from gen_jax.data.sources.text_file import Config
 from gen_jax.data.tokenising import PIECE, Document, dtype_of, encoded, new_tokenizer, read_tokenizer
 from gen_jax.errors import ConfigError, DataError
 from gen_jax.text import WithEnd

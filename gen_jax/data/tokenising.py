@@ -11,10 +11,10 @@ import numpy as np
 from etils import epath
 
 from gen_jax import text
-from gen_jax.cache import cached
 from gen_jax.data import reading
-from gen_jax.data.base import Arrays, Tokenizer, TokenSource
+from gen_jax.data.source import Arrays, Tokenizer, TokenSource
 from gen_jax.errors import ConfigError, DataError
+from gen_jax.io.cache import cached
 
 PIECE = 2**18  # characters that are encoded at once; a BPE token never crosses the border of two
 BATCH = 2**21  # characters that are encoded in parallel

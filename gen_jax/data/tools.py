@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from gen_jax.data import archives, image_folder, tfds, wav_folder
-from gen_jax.data.base import Dataset
+from gen_jax.data import archives
 from gen_jax.data.files import Kind, list_folder
-from gen_jax.data.sources import SOURCES, load, parse
+from gen_jax.data.source import Dataset
+from gen_jax.data.sources import image_folder, list_sources, load, parse, tfds, wav_folder
 from gen_jax.errors import ConfigError
 
 EMBEDDED = ("digits", "colours", "pydoc", "names", "gaussians", "markov", "ar", "reversal", "tones")
@@ -22,7 +22,7 @@ def resolve(name: str, data_dir: str = "", **fields: Any) -> dict[str, Any]:
     """
     if name in EMBEDDED:
         return {"source": name, **fields}
-    if name in SOURCES:
+    if name in list_sources():
         raise ConfigError(f"data: {name} needs a path or a name: pass a TFDS name, an .npz, a text file or a folder")
     path = Path(name).expanduser()
     if archives.is_archive(path):
@@ -133,6 +133,6 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> str:
     """Prepares a TFDS set and says where it is; embedded sources need nothing. Errors as `tfds.prepare`."""
     if name in EMBEDDED:
         return f"{name} is embedded: nothing to prepare"
-    if name in SOURCES:
+    if name in list_sources():
         raise ConfigError(f"data: {name} reads your own files: nothing to prepare")
     return f"{name} is in {tfds.prepare(name, data_dir, manual_dir)}"

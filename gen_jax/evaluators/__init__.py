@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from gen_jax.errors import ConfigError
-from gen_jax.evaluators.base import Context, EvalConfig, Evaluator
+from gen_jax.evaluators.evaluator import Context, EvalConfig, Evaluator
 from gen_jax.settings import named_module, validate
 
 

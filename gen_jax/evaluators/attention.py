@@ -3,14 +3,15 @@
 import jax
 import numpy as np
 
+from gen_jax.core.state import State
 from gen_jax.errors import ConfigError
-from gen_jax.evaluators import base
+from gen_jax.evaluators import evaluator
 from gen_jax.models import base as models
+from gen_jax.parallel.processes import gather
 from gen_jax.settings import Few, Positive
-from gen_jax.state import State
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """length: tokens shown of the split's first example. layers, heads: shown at most, the first ones."""
 
     length: Positive = 32
@@ -23,7 +24,7 @@ def label(text: str) -> str:
     return text.replace("\n", "\\n").replace("\t", "\\t").replace(" ", "\u2423").replace("$", "\\$")
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """`attention`: a map a head, of a text to itself or of a translation to its source.
 
     Raises:
@@ -32,14 +33,14 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     decode, model = context.decode_text, context.model
     if decode is None:
         raise ConfigError(f"evals: attention: expected data with a tokeniser, they are {context.info.kind}")
-    base.require(isinstance(model, models.Attends), "attention", f"a Transformer, not {type(model).__name__}")
+    evaluator.require(isinstance(model, models.Attends), "attention", f"a Transformer, not {type(model).__name__}")
     weigh = jax.jit(model.attention)
 
-    def evaluate(state: State) -> base.Report:
-        from gen_jax import pictures
+    def evaluate(state: State) -> evaluator.Report:
+        from gen_jax.runs import plots
 
         batch = jax.tree.map(lambda x: x[:1], next(iter(context.batches(cfg.split))))
-        weights, example = base.read((weigh(state, batch), batch))
+        weights, example = gather((weigh(state, batch), batch))
         weights, example = weights[0, : cfg.layers, : cfg.heads], jax.tree.map(lambda x: x[0], example)
         inputs = attended = example["tokens"][:-1]
         if "source" in example:  # padding is no token
@@ -47,6 +48,6 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             inputs = inputs[example["segment"] > 0]
         names = [[label(decode(np.asarray([i]))) for i in ids[: cfg.length]] for ids in (inputs, attended)]
         shown = weights[:, :, : len(names[0]), : len(names[1])]
-        return base.Report(images={"attention": pictures.attention(shown, *names)})
+        return evaluator.Report(images={"attention": plots.attention(shown, *names)})
 
-    return base.Evaluator(evaluate, lambda state, batch, rng: weigh(state, batch))
+    return evaluator.Evaluator(evaluate, lambda state, batch, rng: weigh(state, batch))

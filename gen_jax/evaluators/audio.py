@@ -3,15 +3,16 @@
 import jax
 import numpy as np
 
-from gen_jax import pictures
-from gen_jax.evaluators import base
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.state import State
+from gen_jax.evaluators import evaluator
 from gen_jax.models import base as models
-from gen_jax.sampling import SampleOptions
+from gen_jax.parallel.processes import gather
+from gen_jax.runs import plots
 from gen_jax.settings import Count, Few, NonNegative
-from gen_jax.state import State
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """columns: sounds of each class, sampled, and as many real ones. length: samples of each; 0 = as the data's.
     rows: where there are no classes."""
 
@@ -21,14 +22,14 @@ class Config(base.EvalConfig):
     temperature: NonNegative = 1.0
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """`samples`: sounds from the same noise at each evaluation, one class after the other, `columns` of each.
 
     `spectrograms`: a row a class, real sounds from all over the split on the left, the samples on the right.
     """
     model, info = context.model, context.info
-    base.require(info.kind == "audio", "audio", f"sound, the data are {info.kind}")
-    base.require(isinstance(model, models.Samples), "audio", f"a model that samples, not {type(model).__name__}")
+    evaluator.require(info.kind == "audio", "audio", f"sound, the data are {info.kind}")
+    evaluator.require(isinstance(model, models.Samples), "audio", f"a model that samples, not {type(model).__name__}")
     classes = info.num_classes if getattr(model, "num_classes", 0) else 0
     rows, length = classes or cfg.rows, cfg.length or info.shape[0]
     options = SampleOptions(temperature=cfg.temperature, length=length)
@@ -43,7 +44,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
 
     def real() -> np.ndarray:
         """[rows, columns, T]; silence where the split has too few of a class."""
-        parts = [(s[v], n[v]) for (s, n), v in base.results(examples, context.batches(cfg.split))]
+        parts = [(s[v], n[v]) for (s, n), v in evaluator.results(examples, context.batches(cfg.split))]
         sounds, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
         found = np.zeros((rows, cfg.columns, length), np.int16)
         for row in range(rows):
@@ -52,16 +53,18 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             found[row, : len(which), : mine.shape[1]] = mine[which]
         return found
 
-    def evaluate(state: State) -> base.Report:
-        made = base.read(sample(state, context.rng)).reshape(cfg.columns, rows, length).swapaxes(0, 1)
+    def evaluate(state: State) -> evaluator.Report:
+        made = gather(sample(state, context.rng)).reshape(cfg.columns, rows, length).swapaxes(0, 1)
         shown = np.concatenate([real(), made], axis=1)  # [rows, 2 columns, T]
         names = info.class_names if classes and len(info.class_names) == rows else tuple(map(str, range(rows)))
         heads = ("real",) * cfg.columns + ("sampled",) * cfg.columns
-        picture = pictures.spectrograms(shown, info.sample_rate, names, heads)
+        picture = plots.spectrograms(shown, info.sample_rate, names, heads)
         sounds = made.reshape(-1, length)
-        return base.Report(images={"spectrograms": picture}, audios={"samples": sounds}, sample_rate=info.sample_rate)
+        return evaluator.Report(
+            images={"spectrograms": picture}, audios={"samples": sounds}, sample_rate=info.sample_rate
+        )
 
     def trace(state: State, batch: dict, rng: jax.Array) -> tuple:
         return sample(state, rng), examples(batch)
 
-    return base.Evaluator(evaluate, trace, draws=cfg.columns * rows)
+    return evaluator.Evaluator(evaluate, trace, draws=cfg.columns * rows)

@@ -3,14 +3,14 @@
 import functools
 from typing import Literal
 
-from gen_jax import protocol
-from gen_jax.evaluators import base
+from gen_jax.core.state import State
+from gen_jax.evaluators import evaluator
 from gen_jax.features import choice, classifier
+from gen_jax.runs import metric_tags
 from gen_jax.settings import Positive
-from gen_jax.state import State
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """n: samples to train on, as many as there are training images is usual. recipe: of the classifier."""
 
     n: Positive = 50_000
@@ -22,7 +22,7 @@ class Config(base.EvalConfig):
         return ("train", self.split)
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """`classification_accuracy` on the real images of `split` of a classifier trained on class-conditional samples.
 
     `classification_accuracy_real` is that of the same recipe on the training split.
@@ -31,20 +31,20 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
       ConfigError: the model knows no classes.
     """
     conditional = bool(getattr(context.model, "num_classes", 0))
-    base.require(conditional, "classification_score", "a class-conditional model")
-    features = base.choose_features(choice.Config(recipe=cfg.recipe), context, "classification_score", cfg.split)
-    sample = base.sampler(context, "classification_score", lambda image, asked: (image, asked))
+    evaluator.require(conditional, "classification_score", "a class-conditional model")
+    features = evaluator.choose_features(choice.Config(recipe=cfg.recipe), context, "classification_score", cfg.split)
+    sample = evaluator.sampler(context, "classification_score", lambda image, asked: (image, asked))
     load = functools.cache(features.load)
 
-    def evaluate(state: State) -> base.Report:
-        weights, test = load(), base.images(context.batches(cfg.split))
+    def evaluate(state: State) -> evaluator.Report:
+        weights, test = load(), evaluator.images(context.batches(cfg.split))
         trained = classifier.train(cfg.recipe, sample(state, cfg.n), context.info.num_classes, context.poll)
-        real, facts = base.real(cfg.split, [test]), features.facts(weights)
+        real, facts = evaluator.real(cfg.split, [test]), features.facts(weights)
         scores = {
-            protocol.tag("classification_accuracy", **real.facts(cfg.n), **facts): trained,
-            protocol.tag("classification_accuracy_real", **real.facts(0), **facts, of="train"): weights.variables,
+            metric_tags.tag("classification_accuracy", **real.facts(cfg.n), **facts): trained,
+            metric_tags.tag("classification_accuracy_real", **real.facts(0), **facts, of="train"): weights.variables,
         }
-        return base.Report({tag: classifier.accuracy(features.apply, w, test) for tag, w in scores.items()})
+        return evaluator.Report({tag: classifier.accuracy(features.apply, w, test) for tag, w in scores.items()})
 
-    names = base.named("classification_accuracy", "classification_accuracy_real")
-    return base.Evaluator(evaluate, base.draws(context.model), names, cfg.n)
+    names = evaluator.named("classification_accuracy", "classification_accuracy_real")
+    return evaluator.Evaluator(evaluate, evaluator.draws(context.model), names, cfg.n)

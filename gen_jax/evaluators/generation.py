@@ -8,22 +8,22 @@ import jax
 import numpy as np
 from pydantic import Field
 
-from gen_jax import pictures, protocol
-from gen_jax.cache import Arrays, cached
-from gen_jax.evaluators import base
+from gen_jax.core.state import State
+from gen_jax.evaluators import evaluator
 from gen_jax.features import Features, choice
+from gen_jax.io.cache import Arrays, cached
 from gen_jax.metrics.frechet import fid, moments
 from gen_jax.metrics.inception_score import inception_score
 from gen_jax.metrics.kid import kid
 from gen_jax.metrics.precision_recall import precision_recall, radii
+from gen_jax.runs import metric_tags, plots
 from gen_jax.settings import Few, Positive, Whole
-from gen_jax.state import State
 
 MEASURED = ("fid", "kid", "inception_score", "precision", "recall")
 RARE = 0.2  # of the share of a class among real images
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """n: samples. floor: the split whose images are measured as if they were samples, n of them at most.
 
     k: the neighbour that a ball of precision and recall reaches to. kid_subsets, kid_subset_size: as `metrics.kid`
@@ -43,11 +43,11 @@ class Config(base.EvalConfig):
         return ("train", self.floor, self.split)
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """`fid`, `kid`, `inception_score`, `precision`, `recall` of `n` samples against the whole split.
 
-    Each name says how it was measured (`gen_jax.protocol`): n_real, n_fake, split, features and their hash, resize, a
-    hash of the real images. Beside each stands its `_floor`: real images in place of the samples.
+    Each name says how it was measured (`gen_jax.runs.metric_tags`): n_real, n_fake, split, features and their hash,
+    resize, a hash of the real images. Beside each stands its `_floor`: real images in place of the samples.
     With a classifier also `class_share_min` and `class_share_max` of the samples and the picture `class_shares`, and of
     class-conditional models `as_asked`, the share that is classified as asked. A warning names the classes that samples
     show less than a fifth as often as the real images do.
@@ -55,29 +55,31 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     Raises:
       ConfigError: the model does not sample images, floor and split are one, or there are no more than k images.
     """
-    base.require_apart("generation: floor", cfg.floor, cfg.split)
-    base.require(cfg.n > cfg.k, "generation", f"n above k = {cfg.k}, not {cfg.n}")
+    evaluator.require_apart("generation: floor", cfg.floor, cfg.split)
+    evaluator.require(cfg.n > cfg.k, "generation", f"n above k = {cfg.k}, not {cfg.n}")
     for split in (cfg.split, cfg.floor):
         size = context.size(split)
-        base.require(size is None or size > cfg.k, "generation", f"more than k = {cfg.k} images in {split}, not {size}")
-    features = base.choose_features(cfg.features, context, "generation", cfg.split)
-    sample = base.sampler(
+        evaluator.require(
+            size is None or size > cfg.k, "generation", f"more than k = {cfg.k} images in {split}, not {size}"
+        )
+    features = evaluator.choose_features(cfg.features, context, "generation", cfg.split)
+    sample = evaluator.sampler(
         context, "generation", lambda variables, image, asked: (*features.apply(variables, image), asked)
     )
     reference = functools.cache(lambda: _Reference(cfg, context, features))
 
-    def evaluate(state: State) -> base.Report:
+    def evaluate(state: State) -> evaluator.Report:
         known = reference()
         found, logits, asked = sample(state, cfg.n, known.weights.variables)
-        report = base.Report(known.measured(found, logits) | known.floors)
+        report = evaluator.Report(known.measured(found, logits) | known.floors)
         if features.name == "classifier":
             known.add_classes(report, logits.argmax(1), asked)
         return report
 
     measured = [name + suffix for name in MEASURED for suffix in ("", "_floor")]
     classes = ("class_share_min", "class_share_max", "as_asked", "classifier_accuracy")
-    names = base.named(*measured, *classes if features.name == "classifier" else ())
-    return base.Evaluator(evaluate, base.draws(context.model), names, cfg.n)
+    names = evaluator.named(*measured, *classes if features.name == "classifier" else ())
+    return evaluator.Evaluator(evaluate, evaluator.draws(context.model), names, cfg.n)
 
 
 class _Reference:
@@ -88,7 +90,7 @@ class _Reference:
       floors: tag -> value.
     """
 
-    def __init__(self, cfg: Config, context: base.Context, features: Features):
+    def __init__(self, cfg: Config, context: evaluator.Context, features: Features):
         self.cfg, self.context, self.features = cfg, context, features
         self.weights = features.load()
         self.real, self.arrays = self._read(cfg.split)
@@ -102,28 +104,28 @@ class _Reference:
         floor, arrays = self._read(cfg.floor, cfg.n)
         self.floors = self.measured(arrays["features"], arrays["logits"], "_floor", of=floor.name)
 
-    def _key(self, real: base.Real) -> str:
+    def _key(self, real: evaluator.Real) -> str:
         return f"{self.features.name}-{self.weights.digest}_{real.digest}"
 
-    def _read(self, split: str, most: int | None = None) -> tuple[base.Real, Arrays]:
+    def _read(self, split: str, most: int | None = None) -> tuple[evaluator.Real, Arrays]:
         """Which images a split has; features and logits of them, or of `most`, drawn with a fixed key, in the order
         of the draw. Kept in the cache, in the order of the split."""
         batches = self.context.batches
-        real = base.real(split, base.rows(batches(split)))
+        real = evaluator.real(split, evaluator.rows(batches(split)))
         n = len(real.label)
         chosen = np.arange(n) if most is None else np.random.default_rng(0).permutation(n)[:most]
         extract = jax.jit(self.features.apply)
 
         def build() -> Arrays:
             size, layout = self.context.batch_size, next(batches(split))["image"].sharding
-            images = (image for part, _ in base.rows(batches(split)) for image in part)
+            images = (image for part, _ in evaluator.rows(batches(split)) for image in part)
             drawn = itertools.compress(images, np.isin(np.arange(n), chosen))
 
             def step(part: list[np.ndarray]) -> tuple[jax.Array, jax.Array]:
                 padded = np.stack(part)[np.arange(size) % len(part)]
                 return extract(self.weights.variables, jax.device_put(padded, layout))
 
-            found = base.results(step, iter(lambda: list(itertools.islice(drawn, size)), []))
+            found = evaluator.results(step, iter(lambda: list(itertools.islice(drawn, size)), []))
             arrays = (np.concatenate(parts)[: len(chosen)] for parts in zip(*found, strict=True))
             return dict(zip(("features", "logits"), arrays, strict=True))
 
@@ -131,7 +133,7 @@ class _Reference:
         return real, {name: x[place] for name, x in arrays.items()}
 
     def tag(self, name: str, n_fake: int, **facts: object) -> str:
-        return protocol.tag(name, **self.real.facts(n_fake), **self.features.facts(self.weights), **facts)
+        return metric_tags.tag(name, **self.real.facts(n_fake), **self.features.facts(self.weights), **facts)
 
     def measured(self, found: np.ndarray, logits: np.ndarray, suffix: str = "", **facts: str) -> dict[str, float]:
         """Tag -> value for features [N, F] and logits [N, K]."""
@@ -148,7 +150,7 @@ class _Reference:
         }
         return {self.tag(name + suffix, len(found), **more, **facts): v for name, (v, more) in values.items()}
 
-    def add_classes(self, report: base.Report, predicted: np.ndarray, asked: np.ndarray) -> None:
+    def add_classes(self, report: evaluator.Report, predicted: np.ndarray, asked: np.ndarray) -> None:
         """The shares of classes of the samples, [N] each, and how well the classifier tells them."""
         info: Any = self.context.info
         share, true = (np.bincount(x, minlength=info.num_classes) / len(x) for x in (predicted, self.real.label))
@@ -160,6 +162,6 @@ class _Reference:
         report.scalars[self.tag("classifier_accuracy", 0)] = float(right)
         names = info.class_names or tuple(map(str, range(info.num_classes)))
         heights = {"samples": share, self.cfg.split: true}
-        report.images["class_shares"] = pictures.bars(heights, names, axis="share", title="classes of samples")
+        report.images["class_shares"] = plots.bars(heights, names, axis="share", title="classes of samples")
         if rare := [name for name, x, y in zip(names, share, true, strict=True) if x < RARE * y]:
             report.warnings.append(f"mode collapse: samples hardly show the classes {', '.join(rare)}")

@@ -6,23 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gen_jax import pictures
-from gen_jax.evaluators import base
+from gen_jax.core.state import State
+from gen_jax.evaluators import evaluator
 from gen_jax.metrics.moments import exact_sum
 from gen_jax.models import base as models
+from gen_jax.runs import plots
 from gen_jax.settings import Positive
-from gen_jax.state import State
 
 DIRECTIONS = {"a2b": ("image_a", "image_b", "b2a"), "b2a": ("image_b", "image_a", "a2b")}  # from, to, and back
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """n: columns of each picture."""
 
     n: Positive = 8
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """Mean absolute errors of the split as shares of the range 0 .. 255, and a picture of each direction.
 
     `cycle_error_a`, `cycle_error_b`: of an image from its translation back. `error_a2b`, `error_b2a`: of a translation
@@ -31,8 +31,10 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     """
     model = context.model
     able = isinstance(model, models.TranslatesImages)
-    base.require(able, "image_translation", f"a model that translates images, not {type(model).__name__}")
-    base.require(context.info.kind == "unpaired", "image_translation", f"two sets, the data are {context.info.kind}")
+    evaluator.require(able, "image_translation", f"a model that translates images, not {type(model).__name__}")
+    evaluator.require(
+        context.info.kind == "unpaired", "image_translation", f"two sets, the data are {context.info.kind}"
+    )
     known = context.info.aligned and "train" not in cfg.split
 
     @jax.jit
@@ -48,19 +50,21 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             shown[direction] = (image, made, batch[target], again) if known else (image, made, again)
         return errors, shown, batch["valid"]
 
-    def evaluate(state: State) -> base.Report:
+    def evaluate(state: State) -> evaluator.Report:
         values: dict[str, list[np.ndarray]] = {}
         kept = []
-        for errors, shown, valid in base.results(lambda batch: step(state, batch), context.batches(cfg.split), every=4):
+        for errors, shown, valid in evaluator.results(
+            lambda batch: step(state, batch), context.batches(cfg.split), every=4
+        ):
             kept += [(shown, valid)] if len(kept) * context.batch_size < cfg.n else []
             for name, error in errors.items():
                 values.setdefault(name, []).append(error[valid])
-        rows = base.first(kept, cfg.n)
-        images = {direction: pictures.pairs(*parts, columns=cfg.n) for direction, parts in rows.items()}
+        rows = evaluator.first(kept, cfg.n)
+        images = {direction: plots.pairs(*parts, columns=cfg.n) for direction, parts in rows.items()}
         joined = {name: np.concatenate(parts) for name, parts in values.items()}
-        return base.Report({name: exact_sum(value) / len(value) for name, value in joined.items()}, images)
+        return evaluator.Report({name: exact_sum(value) / len(value) for name, value in joined.items()}, images)
 
-    return base.Evaluator(evaluate, lambda state, batch, rng: step(state, batch), lambda found: found[0])
+    return evaluator.Evaluator(evaluate, lambda state, batch, rng: step(state, batch), lambda found: found[0])
 
 
 def _error(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gen_jax.evaluators import base
+from gen_jax.core.state import State
+from gen_jax.evaluators import evaluator
 from gen_jax.metrics import bits
 from gen_jax.metrics.moments import exact_sum
 from gen_jax.models import base as models
 from gen_jax.settings import Count, Steps
-from gen_jax.state import State
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """num_samples: importance samples an example (k). max_examples: only that many of the split, the first; 0 = all.
     batch: rows at a time; 0 = the evaluation batch; the model itself cuts the samples into chunks."""
 
@@ -31,7 +31,7 @@ def _parts(batches: Iterator[dict], n: int, take) -> Iterator[dict]:
             yield batch if n == 1 else take(batch, i)
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """The mean over examples of log 1/k sum_i p(x, z_i) / q(z_i | x) (Burda et al. 2016, eq. 8), a lower bound.
 
     Scalars: `log_likelihood` in nats an example; `log_likelihood_stderr`, the standard error of that mean over
@@ -42,11 +42,13 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
       ConfigError: the model has no `log_prob`, or one of a likelihood that does not sum to 1.
     """
     able = isinstance(context.model, models.HasLogProb)
-    base.require(able, "log_likelihood", f"a model with log_prob, which {type(context.model).__name__} has not")
+    evaluator.require(able, "log_likelihood", f"a model with log_prob, which {type(context.model).__name__} has not")
     normalised = getattr(context.model, "normalised_likelihood", True)
-    base.require(normalised, "log_likelihood", "a normalised likelihood, such as bernoulli; bernoulli_grey is none")
+    evaluator.require(
+        normalised, "log_likelihood", "a normalised likelihood, such as bernoulli; bernoulli_grey is none"
+    )
     size = cfg.batch or context.batch_size
-    base.require(context.batch_size % size == 0, "log_likelihood: batch", f"a divisor of {context.batch_size}")
+    evaluator.require(context.batch_size % size == 0, "log_likelihood: batch", f"a divisor of {context.batch_size}")
     parts = context.batch_size // size
 
     @jax.jit
@@ -64,10 +66,10 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             yield batch
             left -= context.batch_size
 
-    def evaluate(state: State) -> base.Report:
+    def evaluate(state: State) -> evaluator.Report:
         batches = _parts(wanted(iter(context.batches(cfg.split))), parts, take)
         # read each one before the next starts: a signal must not wait behind minutes of queued work
-        rows = list(base.results(lambda batch: log_prob(state, batch, context.rng), batches, every=1))
+        rows = list(evaluator.results(lambda batch: log_prob(state, batch, context.rng), batches, every=1))
         values, index, valid = (np.concatenate(part) for part in zip(*rows, strict=True))
         order = np.argsort(index[valid], kind="stable")[: cfg.max_examples or None]
         return _report(values[valid][order].astype(np.float64), context)
@@ -79,11 +81,11 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     def trace(state: State, batch: dict, rng: jax.Array) -> Any:
         return log_prob(state, take(batch, 0) if parts > 1 else batch, rng)
 
-    return base.Evaluator(evaluate, trace, base.named(*names))
+    return evaluator.Evaluator(evaluate, trace, evaluator.named(*names))
 
 
-def _report(values: np.ndarray, context: base.Context) -> base.Report:
-    report = base.Report()
+def _report(values: np.ndarray, context: evaluator.Context) -> evaluator.Report:
+    report = evaluator.Report()
     mean = exact_sum(values) / len(values)
     report.scalars["log_likelihood"] = mean
     if bad := int((~np.isfinite(values)).sum()):

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gen_jax import ops
-from gen_jax.evaluators import base
+from gen_jax.core import ops
+from gen_jax.core.state import State
+from gen_jax.evaluators import evaluator
 from gen_jax.metrics.markov import Markov, Sequences
 from gen_jax.settings import Few
-from gen_jax.state import State
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """order: the longest context. tuned_on: the split that the weights of the interpolation are tuned on.
     when: the numbers never change, so they are found once, at the end."""
 
@@ -26,14 +26,14 @@ class Config(base.EvalConfig):
         return ("train", self.tuned_on, self.split)
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """`markov_<n>_bits_per_sample` of `cfg.split` for n = 1 ... order; `markov_bits_per_sample` is the best of them.
 
     Interpolated models of the codes of the training split (`metrics.markov`), on the samples that `mask` counts, as
     `bits_per_sample` of a model with mu-law output is. The trained model plays no part.
     """
-    base.require(context.info.kind == "audio", "markov", f"sound, the data are {context.info.kind}")
-    base.require(256 ** (cfg.order + 1) < 2**63, "markov: order", "at most 6")
+    evaluator.require(context.info.kind == "audio", "markov", f"sound, the data are {context.info.kind}")
+    evaluator.require(256 ** (cfg.order + 1) < 2**63, "markov: order", "at most 6")
     known: dict[str, float] = {}
 
     @jax.jit
@@ -41,10 +41,10 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         return ops.mu_law_encode(batch["audio"]).astype(np.uint8), batch["mask"] > 0, batch["valid"]
 
     def sequences(split: str) -> Sequences:
-        found = [(c[v], m[v]) for c, m, v in base.results(codes, context.batches(split))]
+        found = [(c[v], m[v]) for c, m, v in evaluator.results(codes, context.batches(split))]
         return Sequences(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
-    def evaluate(state: State) -> base.Report:
+    def evaluate(state: State) -> evaluator.Report:
         if not known:
             silence = int(ops.mu_law_encode(jnp.zeros((), jnp.int16)))
             model = Markov.fit(sequences("train"), sequences(cfg.tuned_on), cfg.order, 256, silence)
@@ -52,7 +52,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             bits = {order: model.bits_per_code(test, order) for order in range(1, cfg.order + 1)}
             known.update({f"markov_{order}_bits_per_sample": value for order, value in bits.items()})
             known["markov_bits_per_sample"] = min(bits.values())
-        return base.Report(dict(known))
+        return evaluator.Report(dict(known))
 
     names = [f"markov_{order}_bits_per_sample" for order in range(1, cfg.order + 1)]
-    return base.Evaluator(evaluate, names=base.named("markov_bits_per_sample", *names))
+    return evaluator.Evaluator(evaluate, names=evaluator.named("markov_bits_per_sample", *names))

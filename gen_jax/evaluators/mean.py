@@ -6,15 +6,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from gen_jax.evaluators import base
+from gen_jax.core.state import Mean, State
+from gen_jax.evaluators import evaluator
 from gen_jax.metrics import bits
 from gen_jax.metrics.moments import exact_sum
 from gen_jax.models import base as models
 from gen_jax.settings import NonNegative, Switch
-from gen_jax.state import Mean, State
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """carried: a recurrent model continues from batch to batch; each of the `eval_batch_size` rows starts cold on its
     own stretch of the text, so the number depends on that size.
     collapse_kl: nats an example; a smaller `kl` is reported as posterior collapse."""
@@ -23,17 +23,17 @@ class Config(base.EvalConfig):
     collapse_kl: NonNegative = 0.1
 
 
-def _plain(context: base.Context):
+def _plain(context: evaluator.Context):
     """(state, batches) -> the means of each, and what is traced."""
     step = jax.jit(context.model.eval_step)
 
     def steps(state, batches):
-        yield from base.results(lambda batch: step(state, batch, context.rng), batches)
+        yield from evaluator.results(lambda batch: step(state, batch, context.rng), batches)
 
     return steps, step
 
 
-def _carried(context: base.Context):
+def _carried(context: evaluator.Context):
     model = context.model
     init, step = jax.jit(model.init_carry), jax.jit(model.eval_carried)
 
@@ -46,7 +46,7 @@ def _carried(context: base.Context):
             means, carry = step(state, batch, carry, context.rng)
             return means
 
-        yield from base.results(advance, batches)
+        yield from evaluator.results(advance, batches)
 
     return steps, lambda state, batch, rng: step(state, batch, init(batch), rng)[0]
 
@@ -82,7 +82,7 @@ def _of_images(model: Any, shape: tuple[int, ...], scalars: dict[str, float]) ->
     return {"bits_per_dim": bits.bits(-bound, math.prod(shape))}
 
 
-def _derived(context: base.Context, means: set[str]) -> list[str]:
+def _derived(context: evaluator.Context, means: set[str]) -> list[str]:
     """The names of what follows from the means of these names."""
     found = []
     if context.info.kind == "tokens" and "loss" in means:
@@ -96,7 +96,7 @@ def _derived(context: base.Context, means: set[str]) -> list[str]:
     return found + ["posterior_collapse"] * ("kl" in means)
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """Means over `cfg.split`, in the units of the model's metrics, and what follows from them.
 
     tokens: `bits_per_token` and `perplexity` of `loss`; `bits_per_byte` shares the same nats over the UTF-8 bytes of
@@ -112,13 +112,15 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     model, kind = context.model, context.info.kind
     if cfg.carried:
         able = isinstance(model, models.Carries)
-        base.require(able, "mean: carried", f"false for {type(model).__name__}, which keeps no carry")
-        base.require(not context.info.records, "mean: carried", "false for records, each of which stands by itself")
+        evaluator.require(able, "mean: carried", f"false for {type(model).__name__}, which keeps no carry")
+        evaluator.require(
+            not context.info.records, "mean: carried", "false for records, each of which stands by itself"
+        )
     steps, trace = _carried(context) if cfg.carried else _plain(context)
     sizes: dict[str, int] = {}  # of the split's text: read once
 
-    def evaluate(state: State) -> base.Report:
-        report = base.Report()
+    def evaluate(state: State) -> evaluator.Report:
+        report = evaluator.Report()
         sums = totals(list(steps(state, context.batches(cfg.split))))
         for name, (total, weight) in sums.items():
             if weight == 0:
@@ -127,7 +129,7 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
                 report.scalars[name] = total / weight
         if kind == "tokens" and "loss" in report.scalars:
             if context.count_bytes and not sizes:
-                sizes.update(base.text_sizes(context, base.target_tokens(context.batches(cfg.split))))
+                sizes.update(evaluator.text_sizes(context, evaluator.target_tokens(context.batches(cfg.split))))
             report.scalars |= _of_tokens(sums, sizes)
         if kind == "audio" and "loss" in report.scalars:
             report.scalars["bits_per_sample"] = bits.bits(*sums["loss"])
@@ -142,4 +144,4 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
                 report.warnings.append(f"posterior collapse: kl is {kl:.3g} nats, below {cfg.collapse_kl:g}")
         return report
 
-    return base.Evaluator(evaluate, trace, lambda means: [*means, *_derived(context, set(means))])
+    return evaluator.Evaluator(evaluate, trace, lambda means: [*means, *_derived(context, set(means))])

@@ -5,18 +5,19 @@ import math
 import jax
 import numpy as np
 
-from gen_jax import protocol
-from gen_jax.evaluators import base
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.state import State
+from gen_jax.evaluators import evaluator
 from gen_jax.evaluators.pictures import beside
 from gen_jax.features import digest
 from gen_jax.metrics.modes import mode_counts
 from gen_jax.models.base import Samples
-from gen_jax.sampling import SampleOptions
+from gen_jax.parallel.processes import gather
+from gen_jax.runs import metric_tags
 from gen_jax.settings import Fraction, Positive, PositiveFloat
-from gen_jax.state import State
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """n: samples drawn. within, min_share: as `metrics.modes.mode_counts` says. points: of each kind in the picture."""
 
     n: Positive = 2500
@@ -25,18 +26,18 @@ class Config(base.EvalConfig):
     points: Positive = 1000
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """`modes` reached, `near_share` of samples on one, `mode_kl` in nats from uniform; a picture beside real points.
 
     Their tags name the mixture by the hash of its centres and sigma; no real data enter them. A warning says how many
     modes were reached where it was not all, although most samples lie on one.
     """
     mixture = context.info.mixture
-    base.require(mixture is not None, "modes", "data whose mixture is known, as of the source gaussians")
+    evaluator.require(mixture is not None, "modes", "data whose mixture is known, as of the source gaussians")
     assert mixture
     centres = np.array(mixture.centres)
-    base.require(cfg.min_share * len(centres) <= 0.5, "modes: min_share", f"at most half of 1 / {len(centres)}")
-    base.require(isinstance(context.model, Samples), "modes", "a model that samples")
+    evaluator.require(cfg.min_share * len(centres) <= 0.5, "modes: min_share", f"at most half of 1 / {len(centres)}")
+    evaluator.require(isinstance(context.model, Samples), "modes", "a model that samples")
     reach = {"within": cfg.within, "min_share": cfg.min_share}
     facts = {"n_fake": cfg.n, "mixture": digest([centres, mixture.sigma])[:12], **reach}
 
@@ -44,17 +45,17 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     def sample(state, rng):
         return context.model.sample(state, rng, cfg.n, SampleOptions())
 
-    def evaluate(state: State) -> base.Report:
-        batches = ((base.read(batch["vector"]), base.read(batch["valid"])) for batch in context.batches(cfg.split))
-        real = base.first(batches, cfg.points)
-        made = base.read(sample(state, context.rng))
+    def evaluate(state: State) -> evaluator.Report:
+        batches = ((gather(batch["vector"]), gather(batch["valid"])) for batch in context.batches(cfg.split))
+        real = evaluator.first(batches, cfg.points)
+        made = gather(sample(state, context.rng))
         scalars = mode_counts(made, centres, mixture.sigma, **reach)
         finite = {name: value for name, value in scalars.items() if math.isfinite(value)}
-        report = base.Report({protocol.tag(name, **facts): value for name, value in finite.items()})
+        report = evaluator.Report({metric_tags.tag(name, **facts): value for name, value in finite.items()})
         if scalars["modes"] < len(centres) and scalars["near_share"] > 0.5:
             report.warnings.append(f"mode collapse: samples reach {scalars['modes']:.0f} of {len(centres)} modes")
         report.images["modes"] = beside(real, made[: cfg.points])
         return report
 
-    names = base.named("modes", "near_share", "mode_kl")
-    return base.Evaluator(evaluate, lambda state, batch, rng: sample(state, rng), names, cfg.n)
+    names = evaluator.named("modes", "near_share", "mode_kl")
+    return evaluator.Evaluator(evaluate, lambda state, batch, rng: sample(state, rng), names, cfg.n)

@@ -5,14 +5,14 @@ from typing import Literal
 
 import numpy as np
 
-from gen_jax import pictures, protocol
-from gen_jax.evaluators import base
+from gen_jax.core.state import State
+from gen_jax.evaluators import evaluator
 from gen_jax.metrics.precision_recall import nearest
+from gen_jax.runs import metric_tags, plots
 from gen_jax.settings import Few, Positive
-from gen_jax.state import State
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """n: samples, and images of `split` that give the floor. shown: in the picture."""
 
     n: Positive = 1000
@@ -24,33 +24,33 @@ class Config(base.EvalConfig):
         return ("train", self.split)
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """`neighbour_distance`: the median over samples of the root mean square gap, in grey levels, to the nearest
     training image; `neighbour_copies`: the share nearer than 99 % of the images of `split` are.
 
     Its floor is `neighbour_distance_floor`, the median of `n` images of `split`, which are no copies; `of` names them.
     The picture `neighbours` shows the samples that are nearest, above what they are near to.
     """
-    base.require_apart("neighbours: split", cfg.split, "train")
-    sample = base.sampler(context, "neighbours", lambda image, asked: image)
+    evaluator.require_apart("neighbours: split", cfg.split, "train")
+    sample = evaluator.sampler(context, "neighbours", lambda image, asked: image)
 
     @functools.cache
-    def known() -> tuple[np.ndarray, np.ndarray, base.Real, base.Real]:
+    def known() -> tuple[np.ndarray, np.ndarray, evaluator.Real, evaluator.Real]:
         """The training images, the distances of the floor's, and which both are."""
-        train, label = base.images(context.batches("train"))
-        floor, floor_label = base.images(context.batches(cfg.split))
+        train, label = evaluator.images(context.batches("train"))
+        floor, floor_label = evaluator.images(context.batches(cfg.split))
         drawn = np.random.default_rng(0).permutation(len(floor))[: cfg.n]
         floor, floor_label = floor[drawn], floor_label[drawn]
-        which = base.real("train", [(train, label)]), base.real(cfg.split, [(floor, floor_label)])
+        which = evaluator.real("train", [(train, label)]), evaluator.real(cfg.split, [(floor, floor_label)])
         return train, _distances(floor, train)[0], *which
 
-    def evaluate(state: State) -> base.Report:
+    def evaluate(state: State) -> evaluator.Report:
         train, floor, of_train, of_floor = known()
         made = sample(state, cfg.n)
         distance, index = _distances(made, train)
 
         def tag(name: str, n_fake: int, **facts: object) -> str:
-            return protocol.tag(name, **of_train.facts(n_fake), features="pixels", resize="none", **facts)
+            return metric_tags.tag(name, **of_train.facts(n_fake), features="pixels", resize="none", **facts)
 
         scalars = {
             tag("neighbour_distance", len(made)): float(np.median(distance)),
@@ -58,10 +58,10 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             tag("neighbour_distance_floor", len(floor), of=of_floor.name): float(np.median(floor)),
         }
         closest = np.argsort(distance, kind="stable")[: cfg.shown]
-        return base.Report(scalars, {"neighbours": pictures.pairs(made[closest], train[index[closest]])})
+        return evaluator.Report(scalars, {"neighbours": plots.pairs(made[closest], train[index[closest]])})
 
-    names = base.named("neighbour_distance", "neighbour_copies", "neighbour_distance_floor")
-    return base.Evaluator(evaluate, base.draws(context.model), names, cfg.n)
+    names = evaluator.named("neighbour_distance", "neighbour_copies", "neighbour_distance_floor")
+    return evaluator.Evaluator(evaluate, evaluator.draws(context.model), names, cfg.n)
 
 
 def _distances(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,14 +4,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gen_jax.core.state import State
 from gen_jax.errors import ConfigError
-from gen_jax.evaluators import base
+from gen_jax.evaluators import evaluator
 from gen_jax.metrics.ngram import NGram, apart
 from gen_jax.settings import Few
-from gen_jax.state import State
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """order: tokens of a gram, 5 = four of context. when: the number never changes, so it is found once, at the end."""
 
     order: Few = 5
@@ -27,7 +27,7 @@ def _bits(train: np.ndarray, tokens: np.ndarray, order: int, info: Any) -> float
     return float(-np.log2(p if counted is None else p[counted]).sum())
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """`ngram_<order>_bits_per_byte` of `cfg.split`, from an interpolated n-gram model of the training tokens.
 
     Witten-Bell smoothing (`metrics.ngram`) has no weights to tune, so the validation split is not read. As the mean
@@ -38,14 +38,14 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     vocab = context.info.vocab_size
     if context.count_bytes is None or not vocab:
         raise ConfigError(f"evals: ngram: expected text with a tokeniser, the data are {context.info.kind}")
-    base.require(vocab**cfg.order < 2**63, "ngram: order", f"vocabulary ** order < 2 ** 63, with {vocab} tokens")
+    evaluator.require(vocab**cfg.order < 2**63, "ngram: order", f"vocabulary ** order < 2 ** 63, with {vocab} tokens")
     known: dict[str, float] = {}
 
-    def evaluate(state: State) -> base.Report:
+    def evaluate(state: State) -> evaluator.Report:
         if not known:
-            train, tokens = (base.target_tokens(context.batches(split)) for split in ("train", cfg.split))
+            train, tokens = (evaluator.target_tokens(context.batches(split)) for split in ("train", cfg.split))
             total = _bits(train, tokens, cfg.order, context.info)
-            known[f"ngram_{cfg.order}_bits_per_byte"] = total / base.text_sizes(context, tokens)["byte"]
-        return base.Report(dict(known))
+            known[f"ngram_{cfg.order}_bits_per_byte"] = total / evaluator.text_sizes(context, tokens)["byte"]
+        return evaluator.Report(dict(known))
 
-    return base.Evaluator(evaluate, names=base.named(f"ngram_{cfg.order}_bits_per_byte"))
+    return evaluator.Evaluator(evaluate, names=evaluator.named(f"ngram_{cfg.order}_bits_per_byte"))

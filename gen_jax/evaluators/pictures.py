@@ -6,20 +6,21 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from gen_jax import pictures
-from gen_jax.evaluators import base
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.state import State
+from gen_jax.evaluators import evaluator
 from gen_jax.metrics.moments import Moments, most_varied
 from gen_jax.models import base as models
-from gen_jax.sampling import SampleOptions
+from gen_jax.parallel.processes import gather
+from gen_jax.runs import plots
 from gen_jax.settings import Few, Positive, PositiveFloat, Whole
-from gen_jax.state import State
 
 Kind = Literal["reconstruction", "samples", "interpolation", "traversal", "scatter"]
 Draw = Callable[[State], Any]  # uint8 [H, W, 1 or 3]
 Trace = Callable[[State, dict, jax.Array], Any]  # what a Draw compiles, as `base.Evaluator.trace`
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """kinds: of picture; empty = all that the model and the data allow. n: images (or points) in samples and
     reconstruction. rows, columns: of interpolation and traversal. points: in the scatter plot, and to find the latents
     that vary most. temperature, label: of samples."""
@@ -33,7 +34,7 @@ class Config(base.EvalConfig):
     label: Whole | None = None
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """One picture a kind, drawn from the same examples and the same noise at each evaluation.
 
     reconstruction: rows of examples over rows of what the model makes of them.
@@ -52,20 +53,20 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         if cfg.kinds and kind not in cfg.kinds:
             continue
         missing = _missing(kind, context)
-        base.require(not (cfg.kinds and missing), f"pictures: kinds: {kind}", missing)
+        evaluator.require(not (cfg.kinds and missing), f"pictures: kinds: {kind}", missing)
         if not missing:
             drawn[kind] = make(cfg, context)
 
-    def evaluate(state: State) -> base.Report:
-        return base.Report(images={kind: draw(state) for kind, (draw, _) in drawn.items()})
+    def evaluate(state: State) -> evaluator.Report:
+        return evaluator.Report(images={kind: draw(state) for kind, (draw, _) in drawn.items()})
 
     def trace(state: State, batch: dict, rng: jax.Array) -> Any:
         return [one(state, batch, rng) for _, one in drawn.values()]
 
-    return base.Evaluator(evaluate, trace, draws=cfg.n)
+    return evaluator.Evaluator(evaluate, trace, draws=cfg.n)
 
 
-def _missing(kind: Kind, context: base.Context) -> str:
+def _missing(kind: Kind, context: evaluator.Context) -> str:
     """What `kind` needs and does not find; empty = nothing."""
     model, info = context.model, context.info
     name = type(model).__name__
@@ -86,21 +87,21 @@ def _missing(kind: Kind, context: base.Context) -> str:
     return "" if found else f"a model that {ability}, which {name} does not"
 
 
-def _reconstruction(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
-    reconstruct = base.reconstructor(context.model, "pictures")
+def _reconstruction(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
+    reconstruct = evaluator.reconstructor(context.model, "pictures")
 
     @jax.jit
     def step(state, batch, rng):
         return (batch["image"], reconstruct(state, batch, rng)), batch["valid"]
 
     def draw(state):
-        rows = base.results(lambda batch: step(state, batch, context.rng), context.batches(cfg.split), every=1)
-        return pictures.pairs(*base.first(rows, cfg.n))
+        rows = evaluator.results(lambda batch: step(state, batch, context.rng), context.batches(cfg.split), every=1)
+        return plots.pairs(*evaluator.first(rows, cfg.n))
 
     return draw, step
 
 
-def _samples(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
+def _samples(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
     options = SampleOptions(temperature=cfg.temperature, label=cfg.label)
 
     @jax.jit
@@ -108,11 +109,11 @@ def _samples(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
         return context.model.sample(state, rng, cfg.n, options)
 
     def draw(state):
-        made = base.read(sample(state, context.rng))
+        made = gather(sample(state, context.rng))
         if context.info.kind == "image":
-            return pictures.grid(made)
-        batches = ((base.read(batch["vector"]), base.read(batch["valid"])) for batch in context.batches(cfg.split))
-        return beside(base.first(batches, cfg.n), made)
+            return plots.grid(made)
+        batches = ((gather(batch["vector"]), gather(batch["valid"])) for batch in context.batches(cfg.split))
+        return beside(evaluator.first(batches, cfg.n), made)
 
     return draw, lambda state, batch, rng: sample(state, rng)
 
@@ -121,10 +122,10 @@ def beside(real: np.ndarray, made: np.ndarray) -> np.ndarray:
     """A scatter plot of samples over real points, [N, 2] each; samples that are not finite are left out."""
     made = made[np.isfinite(made).all(1)]
     labels = np.repeat([0, 1], [len(real), len(made)])
-    return pictures.scatter(np.concatenate([real, made]), labels, ("real", "sampled"), equal=True)
+    return plots.scatter(np.concatenate([real, made]), labels, ("real", "sampled"), equal=True)
 
 
-def _latents(context: base.Context) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _latents(context: evaluator.Context) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """(state, split, n) -> the first n of {"latent": [n, D], "image", "label"}, what of them there is.
 
     And (state, batch) -> those of one batch, and which are valid.
@@ -136,7 +137,7 @@ def _latents(context: base.Context) -> tuple[Callable[..., Any], Callable[..., A
         return {"latent": context.model.encode(state, batch)} | shown, batch["valid"]
 
     def latents(state, split, n):
-        return base.first(base.results(lambda batch: step(state, batch), context.batches(split), every=4), n)
+        return evaluator.first(evaluator.results(lambda batch: step(state, batch), context.batches(split), every=4), n)
 
     return latents, step
 
@@ -157,7 +158,7 @@ def _decoded(step: Callable[..., Any], decode: Callable[..., Any]) -> Trace:
     return trace
 
 
-def _interpolation(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
+def _interpolation(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
     (latents, step), decode = _latents(context), _decoder(context.model)
 
     def draw(state):
@@ -167,15 +168,15 @@ def _interpolation(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
         t = np.linspace(0, 1, cfg.columns, dtype=np.float32)[None, :, None]
         path = (1 - t) * z[0::2, None] + t * z[1::2, None]  # [R, S, D]
         label = found["label"][: 2 * rows : 2].repeat(cfg.columns) if "label" in found else None
-        made = base.read(decode(state, path.reshape(-1, z.shape[-1]), label))
+        made = gather(decode(state, path.reshape(-1, z.shape[-1]), label))
         made = made.reshape(rows, cfg.columns, *x.shape[1:])
         shown = np.concatenate([x[0::2, None], made, x[1::2, None]], 1)  # [R, 1 + S + 1, H, W, C]
-        return pictures.grid(shown.reshape(-1, *x.shape[1:]), cfg.columns + 2)
+        return plots.grid(shown.reshape(-1, *x.shape[1:]), cfg.columns + 2)
 
     return draw, _decoded(step, decode)
 
 
-def _traversal(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
+def _traversal(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
     (latents, step), decode = _latents(context), _decoder(context.model)
 
     def draw(state):
@@ -185,12 +186,12 @@ def _traversal(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
         z = np.tile(np.asarray(moments.mean, np.float32), (len(units), cfg.columns, 1))  # [R, S, D]
         z[np.arange(len(units)), :, units] = np.linspace(-3, 3, cfg.columns)
         label = found["label"][:1].repeat(len(units) * cfg.columns) if "label" in found else None
-        return pictures.grid(base.read(decode(state, z.reshape(-1, z.shape[-1]), label)), cfg.columns)
+        return plots.grid(gather(decode(state, z.reshape(-1, z.shape[-1]), label)), cfg.columns)
 
     return draw, _decoded(step, decode)
 
 
-def _scatter(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
+def _scatter(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
     latents, step = _latents(context)
 
     def draw(state):
@@ -201,12 +202,12 @@ def _scatter(cfg: Config, context: base.Context) -> tuple[Draw, Trace]:
         title = f"latents of {cfg.split}" + (f": the 2 of {dims} that vary most" if dims > 2 else "")
         plane = np.pad(z[:, units], ((0, 0), (0, 2 - len(units))))
         axes = (f"latent {units[0]}", f"latent {units[1]}" if dims > 1 else "")
-        return pictures.scatter(plane, found.get("label"), context.info.class_names, title=title, axes=axes)
+        return plots.scatter(plane, found.get("label"), context.info.class_names, title=title, axes=axes)
 
     return draw, lambda state, batch, rng: step(state, batch)
 
 
-MAKERS: dict[Kind, Callable[[Config, base.Context], tuple[Draw, Trace]]] = {
+MAKERS: dict[Kind, Callable[[Config, evaluator.Context], tuple[Draw, Trace]]] = {
     "reconstruction": _reconstruction,
     "samples": _samples,
     "interpolation": _interpolation,

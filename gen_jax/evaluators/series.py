@@ -3,41 +3,45 @@
 import jax
 import numpy as np
 
-from gen_jax import pictures
-from gen_jax.evaluators import base
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.state import State
+from gen_jax.evaluators import evaluator
 from gen_jax.models import base as models
-from gen_jax.sampling import SampleOptions
+from gen_jax.parallel.processes import gather
+from gen_jax.runs import plots
 from gen_jax.settings import Positive, PositiveFloat
-from gen_jax.state import State
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """n: of each kind. temperature: of samples."""
 
     n: Positive = 3
     temperature: PositiveFloat = 1.0
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """A picture `series`; `sample_mean` and `sample_std` over all values of the samples, and those of the split's."""
-    base.require(context.info.kind == "vector", "series", f"vectors, the data are {context.info.kind}")
+    evaluator.require(context.info.kind == "vector", "series", f"vectors, the data are {context.info.kind}")
     samples = isinstance(context.model, models.Samples)
-    base.require(samples, "series", f"a model that samples, not {type(context.model).__name__}")
+    evaluator.require(samples, "series", f"a model that samples, not {type(context.model).__name__}")
 
     @jax.jit
     def sample(state, rng):
         return context.model.sample(state, rng, context.batch_size, SampleOptions(cfg.temperature))
 
-    def evaluate(state: State) -> base.Report:
-        batches = ((base.read(batch["vector"]), base.read(batch["valid"])) for batch in context.batches(cfg.split))
-        kinds = {"real": base.first(batches, context.batch_size), "sample": base.read(sample(state, context.rng))}
-        report = base.Report()
+    def evaluate(state: State) -> evaluator.Report:
+        batches = ((gather(batch["vector"]), gather(batch["valid"])) for batch in context.batches(cfg.split))
+        kinds = {
+            "real": evaluator.first(batches, context.batch_size),
+            "sample": gather(sample(state, context.rng)),
+        }
+        report = evaluator.Report()
         shown = {}
         for kind, rows in kinds.items():
             report.scalars |= {f"{kind}_mean": float(rows.mean()), f"{kind}_std": float(rows.std())}
             shown |= {f"{kind} {i}": (np.arange(rows.shape[1]), row) for i, row in enumerate(rows[: cfg.n], 1)}
-        report.images["series"] = pictures.lines(shown, axes=("step", ""))
+        report.images["series"] = plots.lines(shown, axes=("step", ""))
         return report
 
-    names = base.named(*(f"{kind}_{what}" for kind in ("real", "sample") for what in ("mean", "std")))
-    return base.Evaluator(evaluate, lambda state, batch, rng: sample(state, rng), names)
+    names = evaluator.named(*(f"{kind}_{what}" for kind in ("real", "sample") for what in ("mean", "std")))
+    return evaluator.Evaluator(evaluate, lambda state, batch, rng: sample(state, rng), names)

@@ -6,15 +6,15 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from gen_jax import protocol
-from gen_jax.evaluators import base
+from gen_jax.core.state import State
+from gen_jax.evaluators import evaluator
 from gen_jax.features import Weights, classifier
 from gen_jax.metrics.modes import kl_from_uniform
+from gen_jax.runs import metric_tags
 from gen_jax.settings import Positive
-from gen_jax.state import State
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """n: samples. recipe: of the classifier of one channel."""
 
     n: Positive = 26_000
@@ -26,7 +26,7 @@ class Config(base.EvalConfig):
         return ("train", self.split)
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """`stacked_modes` that at least one sample falls on, `stacked_kl` of their shares from uniform, in nats.
 
     `_floor` is that of the labels of `n` training images, drawn with replacement. A classifier trained on the first
@@ -39,10 +39,10 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     info = context.info
     classes = round(info.num_classes ** (1 / 3))
     stacked = info.kind == "image" and info.shape[-1] == 3 and classes > 1 and classes**3 == info.num_classes
-    base.require(stacked, "stacked_modes", "stacked images of three channels and c ** 3 classes")
+    evaluator.require(stacked, "stacked_modes", "stacked images of three channels and c ** 3 classes")
 
     def first_channel(split: str) -> classifier.Split:
-        image, label = base.images(context.batches(split))
+        image, label = evaluator.images(context.batches(split))
         return image[..., :1], label // classes**2
 
     features = classifier.features(
@@ -54,29 +54,29 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         digits = features.apply(variables, channels)[1].argmax(-1).reshape(-1, 3)
         return digits @ classes ** jnp.arange(2, -1, -1)
 
-    sample = base.sampler(context, "stacked_modes", modes)
+    sample = evaluator.sampler(context, "stacked_modes", modes)
 
     def counted(found: np.ndarray, suffix: str, **facts: object) -> dict[str, float]:
         share = np.bincount(found, minlength=info.num_classes) / len(found)
         values = {"stacked_modes": (share > 0).sum(), "stacked_kl": kl_from_uniform(share)}
-        return {protocol.tag(name + suffix, **facts): float(value) for name, value in values.items()}
+        return {metric_tags.tag(name + suffix, **facts): float(value) for name, value in values.items()}
 
     @functools.cache
-    def known() -> tuple[Weights, base.Real, dict[str, float]]:
+    def known() -> tuple[Weights, evaluator.Real, dict[str, float]]:
         """The classifier, which the training images are, and the numbers that need no samples."""
         weights = features.load()
-        train, test = (base.real(split, base.rows(context.batches(split))) for split in ("train", cfg.split))
+        train, test = (evaluator.real(split, evaluator.rows(context.batches(split))) for split in ("train", cfg.split))
         drawn = np.random.default_rng(0).choice(train.label, cfg.n)
         of_labels = dict(features="labels", resize="none", of=train.name)
         scalars = counted(drawn, "_floor", **train.facts(cfg.n), **of_labels)
-        tag = protocol.tag("stacked_channel_accuracy", **test.facts(0), **features.facts(weights))
+        tag = metric_tags.tag("stacked_channel_accuracy", **test.facts(0), **features.facts(weights))
         right = classifier.accuracy(features.apply, weights.variables, first_channel(cfg.split))
         return weights, train, scalars | {tag: right}
 
-    def evaluate(state: State) -> base.Report:
+    def evaluate(state: State) -> evaluator.Report:
         weights, train, scalars = known()
         found = sample(state, cfg.n, weights.variables)
-        return base.Report(counted(found, "", **train.facts(cfg.n), **features.facts(weights)) | scalars)
+        return evaluator.Report(counted(found, "", **train.facts(cfg.n), **features.facts(weights)) | scalars)
 
     names = ("stacked_modes", "stacked_kl", "stacked_modes_floor", "stacked_kl_floor", "stacked_channel_accuracy")
-    return base.Evaluator(evaluate, base.draws(context.model), base.named(*names), cfg.n)
+    return evaluator.Evaluator(evaluate, evaluator.draws(context.model), evaluator.named(*names), cfg.n)

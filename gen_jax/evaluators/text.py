@@ -7,18 +7,19 @@ import jax
 import numpy as np
 from pydantic import Field
 
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.state import State
 from gen_jax.errors import ConfigError
-from gen_jax.evaluators import base
+from gen_jax.evaluators import evaluator
 from gen_jax.metrics import text as metrics
 from gen_jax.models import base as models
-from gen_jax.sampling import SampleOptions
+from gen_jax.parallel.processes import gather
 from gen_jax.settings import Count, Fraction, NonNegative, Number, Positive, PositiveFloat
-from gen_jax.state import State
 
 LITTLE = 0.02  # of repetition is none: real text may have 0
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """prompt: what each sample continues from. n: samples that are shown. length: tokens of each, at most.
     temperature, top_k, top_p, min_p, repetition_penalty: as in `SampleOptions`.
     alarm_n: samples whose variety is measured; 0 = none.
@@ -68,7 +69,7 @@ def whole_records(tokens: np.ndarray, end: int, n: int) -> list[np.ndarray]:
     return [records[i * len(records) // count] for i in range(count)]
 
 
-def _options(cfg: Config, context: base.Context) -> SampleOptions:
+def _options(cfg: Config, context: evaluator.Context) -> SampleOptions:
     encode, prompts = context.encode_text, ()
     if cfg.prompt and encode:
         try:
@@ -87,7 +88,7 @@ def _options(cfg: Config, context: base.Context) -> SampleOptions:
     )
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """`samples`: Markdown, the prompt and `n` texts from the same noise at each evaluation.
 
     And alarms of collapse, over `alarm_n` samples (the prompt is not part of them): `distinct_2`, `repetition` and
@@ -99,8 +100,8 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     if decode is None:
         raise ConfigError(f"evals: text: expected data with a tokeniser, they are {context.info.kind}")
     samples = isinstance(context.model, models.Samples)
-    base.require(samples, "text", f"a model that samples, not {type(context.model).__name__}")
-    base.require(not cfg.prompt or encode is not None, "text: prompt", "a tokeniser that encodes")
+    evaluator.require(samples, "text", f"a model that samples, not {type(context.model).__name__}")
+    evaluator.require(not cfg.prompt or encode is not None, "text: prompt", "a tokeniser that encodes")
     options = _options(cfg, context)
     split: list[np.ndarray] = []  # its tokens, read once
 
@@ -108,18 +109,18 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
     def sample(state, rng):
         return context.model.sample(state, rng, max(cfg.n, cfg.alarm_n), options)
 
-    def alarms(rows: list[np.ndarray]) -> base.Report:
+    def alarms(rows: list[np.ndarray]) -> evaluator.Report:
         found = variety([decode(row) for row in rows], cfg.repetition_n)
         if not split:
-            split.append(base.target_tokens(context.batches(cfg.split)))
+            split.append(evaluator.target_tokens(context.batches(cfg.split)))
         if context.info.records:
             real = whole_records(split[0], context.info.end, len(rows))
         else:
             real = pieces(split[0], [len(row) for row in rows])
         if len(real) < min(2, len(rows)):
-            return base.Report(found)
+            return evaluator.Report(found)
         expected = variety([decode(row) for row in real], cfg.repetition_n)
-        report = base.Report(found | {f"real_{name}": value for name, value in expected.items()})
+        report = evaluator.Report(found | {f"real_{name}": value for name, value in expected.items()})
         if found["repetition"] > cfg.alarm_factor * max(expected["repetition"], LITTLE):
             report.warnings.append(
                 f"samples repeat themselves: {found['repetition']:.1%} of {cfg.repetition_n} characters stood there "
@@ -127,9 +128,9 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
             )
         return report
 
-    def evaluate(state: State) -> base.Report:
-        rows = [row[:size] for row, size in zip(*base.read(sample(state, context.rng)), strict=True)]
-        report = alarms(rows[: cfg.alarm_n]) if cfg.alarm_n else base.Report()
+    def evaluate(state: State) -> evaluator.Report:
+        rows = [row[:size] for row, size in zip(*gather(sample(state, context.rng)), strict=True)]
+        report = alarms(rows[: cfg.alarm_n]) if cfg.alarm_n else evaluator.Report()
         if context.info.records:
             lines = [cfg.prompt + decode(row) for row in rows[: cfg.n]]
             report.texts["samples"] = fenced("\n".join(lines))
@@ -139,5 +140,5 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
         return report
 
     found = ("distinct_2", "repetition", "self_bleu") if cfg.alarm_n else ()
-    names = base.named(*found, *(f"real_{name}" for name in found))
-    return base.Evaluator(evaluate, lambda state, batch, rng: sample(state, rng), names, max(cfg.n, cfg.alarm_n))
+    names = evaluator.named(*found, *(f"real_{name}" for name in found))
+    return evaluator.Evaluator(evaluate, lambda state, batch, rng: sample(state, rng), names, max(cfg.n, cfg.alarm_n))

@@ -6,18 +6,18 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.state import State
 from gen_jax.errors import ConfigError
-from gen_jax.evaluators import base
+from gen_jax.evaluators import evaluator
 from gen_jax.evaluators.text import fenced
 from gen_jax.metrics.bleu import bleu
 from gen_jax.metrics.rouge import rouge
 from gen_jax.models import base as models
-from gen_jax.sampling import SampleOptions
 from gen_jax.settings import Count, NonNegative, Positive
-from gen_jax.state import State
 
 
-class Config(base.EvalConfig):
+class Config(evaluator.EvalConfig):
     """beams, length_penalty: of the beam search; 0 beams = the likeliest token each time.
 
     length: most tokens of a translation. max_examples: only that many first pairs of the split; 0 = all.
@@ -61,14 +61,14 @@ def markdown(texts: Texts, notes: list[str], n: int) -> str:
     return "\n\n".join([*notes, *(fenced("\n".join(lines)) for lines in shown)])
 
 
-def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
+def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     """The metrics of `cfg.split` and, in `translations`, how they were computed and examples: source, reference, ours.
 
     `exact`, `rouge_*` are shares from 0 to 1, `bleu` is from 0 to 100.
     """
     model, kind, decode = context.model, context.info.kind, context.decode_text
     able = isinstance(model, models.Translates)
-    base.require(able, "translation", f"a model that translates, not {type(model).__name__}")
+    evaluator.require(able, "translation", f"a model that translates, not {type(model).__name__}")
     if kind != "pairs" or decode is None:
         raise ConfigError(f"evals: translation: expected pairs of texts, they are {kind}s")
     options = SampleOptions(
@@ -88,7 +88,9 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
 
     def read(state: State) -> Texts:
         found = Texts([], [], [])
-        for rows in base.results(lambda batch: step(state, batch, context.rng), context.batches(cfg.split), every=4):
+        for rows in evaluator.results(
+            lambda batch: step(state, batch, context.rng), context.batches(cfg.split), every=4
+        ):
             for row in np.flatnonzero(rows["valid"]):
                 found.sources.append(decode(rows["source"][row][rows["source_segment"][row] > 0]))
                 found.references.append(decode(rows["reference"][row][rows["mask"][row] > 0]))
@@ -97,15 +99,15 @@ def from_config(cfg: Config, context: base.Context) -> base.Evaluator:
                     return found
         return found
 
-    def evaluate(state: State) -> base.Report:
+    def evaluate(state: State) -> evaluator.Report:
         texts = read(state)
         scalars, notes = scores(texts, cfg.metrics)
-        report = base.Report(scalars, texts={"translations": markdown(texts, notes, cfg.examples)})
+        report = evaluator.Report(scalars, texts={"translations": markdown(texts, notes, cfg.examples)})
         empty = sum(not text for text in texts.hypotheses)
         if empty:
             report.warnings.append(f"translation: {empty} of {len(texts.hypotheses)} translations are empty")
         return report
 
     rouge_names = ("rouge_1", "rouge_2", "rouge_l") if "rouge" in cfg.metrics else ()
-    names = base.named(*rouge_names, *(name for name in cfg.metrics if name != "rouge"))
-    return base.Evaluator(evaluate, step, names)
+    names = evaluator.named(*rouge_names, *(name for name in cfg.metrics if name != "rouge"))
+    return evaluator.Evaluator(evaluate, step, names)

@@ -35,7 +35,7 @@ class Features:
     load: Callable[[], Weights]
 
     def facts(self, weights: Weights) -> dict[str, object]:
-        """What a number's tag says of them (`gen_jax.protocol`)."""
+        """What a number's tag says of them (`gen_jax.runs.metric_tags`)."""
         return {"features": f"{self.name}-{weights.digest}", "resize": self.resize}
 
 

@@ -13,10 +13,10 @@ import optax
 from flax import traverse_util
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from gen_jax import ops
-from gen_jax.cache import cached
+from gen_jax.core import ops
 from gen_jax.features import Features, PyTree, Weights, digest
-from gen_jax.progress import Progress
+from gen_jax.io.cache import cached
+from gen_jax.runs.progress import Progress
 from gen_jax.settings import Count, Decay, Few, Positive, PositiveFloat, Settings
 
 Split = tuple[np.ndarray, np.ndarray]  # uint8 [N, H, W, C], int32 [N]

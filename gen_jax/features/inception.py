@@ -16,9 +16,9 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, Float, UInt8
 
-from gen_jax.cache import folder, store
 from gen_jax.errors import CheckpointError, ConfigError, first_line
 from gen_jax.features import Features, PyTree, Weights
+from gen_jax.io.cache import folder, store
 from gen_jax.nets.inception import InceptionV3
 
 SIDE = 299

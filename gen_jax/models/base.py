@@ -1,6 +1,6 @@
 """The protocol that every model keeps, and the step that single-network families share.
 
-A model is a frozen dataclass: networks, optimisers, hyperparameters; no arrays, no mutation. The training loop
+A model is a frozen dataclass: networks, optimizers, hyperparameters; no arrays, no mutation. The training loop
 calls `init`, `train_step` and `eval_step` and knows nothing else about it.
 """
 
@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gen_jax import ops
-from gen_jax.gradients import Batch, Optimiser, Terms
-from gen_jax.state import Mean, PyTree, State
+from gen_jax.core import ops
+from gen_jax.core.gradients import Batch, Optimizer, Terms
+from gen_jax.core.state import Mean, PyTree, State
 
 
 @runtime_checkable
@@ -30,7 +30,7 @@ class LossModel:
     """A model of one network that minimises one loss. Subclasses give `terms`, and `sample` where they can."""
 
     network: nn.Module
-    optimiser: Optimiser
+    optimizer: Optimizer
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
         """The loss and its parts, a row an example.
@@ -53,7 +53,7 @@ class LossModel:
         return None
 
     def init(self, rng: jax.Array, batch: Batch) -> State:
-        net = self.optimiser.init(self.init_variables(rng, batch))
+        net = self.optimizer.init(self.init_variables(rng, batch))
         return State(jnp.zeros((), jnp.int32), {"net": net}, self.init_carry(batch))
 
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
@@ -64,7 +64,7 @@ class LossModel:
             return self.terms({"params": params, **stats}, batch, rng, step=state.step, train=True)
 
         rng = jax.random.fold_in(rng, state.step)
-        net, terms = self.optimiser.step(state.nets["net"], loss_fn, batch, rng)
+        net, terms = self.optimizer.step(state.nets["net"], loss_fn, batch, rng)
         return State(state.step + 1, {"net": net}, terms.carry), terms.means
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:

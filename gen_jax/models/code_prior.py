@@ -5,13 +5,13 @@ import dataclasses
 import jax
 from jaxtyping import Array, Int
 
-from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.core.gradients import Batch, Optimizer, Terms
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.state import Mean, Net, PyTree, State
 from gen_jax.models import pixel_transformer, vqvae
 from gen_jax.models.base import LossModel
 from gen_jax.models.pixel_transformer import PixelTransformer
-from gen_jax.sampling import SampleOptions
 from gen_jax.settings import Fraction
-from gen_jax.state import Mean, Net, PyTree, State
 
 
 class Config(pixel_transformer.GridConfig):
@@ -26,7 +26,7 @@ class Config(pixel_transformer.GridConfig):
 
 @dataclasses.dataclass(frozen=True)
 class CodePrior(LossModel):
-    """`nets["first_stage"]` is the trained VQ-VAE: it has no optimiser, and no step moves it.
+    """`nets["first_stage"]` is the trained VQ-VAE: it has no optimizer, and no step moves it.
 
     A batch holds `codes` int32 [B, h, w], or the images to compute them from.
     """
@@ -80,8 +80,8 @@ class CodePrior(LossModel):
         return batch if "codes" in batch else batch | self.preprocess(state, batch)
 
 
-def from_config(cfg: Config, txs: dict[str, Optimiser]) -> CodePrior:
-    first_stage = vqvae.from_config(cfg.first_stage, txs)  # its optimiser is never asked
+def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> CodePrior:
+    first_stage = vqvae.from_config(cfg.first_stage, optimizers)  # its optimizer is never asked
     parts = cfg.model_dump(exclude={"first_stage"})
-    prior = pixel_transformer.build(txs["net"], (*first_stage.grid, 1), cfg.first_stage.codes, **parts)
-    return CodePrior(prior.network, txs["net"], prior, first_stage)
+    prior = pixel_transformer.build(optimizers["net"], (*first_stage.grid, 1), cfg.first_stage.codes, **parts)
+    return CodePrior(prior.network, optimizers["net"], prior, first_stage)

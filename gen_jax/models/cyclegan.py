@@ -15,13 +15,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt8
 from pydantic import model_validator
 
-from gen_jax import ops
-from gen_jax.adversarial import LOSSES, Loss, sure
+from gen_jax.core import ops
+from gen_jax.core.adversarial import LOSSES, Loss, sure
+from gen_jax.core.gradients import Batch, Optimizer, Terms, players, step_together
+from gen_jax.core.state import Mean, Net, PyTree, State
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Batch, Optimiser, Terms, players, step_together
 from gen_jax.nets.image_to_image import PatchCritic, ResNetTranslator
 from gen_jax.settings import FewOrNone, NonNegative, Positive, Settings
-from gen_jax.state import Mean, Net, PyTree, State
 
 NETS = ("gen_ab", "gen_ba", "disc_a", "disc_b")
 Images = Float[Array, "B H W C"]  # in [-1, 1]
@@ -97,7 +97,7 @@ class CycleGAN:
 
     generator: nn.Module  # [B, H, W, C] -> [B, H, W, C] in [-1, 1]
     critic: nn.Module  # [B, H, W, C] -> logits [B, h, w]
-    optimisers: tuple[Optimiser, ...]  # of NETS
+    optimizers: tuple[Optimizer, ...]  # of NETS
     loss: Loss
     cycle: float
     identity: float
@@ -107,8 +107,8 @@ class CycleGAN:
         a, b = _domains(batch)
         modules, inputs = (self.generator, self.generator, self.critic, self.critic), (a, b, a, b)
         keys = jax.random.split(rng, len(NETS))
-        parts = zip(NETS, self.optimisers, modules, keys, inputs, strict=True)
-        nets = {name: optimiser.init(module.init(key, x[:1])) for name, optimiser, module, key, x in parts}
+        parts = zip(NETS, self.optimizers, modules, keys, inputs, strict=True)
+        nets = {name: optimizer.init(module.init(key, x[:1])) for name, optimizer, module, key, x in parts}
         empty = jnp.zeros((len(a), self.buffer, *a.shape[1:]))
         return State(jnp.zeros((), jnp.int32), nets, {"a": empty, "b": empty})
 
@@ -135,8 +135,8 @@ class CycleGAN:
             means, fakes = self.generator_terms(gens | discs, batch)
             return Terms(means | {"loss": means["generator_loss"]}, stats, fakes)
 
-        optimisers = {name: self._optimiser(name) for name in NETS[:2]}
-        gens, terms = step_together(optimisers, {name: nets[name] for name in optimisers}, loss_fn, batch, rng)
+        optimizers = {name: self._optimizer(name) for name in NETS[:2]}
+        gens, terms = step_together(optimizers, {name: nets[name] for name in optimizers}, loss_fn, batch, rng)
         return gens, terms.named("generators"), terms.carry
 
     def critic_step(
@@ -148,7 +148,7 @@ class CycleGAN:
             means = self.critic_terms(name[-1], {"params": params, **stats}, batch["real"], batch["fake"])
             return Terms(means | {"loss": means[f"{name}_loss"]}, stats)
 
-        disc, terms = self._optimiser(name).step(disc, loss_fn, {"real": real, "fake": fake}, rng)
+        disc, terms = self._optimizer(name).step(disc, loss_fn, {"real": real, "fake": fake}, rng)
         return disc, terms.named(name)
 
     def critic_terms(self, domain: str, disc: PyTree, real: Images, fake: Images) -> dict[str, Mean]:
@@ -198,8 +198,8 @@ class CycleGAN:
         net = state.nets[{"a2b": "gen_ab", "b2a": "gen_ba"}[direction]]
         return ops.signed_to_uint8(self._generate(net.averaged, ops.to_signed(images)))
 
-    def _optimiser(self, name: str) -> Optimiser:
-        return self.optimisers[NETS.index(name)]
+    def _optimizer(self, name: str) -> Optimizer:
+        return self.optimizers[NETS.index(name)]
 
     def _generate(self, variables: PyTree, x: Images) -> Any:
         return self.generator.apply(variables, x)
@@ -219,15 +219,15 @@ def _distance(x: Images, y: Images) -> Float[Array, " B"]:
     return jnp.abs(x - y).mean((1, 2, 3))
 
 
-def from_config(cfg: Config, txs: dict[str, Optimiser]) -> CycleGAN:
-    """Raises ConfigError where `txs` are not those of NETS, or the generators cut their batch differently."""
-    optimisers = players(txs, *NETS)
-    if txs["gen_ab"].gradients != txs["gen_ba"].gradients:
+def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> CycleGAN:
+    """Raises ConfigError where `optimizers` are not those of NETS, or the generators cut their batch differently."""
+    of_nets = players(optimizers, *NETS)
+    if optimizers["gen_ab"].gradients != optimizers["gen_ba"].gradients:
         raise ConfigError("config.optim.gen_ba.micro_batches: expected the same as of gen_ab: they have one loss")
     return CycleGAN(
         generator=ResNetTranslator(cfg.image[-1], cfg.width, cfg.stages, cfg.blocks, cfg.kernel, cfg.norm),
         critic=PatchCritic(cfg.critic_width, cfg.critic_stages, cfg.norm),
-        optimisers=optimisers,
+        optimizers=of_nets,
         loss=LOSSES[cfg.loss],
         cycle=cfg.cycle,
         identity=cfg.identity,

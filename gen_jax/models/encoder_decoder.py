@@ -16,15 +16,15 @@ from flax.linen import initializers
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import model_validator
 
-from gen_jax import beam, losses, ops
-from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.core import beam, losses, ops
+from gen_jax.core.gradients import Batch, Optimizer, Terms
+from gen_jax.core.sampling import TEXT, SampleOptions, rows
+from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.models.base import LossModel
 from gen_jax.nets import transformer as nets
 from gen_jax.nets.cross import CrossAttention, DecoderBlock
 from gen_jax.nets.dense import dot
-from gen_jax.sampling import TEXT, SampleOptions, rows
 from gen_jax.settings import Count, Few, Fraction, Positive, Settings
-from gen_jax.state import Mean, PyTree, State
 
 # what `config.sharding` takes: heads, the MLP and the vocabulary over the axis "model"; the rest over "data"
 TENSOR_PARALLEL = (
@@ -264,7 +264,7 @@ class EncoderDecoder(LossModel):
         return self.translate(state, rng, condition, options, options.distinct)
 
 
-def from_config(cfg: Config, txs: dict[str, Optimiser]) -> EncoderDecoder:
+def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> EncoderDecoder:
     """Linear layers start at Xavier's scale; those that end in the residual smaller by sqrt(parts of the stack)."""
     dtype = jnp.dtype(cfg.dtype)
 
@@ -303,4 +303,4 @@ def from_config(cfg: Config, txs: dict[str, Optimiser]) -> EncoderDecoder:
         dtype,
     )
     end = cfg.vocab - 1 if cfg.end is None else cfg.end
-    return EncoderDecoder(network, txs["net"], end, cfg.smoothing)
+    return EncoderDecoder(network, optimizers["net"], end, cfg.smoothing)

@@ -14,24 +14,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt8
 from pydantic import Field, model_validator
 
-from gen_jax import adversarial, ops
-from gen_jax.adversarial import LOSSES, PENALTIES, Loss
-from gen_jax.augment import view
+from gen_jax.core import adversarial, ops
+from gen_jax.core.adversarial import LOSSES, PENALTIES, Loss
+from gen_jax.core.augment import view
+from gen_jax.core.gradients import Batch, Optimizer, Terms, players
+from gen_jax.core.sampling import LATENT, SampleOptions
+from gen_jax.core.state import Mean, Net, PyTree, State
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Batch, Optimiser, Terms, players
 from gen_jax.nets.adversarial import BatchNorm, ConditionalBatchNorm, Identity, MLPCritic, MLPGenerator, plain, spectral
 from gen_jax.nets.dcgan import DCGANCritic, DCGANGenerator
 from gen_jax.nets.sngan import ResNetCritic, ResNetGenerator, sides
-from gen_jax.sampling import LATENT, SampleOptions
 from gen_jax.settings import Count, Fraction, NonNegative, Period, Positive, Settings, Steps, Widths
-from gen_jax.state import Mean, Net, PyTree, State
 
 # (x [B, ...], key, training step) -> what the critic is shown of it
 View = Callable[[Array, jax.Array, Any], Array]
 
 
 class Penalties(Settings):
-    """Weights of the penalties of `gen_jax.adversarial`; 0 = off."""
+    """Weights of the penalties of `gen_jax.core.adversarial`; 0 = off."""
 
     gradient: NonNegative = 0.0
     r1: NonNegative = 0.0
@@ -56,7 +56,7 @@ class Config(Settings):
     critic_norm: of the critic's features, or spectral, of its weights.
     attention: side (height) of the feature maps at which both networks of `resnet` attend; 0 = none.
     latent: of the noise. num_classes: 0, or the number of labels that both networks are conditioned on.
-    loss: as `gen_jax.adversarial` names it.
+    loss: as `gen_jax.core.adversarial` names it.
     penalty_every: lazy penalties (Karras et al. 2020, section 3.1): in one of that many critic updates, as many
       times as large.
     clip_weights: the critic's parameters stay in [-clip, clip] (Arjovsky et al. 2017); 0 = off.
@@ -123,12 +123,12 @@ class Config(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class GAN:
-    """Two networks and their optimisers, a loss, and weighted penalties by name."""
+    """Two networks and their optimizers, a loss, and weighted penalties by name."""
 
     generator: nn.Module  # (noise [B, L], label [B] or None, train) -> [B, ...]
     critic: nn.Module  # (x [B, ...], label [B] or None, train) -> logits [B]
-    gen_optimiser: Optimiser
-    disc_optimiser: Optimiser
+    gen_optimizer: Optimizer
+    disc_optimizer: Optimizer
     latent: int
     num_classes: int
     loss: Loss
@@ -147,7 +147,7 @@ class GAN:
         x, label = self._examples({name: rows[:1] for name, rows in batch.items()})
         gen = self.generator.init(gen_rng, jnp.zeros((1, self.latent)), label, train=True)
         disc = self.critic.init(disc_rng, x, label, train=True)
-        nets = {"gen": self.gen_optimiser.init(gen), "disc": self.disc_optimiser.init(disc)}
+        nets = {"gen": self.gen_optimizer.init(gen), "disc": self.disc_optimizer.init(disc)}
         return State(jnp.zeros((), jnp.int32), nets)
 
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
@@ -187,7 +187,7 @@ class GAN:
         def loss_fn(params, stats, batch, rng):
             return self.critic_terms({"params": params, **stats}, gen.variables, batch, rng, update=update, train=True)
 
-        disc, terms = self.disc_optimiser.step(disc, loss_fn, batch, rng)
+        disc, terms = self.disc_optimizer.step(disc, loss_fn, batch, rng)
         return disc, terms.named("critic")
 
     def generator_step(
@@ -204,7 +204,7 @@ class GAN:
             loss = Mean.of(self.loss.generator(real_logits, fake_logits))
             return Terms({"loss": loss, "generator_loss": loss}, stats)
 
-        gen, terms = self.gen_optimiser.step(gen, loss_fn, batch, rng)
+        gen, terms = self.gen_optimizer.step(gen, loss_fn, batch, rng)
         return gen, terms.named("generator")
 
     def critic_terms(
@@ -263,7 +263,7 @@ class GAN:
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
         """The critic's terms: a fake for each real example, keyed by its index.
 
-        Each network is its average where its optimiser keeps one, else the live one. With an average of the generator
+        Each network is its average where its optimizer keeps one, else the live one. With an average of the generator
         alone, the live critic meets fakes that it was not trained on: `logit_gap` is then no estimate of a distance
         between data and live generator. Batch norm's running statistics mix real and fake examples, on which each batch
         was normalised apart in training: of such a critic these terms are a rough guide.
@@ -319,17 +319,17 @@ def _networks(cfg: Config) -> tuple[nn.Module, nn.Module]:
     )
 
 
-def from_config(cfg: Config, txs: dict[str, Optimiser]) -> GAN:
-    """Raises ConfigError where `txs` is not one optimiser called `gen` and one called `disc`."""
-    gen, disc = players(txs, "gen", "disc")
+def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> GAN:
+    """Raises ConfigError where `optimizers` is not one optimizer called `gen` and one called `disc`."""
+    gen, disc = players(optimizers, "gen", "disc")
     if cfg.clip_weights:
         disc = dataclasses.replace(disc, tx=adversarial.clipped(disc.tx, cfg.clip_weights))
     generator, critic = _networks(cfg)
     return GAN(
         generator=generator,
         critic=critic,
-        gen_optimiser=gen,
-        disc_optimiser=disc,
+        gen_optimizer=gen,
+        disc_optimizer=disc,
         latent=cfg.latent,
         num_classes=cfg.num_classes,
         loss=LOSSES[cfg.loss],

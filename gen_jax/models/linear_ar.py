@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 from pydantic import model_validator
 
-from gen_jax import losses, ops
-from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.core import losses, ops
+from gen_jax.core.gradients import Batch, Optimizer, Terms
+from gen_jax.core.sampling import SampleOptions, generate
+from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.models.base import LossModel
-from gen_jax.sampling import SampleOptions, generate
 from gen_jax.settings import Period, Positive, Settings
-from gen_jax.state import Mean, PyTree, State
 
 
 class Config(Settings):
@@ -113,5 +113,5 @@ class LinearAR(LossModel):
         return self.network.apply(variables, windows)
 
 
-def from_config(cfg: Config, txs: dict[str, Optimiser]) -> LinearAR:
-    return LinearAR(Network(cfg.order), txs["net"], cfg.data_dim, cfg.burn_in)
+def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> LinearAR:
+    return LinearAR(Network(cfg.order), optimizers["net"], cfg.data_dim, cfg.burn_in)

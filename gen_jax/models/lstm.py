@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from pydantic import model_validator
 
-from gen_jax import beam, losses, ops
-from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.core import beam, losses, ops
+from gen_jax.core.gradients import Batch, Optimizer, Terms
+from gen_jax.core.sampling import TEXT, SampleOptions, rows
+from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.models.base import LossModel
 from gen_jax.nets.recurrent import GRU, LSTM
-from gen_jax.sampling import TEXT, SampleOptions, rows
 from gen_jax.settings import Count, Decay, Few, Positive, Settings, Switch
-from gen_jax.state import Mean, PyTree, State
 
 
 class Config(Settings):
@@ -177,7 +177,7 @@ class LSTMModel(LossModel):
         return tuple(layer.zeros(rows) for layer in self.network.layers)
 
 
-def from_config(cfg: Config, txs: dict[str, Optimiser]) -> LSTMModel:
+def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> LSTMModel:
     variational = cfg.dropout_kind == "variational"
     layer = {"lstm": LSTM, "gru": GRU}[cfg.cell]
     along = cfg.dropout if variational else 0.0
@@ -190,4 +190,4 @@ def from_config(cfg: Config, txs: dict[str, Optimiser]) -> LSTMModel:
         drop=nn.Dropout(cfg.dropout, shared),
         tied=cfg.tied,
     )
-    return LSTMModel(network, txs["net"], start=cfg.start)
+    return LSTMModel(network, optimizers["net"], start=cfg.start)

@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 from pydantic import model_validator
 
-from gen_jax import losses
-from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.core import losses
+from gen_jax.core.gradients import Batch, Optimizer, Terms
+from gen_jax.core.sampling import DRAWING, SampleOptions, generate
+from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.models.base import LossModel
 from gen_jax.nets.decoder import decoder
-from gen_jax.sampling import DRAWING, SampleOptions, generate
 from gen_jax.settings import Count, Few, Fraction, Positive, Settings
-from gen_jax.state import Mean, PyTree, State
 
 
 class GridConfig(Settings):
@@ -130,13 +130,13 @@ class PixelTransformer(LossModel):
         return values.reshape(n, *self.image)
 
 
-def from_config(cfg: Config, txs: dict[str, Optimiser]) -> PixelTransformer:
-    return build(txs["net"], cfg.image, 256, **cfg.model_dump(exclude={"image"}))
+def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> PixelTransformer:
+    return build(optimizers["net"], cfg.image, 256, **cfg.model_dump(exclude={"image"}))
 
 
 def build(
-    optimiser: Optimiser, image: tuple[int, int, int], levels: int, num_classes: int, **parts: Any
+    optimizer: Optimizer, image: tuple[int, int, int], levels: int, num_classes: int, **parts: Any
 ) -> PixelTransformer:
     """Over any grid [H, W, C] of integers below `levels`; `parts` go to `nets.decoder.decoder`."""
     network = decoder(levels + max(num_classes, 1), math.prod(image), **parts)
-    return PixelTransformer(network, optimiser, image, levels, num_classes)
+    return PixelTransformer(network, optimizer, image, levels, num_classes)

@@ -9,15 +9,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from pydantic import model_validator
 
-from gen_jax import beam, losses
+from gen_jax.core import beam, losses
+from gen_jax.core.gradients import Batch, Optimizer, Terms
+from gen_jax.core.sampling import TEXT, SampleOptions, rows
+from gen_jax.core.state import PyTree, State
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets.decoder import decoder
 from gen_jax.nets.transformer import recorded_weights
-from gen_jax.sampling import TEXT, SampleOptions, rows
 from gen_jax.settings import Count, Few, Fraction, Positive, Settings, Switch
-from gen_jax.state import PyTree, State
 
 # What `config.sharding` takes. For any Transformer, also over grids and from texts to texts: heads, the MLP and the
 # vocabulary over "model", their other axis over "fsdp".
@@ -146,8 +146,8 @@ class TransformerModel(LossModel):
         return beam.sample(self, state, rng, *self.prompts(options, n), options, distinct=options.distinct)
 
 
-def from_config(cfg: Config, txs: dict[str, Optimiser]) -> TransformerModel:
+def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> TransformerModel:
     start = cfg.start if cfg.end is None else cfg.end
     return TransformerModel(
-        decoder(**cfg.model_dump(exclude={"start", "loss_parts"})), txs["net"], start, cfg.loss_parts
+        decoder(**cfg.model_dump(exclude={"start", "loss_parts"})), optimizers["net"], start, cfg.loss_parts
     )

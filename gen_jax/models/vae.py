@@ -14,17 +14,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 from pydantic import model_validator
 
-from gen_jax import likelihoods, losses, ops
+from gen_jax.core import likelihoods, losses, ops
+from gen_jax.core.gradients import Batch, Optimizer, Terms, require_optimizers
+from gen_jax.core.likelihoods import Likelihood
+from gen_jax.core.sampling import LATENT, SampleOptions
+from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.errors import ConfigError
-from gen_jax.gradients import Batch, Optimiser, Terms, require_optimisers
-from gen_jax.likelihoods import Likelihood
 from gen_jax.models.base import LossModel
 from gen_jax.nets.conv import ConvDecoder, ConvEncoder
 from gen_jax.nets.mlp import ACTIVATIONS, GaussianHead, MLPDecoder, MLPEncoder
 from gen_jax.nets.residual import ResidualDecoder, ResidualEncoder
-from gen_jax.sampling import LATENT, SampleOptions
 from gen_jax.settings import Count, NonNegative, Period, Positive, Settings, Widths
-from gen_jax.state import Mean, PyTree, State
 
 LOG_PROB_ROWS = 8192  # decoder rows at a time: large matrix products, and a few hundred MB at most
 
@@ -299,9 +299,9 @@ def _network(cfg: Config, likelihood: Likelihood) -> Network:
     )
 
 
-def from_config(cfg: Config, txs: dict[str, Optimiser]) -> Autoencoder:
-    """Raises ConfigError where `txs` is not one optimiser called `net`."""
-    require_optimisers(txs, "net")
+def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> Autoencoder:
+    """Raises ConfigError where `optimizers` is not one optimizer called `net`."""
+    require_optimizers(optimizers, "net")
     likelihood = {
         "bernoulli": likelihoods.Bernoulli(),
         "bernoulli_grey": likelihoods.GreyBernoulli(),
@@ -310,10 +310,10 @@ def from_config(cfg: Config, txs: dict[str, Optimiser]) -> Autoencoder:
     }[cfg.likelihood]
     network = _network(cfg, likelihood)
     if cfg.kind == "ae":
-        return Autoencoder(network, txs["net"], likelihood, cfg.num_classes)
+        return Autoencoder(network, optimizers["net"], likelihood, cfg.num_classes)
     return VAE(
         network,
-        txs["net"],
+        optimizers["net"],
         likelihood,
         cfg.num_classes,
         latent=cfg.latent,

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 from pydantic import model_validator
 
-from gen_jax import losses, ops
-from gen_jax.adversarial import LOSSES, Loss, saturating_generator, sure
-from gen_jax.gradients import Batch, Optimiser, Terms, players
+from gen_jax.core import losses, ops
+from gen_jax.core.adversarial import LOSSES, Loss, saturating_generator, sure
+from gen_jax.core.gradients import Batch, Optimizer, Terms, players
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.state import Mean, Net, PyTree, State
 from gen_jax.nets.conv import ConvDecoder, ConvEncoder
 from gen_jax.nets.mlp import GaussianHead
-from gen_jax.sampling import SampleOptions
 from gen_jax.settings import NonNegative, Positive, Settings, Widths
-from gen_jax.state import Mean, Net, PyTree, State
 
 NETS = ("enc", "gen", "disc")
 
@@ -87,12 +87,12 @@ class Critic(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class VAEGAN:
-    """Encoder, generator (the decoder) and critic with their optimisers."""
+    """Encoder, generator (the decoder) and critic with their optimizers."""
 
     encoder: nn.Module  # [B, H, W, C] -> mean, log-variance [B, D]
     generator: nn.Module  # [B, D] -> [B, H, W, C] in [-1, 1]
     critic: nn.Module  # [B, H, W, C] -> features [B, F], logits [B]
-    optimisers: tuple[Optimiser, ...]  # of NETS
+    optimizers: tuple[Optimizer, ...]  # of NETS
     latent: int
     gamma: float
     loss: Loss
@@ -101,8 +101,8 @@ class VAEGAN:
     def init(self, rng: jax.Array, batch: Batch) -> State:
         x = ops.to_signed(batch["image"][:1])
         modules, inputs = (self.encoder, self.generator, self.critic), (x, jnp.zeros((1, self.latent)), x)
-        parts = zip(NETS, self.optimisers, modules, jax.random.split(rng, len(NETS)), inputs, strict=True)
-        nets = {name: optimiser.init(module.init(key, at)) for name, optimiser, module, key, at in parts}
+        parts = zip(NETS, self.optimizers, modules, jax.random.split(rng, len(NETS)), inputs, strict=True)
+        nets = {name: optimizer.init(module.init(key, at)) for name, optimizer, module, key, at in parts}
         return State(jnp.zeros((), jnp.int32), nets)
 
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
@@ -125,7 +125,7 @@ class VAEGAN:
             means = self.terms(others | {name: {"params": params, **stats}}, batch, rng)
             return Terms(means | {"loss": means[f"{name}_loss"]}, stats)
 
-        net, terms = self.optimisers[NETS.index(name)].step(nets[name], loss_fn, batch, rng)
+        net, terms = self.optimizers[NETS.index(name)].step(nets[name], loss_fn, batch, rng)
         return net, terms.named(name)
 
     def terms(self, nets: dict[str, PyTree], batch: Batch, rng: jax.Array) -> dict[str, Mean]:
@@ -197,14 +197,13 @@ class VAEGAN:
         return self.critic.apply(variables, x)
 
 
-def from_config(cfg: Config, txs: dict[str, Optimiser]) -> VAEGAN:
-    """Raises ConfigError where `txs` are not those of NETS."""
-    optimisers = players(txs, *NETS)
+def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> VAEGAN:
+    """Raises ConfigError where `optimizers` are not those of NETS."""
     return VAEGAN(
         encoder=Encoder(cfg.widths, cfg.latent),
         generator=Generator(cfg.image, cfg.widths[::-1]),
         critic=Critic(cfg.critic_widths),
-        optimisers=optimisers,
+        optimizers=players(optimizers, *NETS),
         latent=cfg.latent,
         gamma=cfg.gamma,
         loss=LOSSES[cfg.loss],

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from pydantic import model_validator
 
-from gen_jax import ops
-from gen_jax.gradients import Batch, Optimiser, Terms
+from gen_jax.core import ops
+from gen_jax.core.gradients import Batch, Optimizer, Terms
+from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.models.base import LossModel
 from gen_jax.nets import vq
 from gen_jax.nets.conv_transpose import ConvTranspose
 from gen_jax.nets.residual import ResBlock
 from gen_jax.settings import Fraction, NonNegative, Positive, PositiveFloat, Settings, Widths
-from gen_jax.state import Mean, PyTree, State
 
 
 class Config(Settings):
@@ -157,10 +157,10 @@ class VQVAE(LossModel):
         return self.network.apply({"params": variables["params"]}, x, method=method)
 
 
-def from_config(cfg: Config, txs: dict[str, Optimiser]) -> VQVAE:
+def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> VQVAE:
     return VQVAE(
         network=Network(cfg.widths, cfg.code_width, cfg.image[-1]),
-        optimiser=txs["net"],
+        optimizer=optimizers["net"],
         num_codes=cfg.codes,
         grid=cfg.grid,
         decay=cfg.decay,

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int16, Key
 from pydantic import Field
 
-from gen_jax import losses, ops
+from gen_jax.core import losses, ops
+from gen_jax.core.filters import tempered
+from gen_jax.core.gradients import Batch, Optimizer, Terms
+from gen_jax.core.sampling import DRAWING, SampleOptions, generate, rows
+from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.errors import ConfigError
-from gen_jax.filters import tempered
-from gen_jax.gradients import Batch, Optimiser, Terms
 from gen_jax.models.base import LossModel
 from gen_jax.nets.wavenet import WaveNet, receptive_field
-from gen_jax.sampling import DRAWING, SampleOptions, generate, rows
 from gen_jax.settings import Count, Few, Fraction, Positive, Settings
-from gen_jax.state import Mean, PyTree, State
 
 LEVELS = 65_536  # of 16-bit sound
 LOG_SCALE = -3.0  # of a component that the head says nothing of
@@ -221,8 +221,8 @@ class WaveNetModel(LossModel):
         return batch["label"][:n] if self.num_classes else None
 
 
-def from_config(cfg: Config, txs: dict[str, Optimiser]) -> WaveNetModel:
+def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> WaveNetModel:
     outputs = 256 if cfg.output == "mu_law" else 3 * cfg.mixtures
     wavenet = WaveNet(cfg.width, cfg.skip, outputs, cfg.kernel, cfg.dilations)
     network = Network(wavenet, cfg.output, cfg.num_classes, cfg.embed)
-    return WaveNetModel(network, txs["net"], cfg.output, cfg.num_classes, cfg.silence)
+    return WaveNetModel(network, optimizers["net"], cfg.output, cfg.num_classes, cfg.silence)

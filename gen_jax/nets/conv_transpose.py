@@ -10,7 +10,7 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jaxtyping import Array, Float
 
-from gen_jax import ops
+from gen_jax.core import ops
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Bool, Float, Int
 
+from gen_jax.core.ops import ROWS, constrain
 from gen_jax.nets.dense import Dense
 from gen_jax.nets.transformer import Cache, Factory, attend, attention_weights
-from gen_jax.ops import ROWS, constrain
 
 
 class CrossAttention(nn.Module):

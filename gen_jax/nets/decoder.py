@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Bool, Float, Int
 
+from gen_jax.core.ops import ROWS, constrain
 from gen_jax.nets import transformer as nets
 from gen_jax.nets.dense import Dense, dot
-from gen_jax.ops import ROWS, constrain
 
 NORMS = {"layer": functools.partial(nn.LayerNorm, 1e-5), "rms": functools.partial(nn.RMSNorm, 1e-6)}
 MLPS = {"gelu": nets.MLP, "gelu_tanh": functools.partial(nets.MLP, activation=nn.gelu), "swiglu": nets.SwiGLU}

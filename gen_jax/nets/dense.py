@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Float
 
-from gen_jax import ops
+from gen_jax.core import ops
 
 
 @jax.custom_vjp

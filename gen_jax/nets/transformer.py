@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jaxtyping import Array, Bool, Float, Int
 
-from gen_jax import ops
+from gen_jax.core import ops
+from gen_jax.core.ops import ROWS, constrain
 from gen_jax.nets.dense import Dense
-from gen_jax.ops import ROWS, constrain
 
 Factory = Callable[..., nn.Module]
 Cache = dict[str, Any]  # of one layer: k, v [B, K, S, H], the layout that attention reads

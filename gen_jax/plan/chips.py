@@ -5,9 +5,9 @@ import math
 import re
 from collections.abc import Sequence
 
-from gen_jax import flops
 from gen_jax.errors import ConfigError
 from gen_jax.settings import nearest
+from gen_jax.training import flops
 
 
 @dataclasses.dataclass(frozen=True)

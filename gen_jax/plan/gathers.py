@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 import jax
 
-from gen_jax.leaves import stacked
+from gen_jax.core.leaves import stacked
+from gen_jax.core.state import path_name
 from gen_jax.plan.collectives import Collective
 from gen_jax.plan.hlo import Array
 from gen_jax.plan.roofline import Totals
-from gen_jax.program import Program
-from gen_jax.state import path_name
+from gen_jax.training.program import Program
 
 LITTLE = 0.01  # of all parameters: a sum of no more than that, as of small gradients side by side, is no matter
 

@@ -15,15 +15,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from gen_jax import ops, sharding
 from gen_jax.config import Experiment
-from gen_jax.data.base import Info
+from gen_jax.core import ops
+from gen_jax.core.state import PyTree
 from gen_jax.data.datasets import TokenSet
+from gen_jax.data.source import Info
 from gen_jax.errors import ConfigError, DataError
+from gen_jax.parallel import sharding
 from gen_jax.plan import gathers, hlo, roofline, topology
 from gen_jax.plan.chips import Slice
-from gen_jax.program import Program
-from gen_jax.state import PyTree
+from gen_jax.training.program import Program
 
 TARGET = re.compile(r'custom_call_target="([^"]*)"')
 OWN = re.compile(r"([A-Z][a-z]+)+")  # the compiler's marks, as AllocateBuffer; a kernel of Pallas is a tpu_custom_call
@@ -231,7 +232,7 @@ def memory(program: Program, inputs: tuple[PyTree, PyTree, PyTree], found: Any) 
     nets = inputs[0].nets.values()
     parts = {
         "parameters": sum(device_bytes(net.params) for net in nets),
-        "optimiser": sum(device_bytes(net.opt) for net in nets),
+        "optimizer": sum(device_bytes(net.opt) for net in nets),
         "ema": sum(device_bytes(net.ema) for net in nets),
         "batch": device_bytes(inputs[1:]),
     }

@@ -8,9 +8,9 @@ import rich.box
 import rich.console
 import rich.table
 
-from gen_jax import pictures
 from gen_jax.plan import chips
 from gen_jax.plan.planner import Plan
+from gen_jax.runs import plots
 
 COLUMNS = 120
 
@@ -117,4 +117,4 @@ def weak_scaling(plans: list[Plan]) -> bytes:
         "without collectives": [1e3 * plan.compute for plan in plans],
     }
     panels = {"collectives: sent by a chip in a step": sent, "predicted step": times}
-    return pictures.png(pictures.scaling([plan.chips for plan in plans], panels, axis="chips", units=("MB", "ms")))
+    return plots.png(plots.scaling([plan.chips for plan in plans], panels, axis="chips", units=("MB", "ms")))

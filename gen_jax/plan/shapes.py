@@ -10,7 +10,7 @@ from gen_jax.errors import ConfigError
 from gen_jax.plan import planner, report
 from gen_jax.plan.chips import Slice
 from gen_jax.plan.planner import Plan
-from gen_jax.progress import Progress
+from gen_jax.runs.progress import Progress
 
 MODEL = 8  # devices on the axis `model`, at most: its collectives stand between every two matrix products
 BATCHES = (1, 2)  # times the config's batch

@@ -3,8 +3,8 @@
 import math
 import re
 
-from gen_jax.flops import pairs
 from gen_jax.plan.hlo import Array, Computation, Instruction, Module
+from gen_jax.training.flops import pairs
 
 # no traffic of their own; what a loop or a branch does is counted inside
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all"}

@@ -7,8 +7,8 @@ import numpy as np
 from etils import epath
 from optuna.trial import FrozenTrial, TrialState
 
-from gen_jax import pictures, tables
-from gen_jax.run_dir import write_atomic
+from gen_jax.runs import plots, tables
+from gen_jax.runs.run_dir import write_atomic
 from gen_jax.sweeps.definition import Definition
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -64,11 +64,11 @@ def draw(definition: Definition, trials: list[FrozenTrial], folder: Path) -> lis
     drawn = {key: [trial.user_attrs["params"].get(key) for trial in complete] for key in keys}
     numbers = np.array([trial.number for trial in complete])
     made = {
-        "parameters": pictures.responses(drawn, values, definition.first.metric),
-        "best": pictures.best_so_far(numbers, values, definition.first.metric, maximize=definition.first.mode == "max"),
+        "parameters": plots.responses(drawn, values, definition.first.metric),
+        "best": plots.best_so_far(numbers, values, definition.first.metric, maximize=definition.first.mode == "max"),
     }
     for name, picture in made.items():
-        write_atomic(epath.Path(folder / f"{name}.png"), pictures.png(picture))
+        write_atomic(epath.Path(folder / f"{name}.png"), plots.png(picture))
     return [folder / f"{name}.png" for name in made]
 
 

@@ -17,12 +17,14 @@ import optuna
 from etils import epath
 from optuna.trial import TrialState
 
-from gen_jax import compat, protocol, signals
+from gen_jax import compat
 from gen_jax import config as configs
 from gen_jax.errors import ConfigError, DataError, RunError
-from gen_jax.progress import Progress
-from gen_jax.resume import flatten
-from gen_jax.run_dir import RunDir, write_atomic
+from gen_jax.parallel import signals
+from gen_jax.runs import metric_tags
+from gen_jax.runs.progress import Progress
+from gen_jax.runs.resume import flatten
+from gen_jax.runs.run_dir import RunDir, write_atomic
 from gen_jax.sweeps import goal, journal, space
 from gen_jax.sweeps.definition import Definition
 from gen_jax.sweeps.trainer import COMMAND, Trainer, check_folder, lock, open_log
@@ -253,7 +255,7 @@ class Sweep:
         """Reports the new rows that have the metric, until asha stops the trial. Never by its last row."""
         seen = self.study.get_trials(deepcopy=False)[trial.number].last_step or 0
         for row in trainer.run_dir.rows():
-            tags = protocol.find(self.definition.first.metric, list(row))
+            tags = metric_tags.find(self.definition.first.metric, list(row))
             if seen < row["step"] < trainer.run_dir.config()["total_steps"] and len(tags) == 1:
                 value = row[tags[0]]
                 trial.report(float("nan") if value is None else value, row["step"])
@@ -269,7 +271,7 @@ class Sweep:
                 return self._fail(trial, str(error), run_dir)
             raise
         for other in self.trials():
-            if unlike := protocol.difference(other.user_attrs.get("tag", tag), tag):
+            if unlike := metric_tags.difference(other.user_attrs.get("tag", tag), tag):
                 return self._fail(trial, f"{tag} is not alike in trial {other.number}: {unlike}", run_dir)
         trial.set_user_attr("tag", tag)
         if value is None:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gen_jax import json_text
 from gen_jax.errors import ConfigError, RunError, first_line
-from gen_jax.run_dir import RunDir
+from gen_jax.io import json_text
+from gen_jax.runs.run_dir import RunDir
 
 GRACE = 60.0  # seconds that a trial has to save and end
 KILLED = 10.0  # seconds that a killed process takes to be gone

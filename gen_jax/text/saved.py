@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gen_jax import json_text
+from gen_jax.io import json_text
 from gen_jax.text import bpe
 from gen_jax.text.bpe import BPETokenizer
 from gen_jax.text.tokenizers import ByteTokenizer, CharTokenizer

@@ -1,0 +1,89 @@
+"""What a training step carries: arrays only, so that it can be donated, sharded, saved and compared."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from gen_jax.core import lora
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class Mean:
+    """A weighted mean that is not yet divided: its value is sum(total) / sum(weight).
+
+    `[B]` each in evaluation (one row an example), `[]` in training, `[K]` after K steps in one dispatch.
+    Tokens weigh tokens and padding weighs 0, so a mean over a split is exact whatever the batch size.
+    """
+
+    total: PyTree
+    weight: PyTree
+    net: str = flax.struct.field(pytree_node=False, default="")  # whose update the term is of, in training
+
+    @classmethod
+    def of(cls, values: jax.Array) -> "Mean":
+        """Each of `values` counts once."""
+        return cls(values, jnp.ones_like(values))
+
+    def of_net(self, net: str) -> "Mean":
+        """The same, as a term of the update of `net`."""
+        return Mean(self.total, self.weight, net)
+
+    def sum(self) -> "Mean":
+        """The rows added up: both fields become `[]`."""
+        return Mean(self.total.sum(), self.weight.sum(), self.net)
+
+    def where(self, valid: jax.Array) -> "Mean":
+        """Rows that are not valid weigh 0, even where their total is not finite."""
+        return Mean(jnp.where(valid, self.total, 0), jnp.where(valid, self.weight, 0), self.net)
+
+
+@flax.struct.dataclass
+class Net:
+    """One trainable network."""
+
+    params: PyTree  # with low-rank updates apart, where there are any
+    opt: PyTree  # optimizer state of the trainable leaves; a frozen leaf keeps no moments
+    stats: PyTree  # dict of the other collections: batch statistics, spectral-norm vectors, codebooks
+    ema: PyTree  # averages "params" and "stats" (the float ones), "updates" [] int32 that are in them; None = off
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What `Module.apply` takes, with the live parameters."""
+        return {"params": lora.merge(self.params), **self.stats}
+
+    @property
+    def averaged(self) -> dict[str, PyTree]:
+        """What `Module.apply` takes in evaluation: the averages where they are kept."""
+        if self.ema is None:
+            return self.variables
+        return {"params": lora.merge(self.ema["params"]), **self.ema["stats"]}
+
+
+@flax.struct.dataclass
+class State:
+    """Everything that a step changes, and all that a checkpoint of the model holds."""
+
+    step: PyTree  # [] int32, calls of train_step
+    nets: dict[str, Net]
+    carry: PyTree = None  # rows of recurrent carry, image buffer
+
+
+def path_name(path: tuple) -> str:
+    """A tree path as rules and messages write it: `encoder/Dense_0/kernel`."""
+    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
+def partition(tree: PyTree, mask: PyTree) -> tuple[PyTree, PyTree]:
+    """Splits a tree by a mask of bools into (where True, where False), with None for the others."""
+    kept = jax.tree.map(lambda keep, leaf: leaf if keep else None, mask, tree)
+    rest = jax.tree.map(lambda keep, leaf: None if keep else leaf, mask, tree)
+    return kept, rest
+
+
+def combine(kept: PyTree, rest: PyTree) -> PyTree:
+    """Undoes `partition`."""
+    return jax.tree.map(lambda a, b: b if a is None else a, kept, rest, is_leaf=lambda leaf: leaf is None)

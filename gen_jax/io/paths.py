@@ -1,0 +1,24 @@
+"""Paths as a user writes them, with `~`, and as they are shown."""
+
+import argparse
+import os
+
+from gen_jax.settings import expand
+
+
+def flag(text: str) -> str:
+    """`expand` for `argparse`: the `type` of every flag that takes a path; its default is no empty text."""
+    try:
+        if not text:
+            raise ValueError("expected a path, got ''")
+        return expand(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def shown(path: str | os.PathLike) -> str:
+    """The shorter of a path and the same path seen from the current folder."""
+    path = os.fspath(path)
+    if "://" in path:
+        return path
+    return min(path, os.path.relpath(path), key=len)

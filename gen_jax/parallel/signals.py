@@ -1,0 +1,59 @@
+"""Signals become exceptions at a safe place: a flag is set, and `poll` raises where the state is whole."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import jax
+
+from gen_jax.compat import multihost_utils
+from gen_jax.errors import Preempted, RunError
+from gen_jax.parallel.interrupts import STOPS, second_leaves, stop, wanted
+
+
+@contextlib.contextmanager
+def polled() -> Iterator[Callable[[], type[RunError] | None]]:
+    """Within it SIGTERM, SIGHUP and SIGINT are noted; the yielded function says which error they ask for.
+
+    Before its first call nothing is to be saved: they raise that error where they come. A second SIGINT ends the
+    process at once. With several processes SIGTERM is left to jax, which tells the others of it; SIGINT and SIGHUP
+    become a SIGTERM.
+    """
+    seen: list[int] = []
+    polls = False
+
+    def note(number: int, _: object) -> None:
+        seen.append(number)
+        if jax.distributed.is_initialized():
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif not polls:
+            stop(number, STOPS[signal.Signals(number)]("stopped before the first step; the same command starts again"))
+
+    def asked() -> type[RunError] | None:
+        nonlocal polls
+        polls = True
+        return STOPS[signal.Signals(seen[0])] if seen else None
+
+    mine = [number for number in wanted() if number != signal.SIGTERM or not jax.distributed.is_initialized()]
+    main = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    before = {number: signal.signal(number, note) for number in mine if main}
+    try:
+        with second_leaves():
+            yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def agreed(asked: type[RunError] | None, call: int) -> type[RunError] | None:
+    """With several processes: not None where all of them reached the call to save at after a signal to any.
+
+    Args:
+      asked: what the signals of this process ask for.
+      call: number of the dispatch, counted by ones: jax agrees on the next number after the largest it has seen.
+    """
+    if jax.process_count() == 1:
+        return asked
+    return (asked or Preempted) if multihost_utils.reached_preemption_sync_point(call) else None

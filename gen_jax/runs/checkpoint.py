@@ -1,0 +1,339 @@
+"""Checkpoints that are verified before they are trusted.
+
+Built on Orbax's `AsyncCheckpointer` rather than on its `CheckpointManager`: which steps exist, which are intact and
+which stay is decided here, by the manifests of `step_dirs`.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from gen_jax.core.state import PyTree, path_name
+from gen_jax.errors import CheckpointError, ConfigError, StorageError, kind_and_line
+from gen_jax.io import disk
+from gen_jax.io.gcs import absolute
+from gen_jax.io.quiet import mute_at_exit, quieten
+from gen_jax.parallel.processes import agree, is_primary
+from gen_jax.runs import step_dirs
+from gen_jax.runs.step_dirs import available
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of a run that is training. Every process calls every method; process 0 keeps the manifests.
+
+    Opening it settles what a kill left behind: unfinished files are removed, and the steps newer than the newest
+    intact one are renamed aside (`7.damaged`), with a warning. Use it as a context: saves are asynchronous, and
+    leaving without `close` loses the last one.
+
+    Args:
+      directory: made where it is missing.
+      keep: the number of last checkpoints that stay, with the best one that each of them names.
+      hash_limit_mb: above this size (10^6 bytes) the files of a checkpoint are checked by their sizes alone.
+      trust: steps without a manifest are taken as they are.
+      committing: called by process 0, in a thread, before a step counts as saved or its record as written: what belongs
+        to them is stored then.
+
+    Raises:
+      CheckpointError: there are finished checkpoints and none is intact.
+    """
+
+    def __init__(
+        self,
+        directory: epath.PathLike,
+        keep: int,
+        hash_limit_mb: int | float,
+        committing: Callable[[], None] = lambda: None,
+        trust: bool = False,
+    ):
+        quieten()
+        self._directory, self._committing = absolute(directory), committing
+        self._keep, self._hash_limit = keep, int(hash_limit_mb * 10**6)
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._size = 0  # bytes of the last state that was saved
+        problem = None
+        if is_primary():
+            with disk.writing(self._directory):
+                if trust:
+                    step_dirs.vouch(self._directory, self._hash_limit)
+                problem = step_dirs.settle(self._directory)
+                if problem is None:
+                    self._directory.mkdir(parents=True, exist_ok=True)
+        if not agree(problem is None):
+            raise CheckpointError(problem or f"{self._directory}: no checkpoint is intact")
+        # step -> the best step it names; all of them finished, the last of them intact
+        self._best = {
+            step: step_dirs.read_manifest(self._directory, step).get("best_step") for step in available(self._directory)
+        }
+        self._saver = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+
+    def latest_step(self) -> int | None:
+        """The newest step that is saved or being saved; None before the first."""
+        return max(self._best, default=None)
+
+    def save(self, step: int, state: PyTree, loop: dict[str, Any]) -> None:
+        """Starts saving; `state` may be donated as soon as this returns.
+
+        Args:
+          step: where it has a checkpoint already, that one is replaced.
+          state: arrays only.
+          loop: JSON values of the training loop; its "best_step" names a saved step to be kept (this one included).
+
+        Raises:
+          CheckpointError: this save or the one before it failed.
+        """
+        self.wait()
+        if self._best.pop(step, 0) != 0:
+            if is_primary():
+                step_dirs.delete(self._directory, step)
+            agree(True)  # the others must not find it
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), loop=ocp.args.JsonSave(loop))
+        self._size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        try:
+            if is_primary():
+                step_dirs.saving_path(self._directory, step).touch()
+            self._saver.save(self._directory / str(step), args=items)
+        except Exception as error:
+            raise CheckpointError(self._reason(error, self._directory / str(step))) from error
+        self._best[step] = loop.get("best_step")
+        self._start(self._finish, step)
+
+    def record(self, step: int, loop: dict[str, Any]) -> None:
+        """Starts noting what the loop knows of a saved step by now, in place of what it knew at the save.
+
+        It goes into the step's manifest: the state is not written again.
+
+        Raises:
+          CheckpointError: the save before it failed.
+        """
+        self.wait()
+        self._best[step] = loop.get("best_step")
+        self._start(self._record, step, loop)
+
+    def restore(self, abstract: PyTree, step: int | None = None) -> tuple[int, PyTree, dict[str, Any]] | None:
+        """The newest checkpoint that is intact and fits, or that of `step`: (step, state, loop). None before the first.
+
+        Newer ones are put aside, with a warning; where none can be restored, nothing is renamed.
+
+        Args:
+          abstract: `jax.ShapeDtypeStruct`s with the shardings that the arrays shall have; those they were saved with
+            do not matter.
+
+        Raises:
+          CheckpointError: `step` is missing or damaged, or the checkpoint does not fit `abstract`.
+        """
+        self.wait()
+        if step is not None or not self._best:
+            return None if step is None else load(self._directory, abstract, step)
+        problems: dict[int, CheckpointError] = {}
+        for step in sorted(self._best, reverse=True):
+            try:
+                found = load(self._directory, abstract, step)
+            except CheckpointError as error:
+                problems[step] = error
+                continue
+            for newer, problem in problems.items():
+                del self._best[newer]
+                if is_primary():
+                    aside = step_dirs.put_aside(self._directory, newer)
+                    log.warning("%s; it is put aside as %s", problem, aside)
+            return found
+        raise problems[max(problems)]
+
+    def wait(self) -> None:
+        """Blocks until the last save is finished, manifest and all.
+
+        Raises:
+          CheckpointError: it failed.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            mute_at_exit()
+            raise CheckpointError(self._reason(error, self._directory)) from error
+
+    def _reason(self, error: BaseException, path: epath.Path) -> str:
+        if isinstance(error, StorageError):
+            return str(error)
+        return disk.reason(error, path, self._size)
+
+    def close(self) -> None:
+        """`wait`, then frees the threads."""
+        try:
+            self.wait()
+        finally:
+            self._saver.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        try:
+            self.close()
+        except CheckpointError as second:
+            if error is None:
+                raise
+            if not isinstance(error, CheckpointError | StorageError):  # which say it: the first is why the run ends
+                log.error("%s", second)
+
+    def _start(self, work: Callable[..., None], *args: Any) -> None:
+        """In a thread; `wait` raises what it raises."""
+
+        def run() -> None:
+            try:
+                work(*args)
+            except BaseException as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=run, name="checkpoint")
+        self._thread.start()
+
+    def _finish(self, step: int) -> None:
+        """Waits for the commit, writes the manifest, deletes what need not be kept."""
+        try:
+            self._saver.wait_until_finished()
+            if is_primary():
+                self._committing()
+                files = step_dirs.fingerprint(self._directory / str(step), self._hash_limit)
+                step_dirs.write_manifest(self._directory, step, {"best_step": self._best[step], "files": files})
+                step_dirs.saving_path(self._directory, step).unlink()
+            self._prune()
+        except BaseException:
+            self._best.pop(step, None)
+            raise
+
+    def _record(self, step: int, loop: dict[str, Any]) -> None:
+        if is_primary():
+            self._committing()
+            manifest = step_dirs.read_manifest(self._directory, step)
+            if not manifest:
+                raise OSError(f"the manifest of step {step} is gone")
+            step_dirs.write_manifest(self._directory, step, {**manifest, "best_step": self._best[step], "loop": loop})
+        self._prune()
+
+    def _prune(self) -> None:
+        kept = set(sorted(self._best)[-self._keep :])
+        kept |= {self._best[other] for other in kept}
+        for old in set(self._best) - kept:
+            del self._best[old]
+            if is_primary():
+                step_dirs.delete(self._directory, old)
+
+
+def load(
+    directory: epath.PathLike,
+    abstract: PyTree,
+    step: int | str = "latest",
+    *,
+    partial: bool = False,
+    optional: Callable[[str], bool] = lambda name: False,
+) -> tuple[int, PyTree, dict[str, Any]]:
+    """Reads a verified checkpoint without touching the directory: (step, tree, loop).
+
+    Args:
+      directory: `checkpoints/` of a run, which may be running.
+      abstract: `jax.ShapeDtypeStruct`s with shardings (default: the first device), a `State` or, with `partial`, nested
+        dicts of a part of one, such as {"nets": {"net": {"params": ...}}}: paths are compared by name.
+      step: a number, "latest" (the newest intact one) or "best" (the one that the newest intact one names).
+      partial: the checkpoint may hold arrays that `abstract` lacks.
+      optional: path (`nets/net/params/head/kernel`) -> whether that leaf may be missing in the checkpoint, or have
+        another shape there, and then comes back as None.
+
+    Raises:
+      CheckpointError: no such checkpoint, or damaged, or it does not fit (names the first path and both shapes).
+    """
+    directory = absolute(directory)
+    step = step_number(directory, step)
+    problem = step_dirs.damage(directory, step) if is_primary() else None  # it reads all files
+    if not agree(problem is None):
+        raise CheckpointError(f"{directory}: step {step} cannot be used: {problem or 'process 0 says why'}")
+    try:
+        return step, *_read(directory, step, abstract, partial, optional)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{directory}: step {step} was not restored: {kind_and_line(error)}") from error
+
+
+def saved_tree(directory: epath.Path, step: int) -> PyTree:
+    """The tree of a checkpoint's state, with a description of the array at each leaf."""
+    try:
+        return ocp.PyTreeCheckpointHandler().metadata(directory / str(step) / "state").tree
+    except Exception as error:
+        raise CheckpointError(f"{directory}: step {step} is not readable: {kind_and_line(error)}") from error
+
+
+def paths(tree: PyTree) -> dict[str, Any]:
+    return {path_name(key): leaf for key, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _read(
+    directory: epath.Path, step: int, abstract: PyTree, partial: bool, optional: Callable[[str], bool]
+) -> tuple[PyTree, dict[str, Any]]:
+    saved = saved_tree(directory, step)
+    wanted, found = paths(abstract), paths(saved)
+    chosen = {}
+    for name in wanted if partial else wanted | found:
+        have, want = describe(found.get(name)), describe(wanted.get(name))
+        if have == want:
+            chosen[name] = wanted[name]
+        elif not optional(name):
+            raise CheckpointError(f"{directory}: step {step}: {name}: the checkpoint has {have}, the model {want}")
+    template = jax.tree_util.tree_map_with_path(lambda key, _: chosen.get(path_name(key), ocp.PLACEHOLDER), saved)
+    args = ocp.args.PyTreeRestore(template, restore_args=jax.tree.map(_restore_args, template))
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        items = ocp.args.Composite(state=args, loop=ocp.args.JsonRestore())
+        restored = reader.restore(directory / str(step), args=items)
+    arrays = paths(restored.state)
+    leaves = [arrays[name] if name in chosen else None for name in wanted]
+    loop = step_dirs.read_manifest(directory, step).get("loop", restored.loop)
+    return jax.tree.structure(abstract).unflatten(leaves), loop
+
+
+def _restore_args(leaf: Any) -> ocp.RestoreArgs:
+    if leaf is ocp.PLACEHOLDER:
+        return ocp.RestoreArgs()
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype)
+
+
+def describe(leaf: Any) -> str:
+    """`float32[3, 4]`."""
+    return "nothing" if leaf is None else f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
+
+
+def _newest_intact(directory: epath.Path) -> int:
+    found = -1
+    for step in reversed(available(directory)) if is_primary() else ():
+        if not (problem := step_dirs.damage(directory, step)):
+            found = step
+            break
+        log.warning("%s: step %d is skipped: %s", directory, step, problem)
+    if (found := agree(found)) >= 0:
+        return found
+    raise CheckpointError(f"{directory}: no finished and intact checkpoint")
+
+
+def step_number(directory: epath.Path, step: int | str) -> int:
+    """The step that a number, "latest" or "best" means."""
+    if isinstance(step, int) or (step.isdecimal() and len(step) < 20):
+        return int(step)
+    if step not in ("latest", "best"):
+        raise ConfigError(f'step: expected "latest", "best" or a number, found {step!r}')
+    newest = _newest_intact(directory)
+    if step == "latest":
+        return newest
+    best = step_dirs.read_manifest(directory, newest).get("best_step")
+    if best is None:
+        raise CheckpointError(f"{directory}: step {newest} names no best step")
+    return best

@@ -1,0 +1,106 @@
+"""Parameters to start from: another run's checkpoint, its low-rank updates merged."""
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gen_jax.core import lora
+from gen_jax.core.state import Net, PyTree, State, combine, path_name
+from gen_jax.errors import ConfigError
+from gen_jax.runs.checkpoint import describe, load, paths, saved_tree, step_number
+from gen_jax.runs.run_dir import RunDir
+
+
+def load_into(
+    state: State,
+    workdir: epath.PathLike,
+    step: int | str = "latest",
+    nets: Mapping[str, str] | None = None,
+    allow: Sequence[str] = (),
+    reset: Sequence[str] = (),
+) -> State:
+    """A state with variables from another run: its averages where it keeps them, as in evaluation.
+
+    Low-rank updates of that run are merged into the matrices that they update; those of `state` stay as they are.
+
+    Args:
+      state: a new one; optimizer states, step and carry stay as they are, averages start from what was loaded.
+      workdir: the other run.
+      step: as in `load`.
+      nets: {network here: network there}; empty = every network, by the same name.
+      allow: regexes on `<network here>/params/<path>` and `<network here>/stats/<collection>/<path>`: a leaf that one
+        matches in full, and that is missing there or has another shape, keeps its value.
+      reset: the same, whether it fits or not: a new head.
+
+    Raises:
+      ConfigError: no run there, or no such network here.
+      CheckpointError: no usable checkpoint there, or it does not fit.
+    """
+    other = RunDir(workdir)
+    other.config("config.init_from.workdir")
+    nets = nets or {name: name for name in state.nets}
+    if missing := sorted(set(nets) - set(state.nets)):
+        raise ConfigError(f"config.init_from.nets: expected some of {sorted(state.nets)}, found {missing}")
+    step = step_number(other.checkpoints, step)
+    new = {
+        here: _loaded_net(state.nets[here], other.checkpoints, step, (here, there), allow, reset)
+        for here, there in nets.items()
+    }
+    return State(state.step, {**state.nets, **new}, state.carry)
+
+
+def _loaded_net(
+    net: Net, directory: epath.Path, step: int, names: tuple[str, str], allow: Sequence[str], reset: Sequence[str]
+) -> Net:
+    here, there = names
+    plain, updates = lora.split(net.params)
+    fresh = {"params": plain, "stats": net.stats}
+    saved, prefix = paths(saved_tree(directory, step)), f"nets/{there}/"
+    if any(name.startswith(f"{prefix}ema/") for name in saved):
+        prefix += "ema/"
+
+    def matches(rules: Sequence[str], name: str) -> bool:
+        return any(re.fullmatch(rule, f"{here}/{name}") for rule in rules)
+
+    def wanted(path: tuple, x: jax.Array) -> jax.ShapeDtypeStruct | None:
+        kept = matches(reset, path_name(path))
+        return None if kept else jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+    abstract = jax.tree_util.tree_map_with_path(wanted, fresh)
+    theirs = _updates(saved, f"{prefix}params/", abstract["params"])
+    keys = prefix.strip("/").split("/")
+    tree = abstract | {"params": lora.join(abstract["params"], theirs)}
+    tree = functools.reduce(lambda inner, key: {key: inner}, reversed(keys), tree)
+    _, tree, _ = load(
+        directory, tree, step, partial=True, optional=lambda name: matches(allow, name.removeprefix(prefix))
+    )
+    loaded = functools.reduce(lambda outer, key: outer[key], keys, tree)
+    if theirs:
+        placed = jax.tree.map(lambda x: x.sharding, lora.split(loaded["params"])[0])
+        loaded["params"] = jax.jit(lora.merge, out_shardings=placed)(loaded["params"])
+    variables = combine(loaded, fresh)
+    variables["params"] = lora.join(variables["params"], updates)
+    ema = None if net.ema is None else net.ema | jax.tree.map(jnp.copy, variables)  # buffers of its own: donated
+    return Net(variables["params"], net.opt, variables["stats"], ema)
+
+
+def _updates(saved: Mapping[str, Any], prefix: str, params: PyTree) -> PyTree:
+    """What to read of a run's low-rank updates: those of leaves of `params` (shapes) that it has alike."""
+    wanted, tree = paths(params), {}
+    for name, leaf in saved.items():
+        matrix, mark, factor = name.removeprefix(prefix).partition(f"{lora.SUFFIX}/")
+        have = wanted.get(matrix)
+        if mark and have is not None and describe(saved[prefix + matrix]) == describe(have):
+            *folders, last = matrix.split("/")
+            parent = functools.reduce(lambda tree, folder: tree.setdefault(folder, {}), folders, tree)
+            whole = getattr(have.sharding, "mesh", None)  # an update is read whole by every device
+            sharding = have.sharding if whole is None else NamedSharding(whole, PartitionSpec())
+            shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+            parent.setdefault(f"{last}{lora.SUFFIX}", {})[factor] = shape
+    return tree
