@@ -1,4 +1,4 @@
-"""A config's file, `FILE.py[:arg]`: runs it and makes a plain dict of what its `get_config` gives."""
+"""A config's file, by its path or by the name it has in `experiments/`: run, and its `get_config(arg)` as a dict."""
 
 import contextlib
 import inspect
@@ -38,6 +38,13 @@ def read(spec: str) -> dict[str, Any]:
         return plain(config)
     except ConfigError as error:
         raise ConfigError(f"--config: {file}: {error}") from None
+
+
+def experiments() -> dict[str, Path]:
+    """The files that come with gen_jax by their names, such as `vae/digits`; a wheel holds them in its package."""
+    here = Path(__file__).parent
+    files = next((found for base in (here, here.parent) if (found := sorted(base.glob("experiments/*/*.py")))), [])
+    return {f"{file.parent.name}/{file.stem}": file for file in files}
 
 
 def sweep(spec: str) -> Callable[[Any], None]:
@@ -95,17 +102,29 @@ def _name(name: Any, key: str) -> str:
 
 
 def _run(spec: str) -> tuple[dict[str, Any], str, str]:
-    """The names that the file of `FILE.py[:arg]` defines, its path, and the argument."""
+    """The names that the file of `FILE.py[:arg]` or `family/name[:arg]` defines, its path, and the argument."""
     written, _, arg = spec.partition(":")
     try:
         path = expand(written)
     except ValueError as error:
         raise ConfigError(f"--config: {shown(written)}: {error}") from None
     if not os.path.isfile(path):
-        known = [str(file) for file in Path("experiments").glob("*/*.py")]
-        raise ConfigError(f"--config: no file {one_line(written)}{nearest(written, known) if known else ''}")
+        path = _experiment(written)
     with _failures_reported(path):
         return runpy.run_path(path), path, arg
+
+
+def _experiment(name: str) -> str:
+    """The path of a config of gen_jax, such as `vae/digits`.
+
+    Raises:
+      ConfigError: there is none; the message has the nearest name, or the nearest file of this folder.
+    """
+    known = experiments()
+    if name in known:
+        return str(known[name])
+    files = [str(file) for file in Path("experiments").glob("*/*.py")] if name.endswith(".py") else []
+    raise ConfigError(f"--config: no file {one_line(name)}{nearest(name, files or known)}")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -139,6 +140,14 @@ def _side_by_side(
         runs = [run(*each) for each in zip(program.seats, folders.values(), parts, strict=True)]
         return program.train(runs, after)
 
+
+class _Callable(types.ModuleType):
+    """`gen_jax.train(config, workdir)` in Python, where `gen_jax.train` is this module."""
+
+    __call__ = staticmethod(train)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     from gen_jax import cli

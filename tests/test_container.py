@@ -5,9 +5,8 @@ import re
 import tomllib
 
 import jobset
+import launcher
 from members import ROOT
-
-from gen_jax import launcher
 
 LINES = (ROOT / "launch/Dockerfile").read_text().splitlines()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -30,7 +29,8 @@ def test_what_is_copied_is_there_and_not_ignored():
     ignored, *kept = (ROOT / "launch/Dockerfile.dockerignore").read_text().splitlines()
     assert ignored == "*"
     assert {line[1:] for line in kept if line.startswith("!")} == set(sources)
-    assert {"gen_jax", "experiments", PROJECT["readme"], "constraints/py313.txt", "pyproject.toml"} == set(sources)
+    built = {"gen_jax", "experiments", PROJECT["readme"], *PROJECT["license-files"], "pyproject.toml", "setup.py"}
+    assert built | {"constraints/py313.txt"} == set(sources)
 
 
 def test_it_installs_the_pins_and_an_extra_that_is_there():

@@ -25,9 +25,7 @@ from gen_jax.training.seeds import make
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=paths.flag, required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg"
-    )
+    paths.add_config(parser)
     parser.add_argument("--seconds", type=float, default=5.0, help="of timed steps, after the warm-up")
     parser.add_argument("--sample", type=int, metavar="LENGTH", help="time sampling of LENGTH tokens instead")
     parser.add_argument("--n", type=int, help="samples drawn at once (default: 1); with --sample")

@@ -16,9 +16,7 @@ from gen_jax.training.seeds import make
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=paths.flag, required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg"
-    )
+    paths.add_config(parser)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:

@@ -14,9 +14,7 @@ from gen_jax.plan.planner import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=paths.flag, required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg"
-    )
+    paths.add_config(parser)
     parser.add_argument(
         "--topology", required=True, help="TPUs, as v5e:16x16; several, with commas: weak scaling, the batch grows too"
     )

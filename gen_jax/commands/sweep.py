@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=paths.flag, required=True, help="a file with get_config(arg) and sweep(s)")
+    paths.add_config(parser)
     parser.add_argument(
         "--workdir", type=paths.flag, required=True, help="a local directory; each trial is a run in its trials/"
     )

@@ -18,9 +18,7 @@ FLAGS = ("trust_checkpoints", "accept_data", "override")  # of `train`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=paths.flag, required=True, help="a file with get_config(arg), as FILE.py or FILE.py:arg"
-    )
+    paths.add_config(parser)
     parser.add_argument("--workdir", type=paths.flag, required=True, help="the run directory, local or gs://")
     parser.add_argument("--deterministic", action="store_true", help="bit-exact on GPU too, and slower")
     parser.add_argument("--trust_checkpoints", action="store_true", help="continue from those whose manifests are gone")

@@ -16,6 +16,12 @@ def flag(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The flag `--config` of every command that reads one."""
+    kinds = "a file with get_config(arg), as FILE.py[:arg], or one of gen_jax's, as vae/digits[:arg]"
+    parser.add_argument("--config", type=flag, required=True, help=kinds)
+
+
 def shown(path: str | os.PathLike) -> str:
     """The shorter of a path and the same path seen from the current folder."""
     path = os.fspath(path)

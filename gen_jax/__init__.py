@@ -1,0 +1,27 @@
+"""Generative models in JAX under one training loop.
+
+`train(config, workdir)` trains a model. Importing the package does not import jax: using one of its names does.
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gen_jax.train import train
+
+    __version__: str
+
+__all__ = ["__version__", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("gen_jax")
+    if name == "train":
+        return importlib.import_module("gen_jax.train")  # a module that can be called
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
