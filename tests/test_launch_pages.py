@@ -4,11 +4,12 @@ import re
 import shlex
 
 import jobset
+import launcher
 import pytest
 import slurm
 from members import ROOT
 
-from gen_jax import cli, config, launcher
+from gen_jax import cli, config
 from gen_jax.parallel import distributed
 
 PAGES = {path.name: path.read_text() for path in sorted((ROOT / "launch").glob("*.md"))}

@@ -7,12 +7,13 @@ import subprocess
 import sys
 
 import cluster
+import launcher
 import pytest
 import slurm
 from cluster import Slurm, wait_for
 from members import ROOT, SMALLEST, assert_same, smoke
 
-from gen_jax import cli, errors, launcher
+from gen_jax import cli, errors
 from gen_jax.runs import checkpoint
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.training.program import Program
