@@ -1,8 +1,5 @@
-"""README.md says nothing that does not work: its commands parse, its files exist, its example model trains."""
+"""The README is short, and its model and those of docs/extending.md do what they say, byte for byte."""
 
-import importlib
-import re
-import shlex
 import sys
 
 import jax
@@ -10,106 +7,42 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from members import ROOT
+from pages import PAGES, README, blocks
 
+import gen_jax.evaluators
 import gen_jax.models
-from gen_jax import cli, config, data
+from gen_jax import config, data
 from gen_jax.core.gradients import Optimizer
+from gen_jax.data import sources
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
 
-TEXT = (ROOT / "README.md").read_text()
 EXAMPLE = "experiments/vae/digits_belief.py"
 
 
-def blocks(language: str) -> list[str]:
-    """The code blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 160
+    assert max(map(len, README.splitlines())) <= 120
 
 
-def commands() -> list[str]:
-    """Every line that starts with `gen-jax`, but those with a placeholder."""
-    shell = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
-    inline = re.findall(r"`(gen-jax [^`]+)`", TEXT)
-    lines = [line[line.index("gen-jax ") :] for line in shell + inline if "gen-jax " in line]
-    return sorted({line for line in lines if not re.search(r"\b(COMMAND|PATH_OR_NAME)\b", line)})
-
-
-def override_flags() -> list[str]:
-    """The `--config...` flags that stand outside of a whole command, as in the table."""
-    flags = {flag for cell in re.findall(r"`(--config\.[^`]+)`", TEXT) for flag in shlex.split(cell)}
-    return sorted(flags - {"--config.key=value"})
-
-
-def test_there_is_something_to_check():
-    assert len(commands()) > 20
-    assert len(override_flags()) > 10
-    assert {line.split()[1] for line in commands()} == set(cli.COMMANDS)
-
-
-@pytest.mark.parametrize("line", commands())
-def test_a_command_parses(line):
-    _, name, *words = shlex.split(line, comments=True)
-    assert name in cli.COMMANDS
-    if not words or words == ["prepare"]:
-        return  # a mention
-    parser = cli.Parser(prog="gen-jax", allow_abbrev=False)
-    importlib.import_module(f"gen_jax.commands.{name}").add_arguments(parser)
-    args, rest = parser.parse_known_args(words)
-    spec = getattr(args, "config", None)
-    overrides = cli._overrides(rest, takes=spec is not None)
-    if spec and spec.split(":")[0] != EXAMPLE:
-        config.load(spec, overrides)
-
-
-@pytest.mark.parametrize("flag", override_flags())
-def test_a_flag_fits_a_config(flag):
-    metric = "--config.best.metric=val/elbo"  # without it a patience is refused
-    resolved = config.load("experiments/vae/digits.py", [metric, flag])
-    *path, last = flag.removeprefix("--config.").partition("=")[0].split(".")
-    section = resolved
-    for name in path:
-        section = section[name] if isinstance(section, dict) else getattr(section, name)
-    assert last in section if isinstance(section, dict) else hasattr(section, last)
-
-
-def test_what_it_names_is_there():
-    named = re.findall(r"`((?:gen_jax|experiments|launch|tests)/[\w/.]+\.\w+)`", TEXT)
-    named += re.findall(r"\]\(([\w/.]+)\)", TEXT) + re.findall(r"^bash (\S+)", TEXT, re.MULTILINE)
-    assert len(named) > 8
-    written_by_the_reader = {"gen_jax/models/sigmoid_belief.py", EXAMPLE}
-    assert not [name for name in named if name not in written_by_the_reader and not (ROOT / name).exists()]
-
-
-def test_every_config_has_a_row_of_results():
-    rows = set(re.findall(r"^\| `(\w+/\w+\.py)`", TEXT, re.MULTILINE))
-    assert rows == {str(path.relative_to(ROOT / "experiments")) for path in ROOT.glob("experiments/*/*.py")}
-
-
-def test_the_extras_are_those_of_the_package():
-    project = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1].split("[project")[0]
-    table = TEXT.split("| extra |")[1].split("\n\n")[0]
-    named = {name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
-    assert named == set(re.findall(r"^(\w+) =", project, re.MULTILINE))
-
-
-def test_the_data_sections_are_valid():
-    sections = "".join(block for block in blocks("python") if block.startswith("c.data"))
-    lines = [line.removeprefix("c.data = ") for line in sections.splitlines()]
-    sources = {data.parse(eval(line, {"dict": dict})).source for line in lines}
-    assert sources == {"npz", "image_folder", "text_file", "tfds", "token_file", "pairs", "wav_folder", "unpaired"}
+def install(text, package, name, tmp_path, monkeypatch):
+    """Puts a module where modules of `package` are looked for; gives its lines of code."""
+    folder = tmp_path / package.__name__
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(text)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}", raising=False)
+    return len([line for line in text.splitlines() if line.strip()])
 
 
 @pytest.fixture
 def example(tmp_path, monkeypatch):
-    """The example's model where models are looked for, and its config file."""
-    model = next(block for block in blocks("python") if "class Config(Settings)" in block)
-    file = next(block for block in blocks("python") if EXAMPLE in block)
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models/sigmoid_belief.py").write_text(model)
+    """The README's config file, with its model where models are looked for, and the model's lines."""
+    model = next(block for block in blocks("python", README) if "class Config(Settings)" in block)
+    file = next(block for block in blocks("python", README) if EXAMPLE in block)
     (tmp_path / "digits_belief.py").write_text(file)
-    monkeypatch.setattr(gen_jax.models, "__path__", [*gen_jax.models.__path__, str(tmp_path / "models")])
-    yield tmp_path / "digits_belief.py", len([line for line in model.splitlines() if line.strip()])
+    lines = install(model, gen_jax.models, "sigmoid_belief", tmp_path, monkeypatch)
+    yield tmp_path / "digits_belief.py", lines
     sys.modules.pop("gen_jax.models.sigmoid_belief", None)
     vars(gen_jax.models).pop("sigmoid_belief", None)
 
@@ -137,3 +70,38 @@ def test_the_example_model_has_the_likelihood_that_it_says(example):
     batch = {"image": jnp.asarray(255 * bits)}
     terms = model.terms(variables, batch, jax.random.key(0), step=jnp.zeros((), jnp.int32), train=False)
     np.testing.assert_allclose(np.exp(terms.means["log_prob"].total).sum(), 1, rtol=1e-5)
+
+
+@pytest.fixture
+def extensions(tmp_path, monkeypatch):
+    """The evaluator, source and model of docs/extending.md where such are looked for; their lines."""
+    texts = blocks("python", PAGES["extending.md"])
+    places = [(gen_jax.evaluators, "pixel_error"), (sources, "moons"), (gen_jax.models, "independent_pixels")]
+    yield [install(text, *place, tmp_path, monkeypatch) for text, place in zip(texts, places, strict=True)]
+    for package, name in places:
+        sys.modules.pop(f"{package.__name__}.{name}", None)
+        vars(package).pop(name, None)
+
+
+def test_an_own_evaluator_gives_the_mean_error(extensions, workdir):
+    assert max(extensions) <= 26
+    c = config.to_dict(config.load("experiments/vae/digits.py:smoke", ["--config.mesh.data=1"]))
+    train(c | {"evals": {"error": {"type": "pixel_error"}}}, workdir)
+    assert 0 < RunDir(workdir).rows()[-1]["test/pixel_error"] < 255
+
+
+def test_an_own_source_gives_points_on_two_moons(extensions):
+    loaded = data.parse(dict(source="moons", noise=0.0, examples=500))
+    x, y = np.concatenate([part["vector"] for part in data.load(loaded, 0).arrays.values()]).T
+    upper = np.abs(np.hypot(x, y) - 1) < 1e-5
+    lower = np.abs(np.hypot(x - 1, y - 0.5) - 1) < 1e-5
+    assert (upper | lower).all() and 150 < upper.sum() < 350
+
+
+def test_an_own_model_learns_the_mean_image(extensions, workdir):
+    c = dict(total_steps=300, batch_size=64, steps_per_call=10, log_every=100, mesh=dict(data=1))
+    c |= dict(model_name="independent_pixels", model=dict(image=(8, 8, 1)), data=dict(source="digits"))
+    c |= dict(optim=dict(net=dict(name="adam", lr=0.2, schedule="cosine")))
+    state = train(c, workdir)
+    images = data.load(data.parse(c["data"]), 0).arrays["train"]["image"]
+    np.testing.assert_allclose(jax.nn.sigmoid(state.nets["net"].params["bias"]), images.mean(0) / 255, atol=0.02)
