@@ -17,8 +17,6 @@ from gen_jax.data import sources
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
 
-EXAMPLE = "experiments/vae/digits_belief.py"
-
 
 def test_the_readme_is_short():
     assert len(README.splitlines()) <= 160
@@ -39,7 +37,7 @@ def install(text, package, name, tmp_path, monkeypatch):
 def example(tmp_path, monkeypatch):
     """The README's config file, with its model where models are looked for, and the model's lines."""
     model = next(block for block in blocks("python", README) if "class Config(Settings)" in block)
-    file = next(block for block in blocks("python", README) if EXAMPLE in block)
+    file = next(block for block in blocks("python", README) if "def get_config" in block)
     (tmp_path / "digits_belief.py").write_text(file)
     lines = install(model, gen_jax.models, "sigmoid_belief", tmp_path, monkeypatch)
     yield tmp_path / "digits_belief.py", lines
