@@ -19,6 +19,7 @@ from gen_jax.core.optim import Config as OptimConfig
 from gen_jax.core.optim import schedule
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import EvalConfig
+from gen_jax.io.modules import named_module
 from gen_jax.parallel.sharding import MeshConfig
 from gen_jax.settings import (
     LARGEST_SEED,
@@ -34,7 +35,6 @@ from gen_jax.settings import (
     Switch,
     UserPath,
     literal,
-    named_module,
     nearest,
     one_line,
     shown,
@@ -43,20 +43,20 @@ from gen_jax.settings import (
 
 
 class InitFrom(Settings):
-    """Parameters to start from: another run's checkpoint, or GPT-2's weights.
-
-    workdir: "" = none. step: "latest", "best" or a number. nets: {network here: network there}; empty = same names.
-    allow: regexes on `network/params/path` here: leaves that may be missing there, and keep their initial values.
-    reset: leaves that keep their initial values whatever the other run has: a new head.
-    safetensors: a file of GPT-2's weights by Hugging Face's names, for the model `transformer`; "" = none.
-    """
+    """Parameters to start from: another run's checkpoint, or GPT-2's weights."""
 
     workdir: UserPath = ""
+    """The other run; "" = none."""
     step: str = "latest"
+    """Of the other run: "latest", "best" or a number."""
     nets: dict[str, str] = Field(default_factory=dict)
+    """{network here: network there}; empty = the same names."""
     allow: tuple[Regex, ...] = ()
+    """Regexes on `network/params/path` here: leaves that may be missing there, and keep their initial values."""
     reset: tuple[Regex, ...] = ()
+    """Regexes, as of `allow`: leaves that keep their initial values whatever the other run has, such as a new head."""
     safetensors: UserPath = ""
+    """A file of GPT-2's weights by Hugging Face's names, for the model `transformer`; "" = none."""
 
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> "InitFrom":
@@ -66,12 +66,14 @@ class InitFrom(Settings):
 
 
 class Best(Settings):
-    """metric: a tag such as `val/elbo`, or what stands before its `@`; "" = no best checkpoint, no early stop.
-    patience: evaluations without a better one before training stops; 0 = never."""
+    """Which checkpoint is the best, and when training stops early."""
 
     metric: str = ""
+    """A tag such as `val/elbo`, or the part of it before `@`; "" = no best checkpoint, no early stop."""
     mode: Literal["min", "max"] = "min"
+    """Whether a lower or a higher value is better."""
     patience: Count = 0
+    """Evaluations without a better one before training stops; 0 = never."""
 
     @pydantic.model_validator(mode="after")
     def _of_a_metric(self) -> "Best":
@@ -81,49 +83,76 @@ class Best(Settings):
 
 
 class Profile(Settings):
-    """A profiler trace of steps [start, start + steps) into TensorBoard; steps = 0: none."""
+    """A profiler trace of steps [start, start + steps) into TensorBoard."""
 
     start: Period = 0
+    """The first step of the trace."""
     steps: Period = 0
+    """How many; 0 = no trace."""
 
 
 class Experiment(Settings):
-    """A whole config. Periods are in steps; 0 = never (the last step is always logged, evaluated and saved).
-
-    hang_limit_s: seconds without progress after which a run ends with exit code 76 and all stacks on stderr; 0 = never.
-      Longer than compiling, than the steps between two logs (the device works on when they are dispatched), than a
-      batch and the final computation of an evaluator, and than a restored, or a saved, hashed and uploaded checkpoint.
-    memory_check: what cannot fit the memory of the devices, or of the host, is refused before anything is compiled. The
-      estimate is a lower bound: state, gradients, resident data, a batch, the largest result of a matrix product.
-    num_seeds: that many runs, with the seeds `seed`, `seed` + 1, ..., as one program on one device.
-    """
+    """A whole config. Periods are in steps; 0 = never (the last step is always logged, evaluated and saved)."""
 
     seed: Seed = 0
+    """Of the parameters, the noise and the order of the data."""
     num_seeds: Positive = 1
+    """Runs with the seeds `seed`, `seed` + 1, ..., as one program on one device."""
     total_steps: Steps
+    """Calls of `train_step`."""
     batch_size: Positive
+    """Examples of a training step, over all devices."""
     eval_batch_size: Positive = 250
+    """Examples of an evaluation batch, over all devices."""
     steps_per_call: Steps = 1
+    """Training steps in one dispatch; all periods are multiples of it."""
     parallel: Literal["jit", "pmap"] = "jit"
+    """`jit` shards one global program (GSPMD); `pmap` replicates the parameters."""
     platform: Literal["any", "cpu", "gpu", "tpu"] = "any"
+    """What it must run on; `any` takes what is here."""
     log_every: Period = 100
+    """Steps between two rows of training metrics."""
     eval_every: Period = 0
+    """Steps between two evaluations."""
     save_every: Period = 0
+    """Steps between two checkpoints."""
     histograms: Switch = False
+    """Whether TensorBoard gets histograms of the parameters."""
     keep: Positive = 2
+    """Last checkpoints that stay, besides the best."""
     hash_limit_mb: NonNegative = 10_000.0
+    """Checkpoints above this size (10^6 bytes) are verified by the sizes of their files alone."""
     hang_limit_s: NonNegative = 0.0
+    """Seconds without progress after which a run ends with exit code 76 and all stacks on stderr; 0 = never.
+
+    Longer than compiling, than the steps between two logs, than a batch and the final computation of an evaluator, and
+    than a checkpoint that is restored, or saved, hashed and uploaded.
+    """
     memory_check: bool = True
+    """Whether what cannot fit the memory of the devices, or of the host, is refused before compiling.
+
+    The estimate is a lower bound: state, gradients, resident data, a batch, the largest result of a matrix product.
+    """
     data: pydantic.SerializeAsAny[data.Source]
+    """Its `source` names the file in `data/sources` that declares the other fields."""
     model_name: str
+    """A file in `models`, a dotted path, or a file of your own."""
     model: pydantic.SerializeAsAny[Settings]
+    """The fields of the model's `Config`."""
     optim: dict[str, OptimConfig]
+    """{network: how it is updated}."""
     mesh: MeshConfig = MeshConfig()
+    """How the devices are laid out."""
     sharding: tuple[tuple[Regex, str | tuple[str | None, ...]], ...] = ((".*", "replicate"),)
+    """(regex on the path of a parameter, partition spec | `fsdp` | `replicate`), of which the first match counts."""
     evals: dict[str, pydantic.SerializeAsAny[EvalConfig]] = Field(default_factory=dict)
+    """{name: evaluator}; its `type` names the file in `evaluators` that declares the other fields."""
     best: Best = Best()
+    """The best checkpoint and early stopping."""
     init_from: InitFrom = InitFrom()
+    """Parameters to start from."""
     profile: Profile = Profile()
+    """A profiler trace."""
 
     @pydantic.model_validator(mode="after")
     def _periods(self) -> "Experiment":
@@ -165,8 +194,8 @@ class Experiment(Settings):
 
 
 def model_module(name: Any) -> Any:
-    """`gen_jax.models.<name>`."""
-    return named_module(gen_jax.models, name, "config.model_name")
+    """`gen_jax.models.<name>`, or a module of the user's."""
+    return named_module(gen_jax.models, name, "config.model_name", Settings, "from_config")
 
 
 def resolve(config: Any) -> Experiment:

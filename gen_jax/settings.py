@@ -7,15 +7,12 @@ error message says was expected.
 
 import ast
 import difflib
-import importlib
 import os
-import pkgutil
 import re
 import typing
 import warnings
 from collections.abc import Iterable
-from types import ModuleType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import pydantic
 from pydantic import BeforeValidator, Field
@@ -142,9 +139,11 @@ def _of_flag(text: str, annotation: Any) -> Any:
 
 
 class Settings(pydantic.BaseModel):
-    """A frozen, validated section of a config."""
+    """A frozen, validated section of a config. The text below a field is its description: `gen-jax list` shows it."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
@@ -221,21 +220,18 @@ def validate(cls: type[Section], section: Any, prefix: str) -> Section:
         raise ConfigError(_message(error, cls, prefix)) from None
 
 
-def named_module(package: ModuleType, name: Any, key: str) -> ModuleType:
-    """`package.name`, imported by name.
+class Defaulted(NamedTuple):
+    """A field that has a default, by its key such as `model.width`."""
 
-    Raises:
-      ConfigError: there is no such file; lists those there are. `key` is the config's key that held the name.
-    """
-    known = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in ("base", "evaluator")]
-    if name not in known:
-        raise ConfigError(f"{key}: unknown name {shown(name)}{nearest(str(name), known)}")
-    return importlib.import_module(f"{package.__name__}.{name}")
+    key: str
+    value: Any
+    default: Any
+    description: str
 
 
-def defaulted(section: Settings, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """(key, value, default) of every field that has a default."""
-    rows: list[tuple[str, Any, Any]] = []
+def defaulted(section: Settings, prefix: str = "") -> list[Defaulted]:
+    """Every field of a section, and of those in it, that has a default."""
+    rows: list[Defaulted] = []
     for name, field in type(section).model_fields.items():
         key, value = f"{prefix}{name}", getattr(section, name)
         inner = value.items() if isinstance(value, dict) else [("", value)]
@@ -243,10 +239,11 @@ def defaulted(section: Settings, prefix: str = "") -> list[tuple[str, Any, Any]]
         for path, one in sections:
             rows += defaulted(one, f"{path}.")
         if not sections and not field.is_required():
-            rows.append((key, value, field.get_default(call_default_factory=True)))
+            default = field.get_default(call_default_factory=True)
+            rows.append(Defaulted(key, value, default, field.description or ""))
     return rows
 
 
 def defaults(section: Settings) -> dict[str, Any]:
     """The default of every field that has one, by its key."""
-    return {key: default for key, _, default in defaulted(section)}
+    return {field.key: field.default for field in defaulted(section)}

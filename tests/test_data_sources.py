@@ -351,18 +351,18 @@ def test_packed_documents_come_back():
 @pytest.mark.parametrize("whole", ["abcdefghijklmnopqrst", np.arange(20)])
 def test_the_end_of_a_text_is_cut_off(whole):
     source = data.parse(dict(source="pydoc", validation=0.1, test=0.25))
-    parts = data.base.cut_end(whole, source, ("validation", "test"))
+    parts = data.source.cut_end(whole, source, ("validation", "test"))
     assert [len(parts[split]) for split in ("train", "validation", "test")] == [13, 2, 5]
     assert list(parts["test"]) == list(whole[-5:]) and list(parts["validation"]) == list(whole[13:15])
-    assert set(data.base.cut_end(whole, source, ("test",))) == {"train", "test"}
+    assert set(data.source.cut_end(whole, source, ("test",))) == {"train", "test"}
     greedy = data.parse(dict(source="pydoc", validation=0.6, test=0.6))
     with pytest.raises(DataError, match="a text of 20 is too short to cut off test, validation"):
-        data.base.cut_end(whole, greedy, ("validation", "test"))
+        data.source.cut_end(whole, greedy, ("validation", "test"))
 
 
-@pytest.mark.parametrize("name", sources.SOURCES)
+@pytest.mark.parametrize("name", sources.known())
 def test_a_source_that_needs_no_files_is_known_by_its_name(name):
-    fields = importlib.import_module(f"gen_jax.data.{name}").Config.model_fields.values()
+    fields = importlib.import_module(f"gen_jax.data.sources.{name}").Config.model_fields.values()
     assert (name in tools.EMBEDDED) != any(field.is_required() for field in fields)
 
 

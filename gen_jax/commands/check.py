@@ -9,6 +9,7 @@ import jax
 from gen_jax import config
 from gen_jax.core.state import path_name
 from gen_jax.io import paths
+from gen_jax.io.field_text import summary
 from gen_jax.settings import defaulted
 from gen_jax.training import checks
 from gen_jax.training.program import Program
@@ -23,9 +24,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     experiment = config.load(args.config, overrides)
     print(json.dumps(config.to_dict(experiment), indent=2))
     print("differs from the defaults:")
-    for key, value, default in defaulted(experiment):
-        if value != default:
-            print(f"  config.{key} = {value!r}  (default: {default!r})")
+    for field in defaulted(experiment):
+        if field.value != field.default:
+            print(f"  config.{field.key} = {field.value!r}  (default: {field.default!r})  {summary(field.description)}")
     program = make(experiment)
     program.check()
     print(parameter_table(program))

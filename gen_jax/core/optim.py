@@ -32,64 +32,68 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 class LoraConfig(Settings):
-    """Low-rank updates of matrices (Hu et al. 2021) instead of training the matrices.
-
-    rank: 0 = off. alpha: an update is scaled by alpha / rank.
-    targets: regexes on the paths of the matrices that get one. train: of what trains as it is, such as a new head.
-    """
+    """Low-rank updates of matrices (Hu et al. 2021) instead of training the matrices."""
 
     rank: Count = 0
+    """Of an update; 0 = off."""
     alpha: PositiveFloat = 16.0
+    """An update is scaled by alpha / rank."""
     targets: tuple[Regex, ...] = (".*kernel",)
+    """Regexes on the paths of the matrices that get one."""
     train: tuple[Regex, ...] = ()
+    """Regexes on the paths of what trains as it is, such as a new head."""
 
 
 class Config(Settings):
-    """How one network is updated. A field that is None has the default of its rule or schedule, or is not read by it.
-
-    lr: the peak. warmup: steps of linear rise, from lr / warmup.
-    schedule: of the rate after the warm-up. schedule_steps: the steps that it is made for; 0 = total_steps. Set it
-      where a run will be continued with a larger total_steps. end: last rate as a share of `lr` (cosine, linear).
-    drop_at, drop: shares of the whole run at which `step` multiplies the rate by `drop`.
-    b1, b2, eps: adam, adamw, muon (for what it leaves to AdamW); lion: b1 0.9, b2 0.99, no eps.
-    momentum: sgd 0, muon 0.95.
-    weight_decay: decoupled (adamw, lion, muon), added to the gradient otherwise; on kernels and tables, not on biases
-      and norms.
-    consistent_rms, adam_lr, adam_weight_decay: of muon, which moves hidden matrices and convolutions: the RMS of an
-      update, 0.2 as AdamW's (0 = the scale of its author); the peak, None = lr, and the decay of the AdamW that moves
-      tables, heads, norms and biases.
-    clip: global norm; 0 = off.
-    ema: decay of the averaged weights; 0 = off.
-    freeze: regexes on parameter paths that stay as they are.
-    lora: with a rank, low-rank updates are trained and the rest is frozen.
-    micro_batches: gradient accumulation over this many parts of a batch.
-    skip_nonfinite: an update whose loss or gradient is not finite is not made, and counted; else the run ends there.
-    skip_above: the same for one whose gradient has a larger norm than this, before clipping; 0 = off.
-    """
+    """How one network is updated. A field that is None has the default of its rule or schedule, or is unused by it."""
 
     name: Literal["sgd", "adam", "adamw", "adafactor", "lion", "muon"] = "adam"
+    """The rule."""
     lr: PositiveFloat = 1e-3
+    """The peak learning rate."""
     warmup: Period = 0
+    """Steps of linear rise, from lr / warmup."""
     schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
+    """Of the learning rate after the warm-up."""
     schedule_steps: Count | None = None
+    """Steps that the schedule is made for; 0 = total_steps. Set it where a run will be continued with a larger
+    total_steps."""
     end: Fraction | None = None
+    """The last rate as a share of `lr` (cosine, linear)."""
     drop_at: tuple[Fraction, ...] | None = None
+    """Shares of the whole run at which `step` multiplies the rate by `drop`."""
     drop: Fraction | None = None
+    """The factor of `step`."""
     b1: Decay | None = None
+    """Decay of the first moment: adam, adamw, muon (for what it leaves to AdamW) 0.9; lion 0.9."""
     b2: Decay | None = None
+    """Decay of the second moment: adam, adamw, muon 0.999; lion 0.99."""
     eps: PositiveFloat | None = None
+    """Added to the root of the second moment: adam, adamw, muon."""
     momentum: Decay | None = None
+    """Of sgd (0) and muon (0.95)."""
     weight_decay: NonNegative = 0.0
+    """Decoupled (adamw, lion, muon), else added to the gradient; on kernels and tables, not on biases and norms."""
     consistent_rms: NonNegative | None = None
+    """Of muon: the RMS of an update of a hidden matrix or convolution, 0.2 as AdamW's; 0 = its author's scale."""
     adam_lr: PositiveFloat | None = None
+    """Of muon: the peak rate of the AdamW that moves tables, heads, norms and biases; None = lr."""
     adam_weight_decay: NonNegative | None = None
+    """Of muon: the decay of that AdamW."""
     clip: NonNegative = 0.0
+    """Largest global norm of the gradient; 0 = off."""
     ema: Decay = 0.0
+    """Decay of the averaged weights; 0 = off."""
     freeze: tuple[Regex, ...] = ()
+    """Regexes on the paths of parameters that stay as they are."""
     lora: LoraConfig = LoraConfig()
+    """With a rank, low-rank updates are trained and the rest is frozen."""
     micro_batches: Positive = 1
+    """Parts of a batch over which the gradient is accumulated."""
     skip_nonfinite: bool = False
+    """An update whose loss or gradient is not finite is skipped and counted; else the run ends there."""
     skip_above: NonNegative = 0.0
+    """An update whose gradient has a larger norm, before clipping, is skipped and counted; 0 = off."""
 
     @model_validator(mode="after")
     def _all_is_read(self) -> "Config":

@@ -22,19 +22,18 @@ Texts = tuple[list[str], list[str]]  # sources and targets, in the same order
 
 
 class PairSource(Source):
-    """Pairs, seen in a new permutation each epoch; several share a row (`data.packing`).
-
-    context: positions of a row, for sources and for targets; longer training pairs are left out.
-    vocab_size: of the byte-level BPE that both languages share, trained on the training split; one more token is the
-      end, `Info.end`.
-    tokenizer_file: a saved tokeniser (a run's tokenizer.json), used instead.
-    """
+    """Pairs, seen in a new permutation each epoch; several share a row (`data.packing`)."""
 
     order: Literal["permuted"] = "permuted"
+    """Always a new permutation each epoch."""
     tokenizer: Literal["bpe"] = "bpe"
+    """Always a byte-level BPE that both languages share."""
     context: Positive = 64
+    """Positions of a row, for sources and for targets; longer training pairs are left out."""
     vocab_size: Vocabulary = 6_000
+    """Of the BPE, trained on the training split; one more token is the end, `Info.end`."""
     tokenizer_file: UserPath = ""
+    """A saved tokeniser (a run's tokenizer.json), used instead."""
 
 
 @dataclasses.dataclass(frozen=True)

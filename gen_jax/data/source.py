@@ -21,16 +21,16 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class Source(Settings):
-    """Fields that every source has.
-
-    validation, test: the share of the training examples that is cut off where the set has no such split of its own.
-    split_seed: picks which ones. It is not the run's seed, so that runs with several seeds share their test set.
-    """
+    """Fields that every source has."""
 
     source: str
+    """The file in `data/sources`, a dotted path, or a file of your own."""
     validation: Share = 0.1
+    """The share of the training examples that is cut off where the set has no validation split."""
     test: Share = 0.1
+    """The share of the training examples that is cut off where the set has no test split."""
     split_seed: Count = 0
+    """Picks which examples. It is not the run's seed, so that runs with several seeds share their test set."""
 
     @property
     def drawn_bytes(self) -> int:
@@ -42,29 +42,31 @@ class ExampleSource(Source):
     """Images or vectors, seen in a new permutation each epoch."""
 
     order: Literal["permuted"] = "permuted"
+    """Always a new permutation each epoch."""
 
 
 class TokenSource(Source):
-    """Text.
-
-    order: `windows` start anywhere; `streams` continue where the row stopped a step before; `permuted` are windows side
-      by side, each once an epoch.
-    context: T, the tokens that are read and predicted at once.
-    tokenizer: `byte` takes any text, `char` knows the characters of this one, `bpe` merges frequent strings of bytes of
-      the training split.
-    vocab_size: of `bpe`; a short text may have fewer tokens. 0 for the others.
-    tokenizer_file: a saved tokeniser of any kind (a run's tokenizer.json), used instead of `tokenizer`.
-    documents: `joined` by an empty line, or `packed`: an end-of-text token stands before each: the tokeniser's own
-      where it has one, else one more, whose id is the plain tokeniser's vocabulary size. `lines`: each line is a record
-      of its own (`data.records`), between two end tokens, in a row of its own; its order is `permuted`.
-    """
+    """Text."""
 
     order: Literal["permuted", "windows", "streams"] = "windows"
+    """`windows` start anywhere; `streams` continue where the row stopped a step before; `permuted` are windows side by
+    side, each once an epoch."""
     context: Positive = 128
+    """T, the tokens that are read and predicted at once."""
     tokenizer: Literal["byte", "char", "bpe"] = "byte"
+    """`byte` takes any text, `char` knows the characters of this one, `bpe` merges frequent strings of bytes of the
+    training split."""
     vocab_size: Annotated[Count, Field(le=LARGEST_VOCABULARY)] = 0
+    """Of `bpe`; a short text may have fewer tokens. 0 for the others."""
     tokenizer_file: UserPath = ""
+    """A saved tokeniser of any kind (a run's tokenizer.json), used instead of `tokenizer`."""
     documents: Literal["joined", "packed", "lines"] = "joined"
+    """`joined` by an empty line, or `packed` with an end-of-text token before each, or `lines`.
+
+    The end-of-text token is the tokeniser's own where it has one, else one more, whose id is the plain tokeniser's
+    vocabulary size. `lines`: each line is a record of its own (`data.records`), between two end tokens, in a row of its
+    own; its order is `permuted`.
+    """
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -91,6 +93,7 @@ class AnySource(TokenSource):
     """A source that may hold images, vectors or text."""
 
     order: Literal["permuted", "windows", "streams"] = "permuted"
+    """As of text; images and vectors are always `permuted`."""
 
     def check_read(self, kind: str, reads: Collection[str] = ()) -> None:
         """Raises ConfigError where a field of text is set that examples of `kind` do not read.

@@ -1,11 +1,18 @@
-"""Evaluators by name: a section's `type` is a file of this folder."""
+"""Evaluators by name: a section's `type` is a file of this folder, or a module of the user's."""
 
 import sys
+from types import ModuleType
 from typing import Any
 
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import Context, EvalConfig, Evaluator
-from gen_jax.settings import named_module, validate
+from gen_jax.io import modules
+from gen_jax.settings import validate
+
+
+def module(name: Any, key: str = "type") -> ModuleType:
+    """The module of an evaluator: a file of this folder, or the user's. Raises ConfigError, which names `key`."""
+    return modules.named_module(sys.modules[__name__], name, key, EvalConfig, "from_config")
 
 
 def parse(section: Any, prefix: str = "config.evals") -> EvalConfig:
@@ -16,8 +23,7 @@ def parse(section: Any, prefix: str = "config.evals") -> EvalConfig:
     """
     if not isinstance(section, dict) or "type" not in section:
         raise ConfigError(f"{prefix}.type: expected the name of an evaluator, found none")
-    module = named_module(sys.modules[__name__], section["type"], f"{prefix}.type")
-    return validate(module.Config, section, prefix)
+    return validate(module(section["type"], f"{prefix}.type").Config, section, prefix)
 
 
 def build(cfg: EvalConfig, context: Context) -> Evaluator:
@@ -26,4 +32,4 @@ def build(cfg: EvalConfig, context: Context) -> Evaluator:
     Raises:
       ConfigError: the model or the data cannot give what it needs.
     """
-    return named_module(sys.modules[__name__], cfg.type, "type").from_config(cfg, context)
+    return module(cfg.type).from_config(cfg, context)

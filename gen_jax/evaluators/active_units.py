@@ -10,11 +10,12 @@ from gen_jax.settings import Fraction, PositiveFloat
 
 
 class Config(evaluator.EvalConfig):
-    """threshold: variance of a unit's posterior mean over the data above which it is active.
-    few: a smaller share of active units is warned about."""
+    """When a unit counts as active."""
 
     threshold: PositiveFloat = 0.01
+    """Variance of a unit's posterior mean over the data above which it is active."""
     few: Fraction = 0.1
+    """A smaller share of active units is warned about."""
 
 
 def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:

@@ -12,11 +12,14 @@ from gen_jax.settings import Few, Positive
 
 
 class Config(evaluator.EvalConfig):
-    """length: tokens shown of the split's first example. layers, heads: shown at most, the first ones."""
+    """What is shown."""
 
     length: Positive = 32
+    """Tokens shown of the split's first example."""
     layers: Few = 4
+    """Shown at most, the first ones."""
     heads: Few = 8
+    """Shown at most, the first ones."""
 
 
 def label(text: str) -> str:

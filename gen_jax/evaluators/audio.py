@@ -13,13 +13,16 @@ from gen_jax.settings import Count, Few, NonNegative
 
 
 class Config(evaluator.EvalConfig):
-    """columns: sounds of each class, sampled, and as many real ones. length: samples of each; 0 = as the data's.
-    rows: where there are no classes."""
+    """What is shown."""
 
     columns: Few = 3
+    """Sounds of each class, sampled, and as many real ones."""
     rows: Few = 4
+    """Rows where there are no classes."""
     length: Count = 0
+    """Samples of each; 0 = as the data's."""
     temperature: NonNegative = 1.0
+    """Of the samples."""
 
 
 def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:

@@ -11,11 +11,14 @@ from gen_jax.settings import Positive
 
 
 class Config(evaluator.EvalConfig):
-    """n: samples to train on, as many as there are training images is usual. recipe: of the classifier."""
+    """What the classifier is trained on."""
 
     n: Positive = 50_000
+    """Samples to train on; as many as there are training images is usual."""
     recipe: classifier.Recipe = classifier.Recipe()
+    """Of the classifier."""
     when: Literal["always", "end"] = "end"
+    """At each evaluation, or once at the end; `best` can only name a metric of each evaluation."""
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -12,9 +12,10 @@ from gen_jax.settings import Fraction
 
 
 class Config(evaluator.EvalConfig):
-    """few: a smaller share of used codes is warned about."""
+    """When the codebook is warned about."""
 
     few: Fraction = 0.1
+    """A smaller share of used codes is warned about."""
 
 
 def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:

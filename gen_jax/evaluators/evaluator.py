@@ -23,18 +23,19 @@ from gen_jax.settings import Settings
 
 
 class EvalConfig(Settings):
-    """Fields that every evaluator has.
-
-    split: of the data set; `train`, `validation` or `test`, or several joined by `+`, one after the other. Tags start
-      with it (`val/`, `train_eval/`, `test/`, `validation+test/`).
-    prefix: of the names behind the split, where two evaluators would give the same.
-    when: at each evaluation, or once at the end of training (and in `gen-jax eval`).
-    """
+    """Fields that every evaluator has."""
 
     type: str
+    """The file in `evaluators`, a dotted path, or a file of your own."""
     split: str = "test"
+    """Of the data set: `train`, `validation` or `test`, or several joined by `+`, one after the other.
+
+    Tags start with it (`val/`, `train_eval/`, `test/`, `validation+test/`).
+    """
     prefix: str = ""
+    """Of the names after the split, where two evaluators would give the same."""
     when: Literal["always", "end"] = "always"
+    """At each evaluation, or once at the end of training (and in `gen-jax eval`)."""
 
     @property
     def splits(self) -> tuple[str, ...]:

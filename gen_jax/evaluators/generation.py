@@ -24,19 +24,22 @@ RARE = 0.2  # of the share of a class among real images
 
 
 class Config(evaluator.EvalConfig):
-    """n: samples. floor: the split whose images are measured as if they were samples, n of them at most.
-
-    k: the neighbour that a ball of precision and recall reaches to. kid_subsets, kid_subset_size: as `metrics.kid`
-    says. when: at the end; `best` can name a metric only where it is `always`.
-    """
+    """What is measured."""
 
     n: Positive = 10_000
+    """Samples."""
     floor: str = "train"
+    """The split whose images are measured as if they were samples, n of them at most."""
     features: choice.Config = choice.Config()
+    """The network that gives the features."""
     k: Positive = 3
+    """The neighbour that a ball of precision and recall reaches to."""
     kid_subsets: Few = 100
+    """Subsets that KID averages over."""
     kid_subset_size: Annotated[Whole, Field(ge=2)] = 1000
+    """Images of each subset."""
     when: Literal["always", "end"] = "end"
+    """At each evaluation, or once at the end; `best` can only name a metric of each evaluation."""
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -17,9 +17,10 @@ DIRECTIONS = {"a2b": ("image_a", "image_b", "b2a"), "b2a": ("image_b", "image_a"
 
 
 class Config(evaluator.EvalConfig):
-    """n: columns of each picture."""
+    """What is shown."""
 
     n: Positive = 8
+    """Columns of each picture."""
 
 
 def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:

@@ -17,12 +17,14 @@ from gen_jax.settings import Count, Steps
 
 
 class Config(evaluator.EvalConfig):
-    """num_samples: importance samples an example (k). max_examples: only that many of the split, the first; 0 = all.
-    batch: rows at a time; 0 = the evaluation batch; the model itself cuts the samples into chunks."""
+    """How well log p(x) is estimated."""
 
     num_samples: Steps = 100
+    """Importance samples an example (k)."""
     max_examples: Count = 0
+    """Only that many of the split, the first; 0 = all."""
     batch: Count = 0
+    """Rows at a time; 0 = the evaluation batch. The model itself cuts the samples into chunks."""
 
 
 def _parts(batches: Iterator[dict], n: int, take) -> Iterator[dict]:

@@ -14,12 +14,14 @@ from gen_jax.settings import Few
 
 
 class Config(evaluator.EvalConfig):
-    """order: the longest context. tuned_on: the split that the weights of the interpolation are tuned on.
-    when: the numbers never change, so they are found once, at the end."""
+    """Of the interpolated chain."""
 
     order: Few = 3
+    """The longest context."""
     tuned_on: str = "validation"
+    """The split that the weights of the interpolation are tuned on."""
     when: Literal["always", "end"] = "end"
+    """At each evaluation, or once at the end: the numbers never change."""
 
     @property
     def splits(self) -> tuple[str, ...]:

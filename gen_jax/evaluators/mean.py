@@ -15,12 +15,15 @@ from gen_jax.settings import NonNegative, Switch
 
 
 class Config(evaluator.EvalConfig):
-    """carried: a recurrent model continues from batch to batch; each of the `eval_batch_size` rows starts cold on its
-    own stretch of the text, so the number depends on that size.
-    collapse_kl: nats an example; a smaller `kl` is reported as posterior collapse."""
+    """Of the model's own metrics."""
 
     carried: Switch = False
+    """A recurrent model continues from batch to batch.
+
+    Each of the `eval_batch_size` rows starts cold on its own stretch of the text, so the number depends on that size.
+    """
     collapse_kl: NonNegative = 0.1
+    """Nats an example; a smaller `kl` is reported as posterior collapse."""
 
 
 def _plain(context: evaluator.Context):

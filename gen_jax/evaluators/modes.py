@@ -18,12 +18,16 @@ from gen_jax.settings import Fraction, Positive, PositiveFloat
 
 
 class Config(evaluator.EvalConfig):
-    """n: samples drawn. within, min_share: as `metrics.modes.mode_counts` says. points: of each kind in the picture."""
+    """When a mode counts as found."""
 
     n: Positive = 2500
+    """Samples drawn."""
     within: PositiveFloat = 3.0
+    """Standard deviations around a mode in which a sample counts as its own."""
     min_share: Fraction = 0.01
+    """Of a mode's expected samples, from which on it is found."""
     points: Positive = 1000
+    """Of each kind in the picture."""
 
 
 def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:

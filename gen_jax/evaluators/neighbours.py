@@ -13,11 +13,14 @@ from gen_jax.settings import Few, Positive
 
 
 class Config(evaluator.EvalConfig):
-    """n: samples, and images of `split` that give the floor. shown: in the picture."""
+    """What is compared."""
 
     n: Positive = 1000
+    """Samples, and images of `split` that give the floor."""
     shown: Few = 32
+    """Samples in the picture."""
     when: Literal["always", "end"] = "end"
+    """At each evaluation, or once at the end; `best` can only name a metric of each evaluation."""
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -12,10 +12,12 @@ from gen_jax.settings import Few
 
 
 class Config(evaluator.EvalConfig):
-    """order: tokens of a gram, 5 = four of context. when: the number never changes, so it is found once, at the end."""
+    """Of the counts."""
 
     order: Few = 5
+    """Tokens of a gram, 5 = four of context."""
     when: Literal["always", "end"] = "end"
+    """At each evaluation, or once at the end: the number never changes."""
 
 
 def _bits(train: np.ndarray, tokens: np.ndarray, order: int, info: Any) -> float:

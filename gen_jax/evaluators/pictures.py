@@ -21,17 +21,22 @@ Trace = Callable[[State, dict, jax.Array], Any]  # what a Draw compiles, as `bas
 
 
 class Config(evaluator.EvalConfig):
-    """kinds: of picture; empty = all that the model and the data allow. n: images (or points) in samples and
-    reconstruction. rows, columns: of interpolation and traversal. points: in the scatter plot, and to find the latents
-    that vary most. temperature, label: of samples."""
+    """What is drawn."""
 
     kinds: tuple[Kind, ...] = ()
+    """Of picture; empty = all that the model and the data allow."""
     n: Positive = 64
+    """Images (or points) of samples and reconstruction."""
     rows: Few = 8
+    """Of interpolation and traversal."""
     columns: Few = 11
+    """Of interpolation and traversal."""
     points: Positive = 2000
+    """In the scatter plot, and to find the latents that vary most."""
     temperature: PositiveFloat = 1.0
+    """Of samples."""
     label: Whole | None = None
+    """Of samples."""
 
 
 def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:

@@ -13,10 +13,12 @@ from gen_jax.settings import Positive, PositiveFloat
 
 
 class Config(evaluator.EvalConfig):
-    """n: of each kind. temperature: of samples."""
+    """What is drawn."""
 
     n: Positive = 3
+    """Series of each kind."""
     temperature: PositiveFloat = 1.0
+    """Of samples."""
 
 
 def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:

@@ -15,11 +15,14 @@ from gen_jax.settings import Positive
 
 
 class Config(evaluator.EvalConfig):
-    """n: samples. recipe: of the classifier of one channel."""
+    """What is measured."""
 
     n: Positive = 26_000
+    """Samples."""
     recipe: classifier.Recipe = classifier.Recipe()
+    """Of the classifier of one channel."""
     when: Literal["always", "end"] = "end"
+    """At each evaluation, or once at the end; `best` can only name a metric of each evaluation."""
 
     @property
     def splits(self) -> tuple[str, ...]:

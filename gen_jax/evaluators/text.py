@@ -20,23 +20,30 @@ LITTLE = 0.02  # of repetition is none: real text may have 0
 
 
 class Config(evaluator.EvalConfig):
-    """prompt: what each sample continues from. n: samples that are shown. length: tokens of each, at most.
-    temperature, top_k, top_p, min_p, repetition_penalty: as in `SampleOptions`.
-    alarm_n: samples whose variety is measured; 0 = none.
-    repetition_n: characters of the strings whose repetition is measured.
-    alarm_factor: a warning where samples repeat more than this many times what real text does."""
+    """What is drawn, and when it is warned about."""
 
     prompt: str = ""
+    """What each sample continues from."""
     n: Positive = 4
+    """Samples that are shown."""
     length: Positive = 256
+    """Tokens of each, at most."""
     temperature: NonNegative = 1.0
+    """Of the draws; 0 = the likeliest token."""
     top_k: Count = 0
+    """Draws from the k likeliest tokens; 0 = all."""
     top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Draws from the fewest likeliest tokens that add up to p; 1 = all."""
     min_p: Fraction = 0.0
+    """Draws from tokens at least p times as likely as the likeliest; 0 = all."""
     repetition_penalty: PositiveFloat = 1.0
+    """Of tokens that are there already; 1 = off."""
     alarm_n: Count = 16
+    """Samples whose variety is measured; 0 = none."""
     repetition_n: Positive = 16
+    """Characters of the strings whose repetition is measured."""
     alarm_factor: PositiveFloat = 3.0
+    """A warning where samples repeat more than this many times what real text does."""
 
 
 def fenced(text: str) -> str:

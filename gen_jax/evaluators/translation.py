@@ -18,19 +18,20 @@ from gen_jax.settings import Count, NonNegative, Positive
 
 
 class Config(evaluator.EvalConfig):
-    """beams, length_penalty: of the beam search; 0 beams = the likeliest token each time.
-
-    length: most tokens of a translation. max_examples: only that many first pairs of the split; 0 = all.
-    metrics: `bleu` (sacrebleu, 13a), `rouge` (1, 2 and L), `exact` (the share that is the reference letter for letter).
-    examples: pairs that are shown with their translation.
-    """
+    """What is translated and measured."""
 
     beams: Count = 5
+    """Of the beam search; 0 = the likeliest token each time."""
     length_penalty: NonNegative = 0.6
+    """Of the beam search: log p / length ** penalty."""
     length: Positive = 64
+    """Most tokens of a translation."""
     max_examples: Count = 0
+    """Only that many first pairs of the split; 0 = all."""
     metrics: tuple[Literal["bleu", "rouge", "exact"], ...] = ("bleu",)
+    """`bleu` (sacrebleu, 13a), `rouge` (1, 2 and L), `exact` (the share that equals the reference)."""
     examples: Count = 4
+    """Pairs that are shown with their translation."""
 
 
 @dataclasses.dataclass(frozen=True)

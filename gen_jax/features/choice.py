@@ -11,15 +11,16 @@ from gen_jax.settings import Settings, UserPath
 
 
 class Config(Settings):
-    """name: `classifier`, trained on the data set itself by `recipe`, or `inception`, which FID is named after.
-
-    weights: of `inception`, a safetensors file or its https address; sha256: of that file, asked for with an address.
-    """
+    """The network that gives the features."""
 
     name: Literal["classifier", "inception"] = "classifier"
+    """`classifier`, trained on the data set itself by `recipe`, or `inception`, which FID is named after."""
     recipe: classifier.Recipe = classifier.Recipe()
+    """Of the classifier."""
     weights: UserPath = ""
+    """Of `inception`: a safetensors file or its https address."""
     sha256: str = ""
+    """Of that file, required with an address."""
 
     @pydantic.model_validator(mode="after")
     def _weights(self) -> "Config":

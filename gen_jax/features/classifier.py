@@ -23,20 +23,24 @@ Split = tuple[np.ndarray, np.ndarray]  # uint8 [N, H, W, C], int32 [N]
 
 
 class Recipe(Settings):
-    """What the weights depend on beside the data.
-
-    widths: channels of 4x4 convolutions of stride 2. features: F. shift: pixels that a training image is moved by at
-    most, up to an eighth of its sides. The rate falls to 0 as a cosine.
-    """
+    """What the weights depend on besides the data. The rate falls to 0 as a cosine."""
 
     widths: tuple[Positive, ...] = (32, 64)
+    """Channels of 4x4 convolutions of stride 2."""
     features: Positive = 128
+    """F."""
     dropout: Decay = 0.3
+    """Of the features."""
     epochs: Few = 8
+    """Passes over the training images."""
     batch: Positive = 128
+    """Images of a step."""
     lr: PositiveFloat = 2e-3
+    """The peak learning rate."""
     shift: Count = 2
+    """Pixels that a training image is moved by at most, up to an eighth of its sides."""
     seed: Count = 0
+    """Of the weights and the order."""
 
 
 class Classifier(nn.Module):

@@ -33,8 +33,11 @@ class MeshConfig(Settings):
     """Devices on each axis; one of them may be -1, which takes what the others leave."""
 
     data: Whole = -1
+    """Copies of the parameters, each with its rows of the batch."""
     fsdp: Whole = 1
+    """Devices that share the parameters and divide the rows."""
     model: Whole = 1
+    """Devices that divide the matrices."""
 
     @model_validator(mode="after")
     def _sizes(self) -> "MeshConfig":

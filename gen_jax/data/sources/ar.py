@@ -15,14 +15,19 @@ BURN_IN = 1000  # values before those that are kept
 
 
 class Config(ExampleSource):
-    """x_t = constant + sum_i coefficients[i] x_{t-1-i} + sigma noise. length: of a series. examples: in all splits."""
+    """x_t = constant + sum_i coefficients[i] x_{t-1-i} + sigma noise."""
 
     source: Literal["ar"] = "ar"
     coefficients: tuple[Number, ...] = Field(default=(1.2, -0.5, 0.1), min_length=1)
+    """Of the values before, the nearest first."""
     constant: Number = 0.5
+    """Added to each value."""
     sigma: PositiveFloat = 0.3
+    """Standard deviation of the noise."""
     length: Positive = 64
+    """Values of a series."""
     examples: Positive = 2_000
+    """In all splits together."""
 
     @property
     def drawn_bytes(self) -> int:

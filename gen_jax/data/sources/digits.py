@@ -16,10 +16,11 @@ EXAMPLES = 1797
 
 
 class Config(ExampleSource):
-    """size: pixels a side; another than 8 is resized."""
+    """The handwritten digits of scikit-learn."""
 
     source: Literal["digits"] = "digits"
     size: Positive = 8
+    """Pixels a side; other than 8, images are resized."""
 
     @property
     def drawn_bytes(self) -> int:

@@ -13,15 +13,19 @@ from gen_jax.settings import Positive, PositiveFloat
 
 
 class Config(ExampleSource):
-    """modes: Gaussians; on a grid, a square number. radius: of the ring, or half a side of the grid.
-    sigma: of each Gaussian. examples: in all splits together."""
+    """A mixture of equal Gaussians in the plane."""
 
     source: Literal["gaussians"] = "gaussians"
     layout: Literal["ring", "grid"] = "ring"
+    """Of the centres."""
     modes: Positive = 8
+    """Gaussians; on a grid, a square number."""
     radius: PositiveFloat = 2.0
+    """Of the ring, or half a side of the grid."""
     sigma: PositiveFloat = 0.02
+    """Standard deviation of each Gaussian."""
     examples: Positive = 50_000
+    """In all splits together."""
 
     @property
     def drawn_bytes(self) -> int:

@@ -25,21 +25,19 @@ Side = Annotated[Whole, Field(gt=0, le=2**14)]
 
 
 class Config(ExampleSource):
-    """A folder of pictures of any size.
-
-    path: holds the classes' folders; or folders of splits, which hold them (`data.split_names`).
-    size: pixels a side; the centre square of each picture is resized to it.
-    channels: 1 = grey, 3 = RGB.
-    background: the grey level that transparent pixels are laid on.
-    resident_mb: sets above it are streamed from disk, those below are kept on the device.
-    """
+    """A folder of pictures of any size."""
 
     source: Literal["image_folder"] = "image_folder"
     path: NeededPath
+    """Holds the classes' folders, or folders of splits, which hold them (`data.split_names`)."""
     size: Side = 32
+    """Pixels a side; the centre square of each picture is resized to it."""
     channels: Literal[1, 3] = 3
+    """1 = grey, 3 = RGB."""
     background: Level = 255
+    """The grey level under transparent pixels."""
     resident_mb: Positive = 1024
+    """Larger sets are streamed from disk, smaller ones are kept on the device."""
 
 
 @dataclasses.dataclass(frozen=True)

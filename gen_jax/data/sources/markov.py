@@ -13,21 +13,21 @@ from gen_jax.settings import Count, Positive, PositiveFloat, Whole
 
 
 class Config(Source):
-    """A chain of order 1.
-
-    order, context: as of any text (`TokenSource`).
-    states: tokens. length: of all splits together.
-    chain_seed: picks the transition matrix; `split_seed` picks the text that the chain writes.
-    concentration: of the Dirichlet distribution of its rows; below 1 a few successors are likely, above it all.
-    """
+    """A chain of order 1."""
 
     source: Literal["markov"] = "markov"
     order: Literal["permuted", "windows", "streams"] = "windows"
+    """As of any text."""
     context: Positive = 64
+    """T, the tokens that are read and predicted at once."""
     states: Whole = Field(default=8, ge=2, le=256)
+    """Tokens."""
     length: Positive = 500_000
+    """Tokens of all splits together."""
     chain_seed: Count = 0
+    """Picks the transition matrix; `split_seed` picks the text that the chain writes."""
     concentration: PositiveFloat = 0.5
+    """Of the Dirichlet distribution of its rows; below 1 a few successors are likely, above it all."""
 
     @property
     def drawn_bytes(self) -> int:

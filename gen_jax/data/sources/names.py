@@ -18,12 +18,15 @@ LONGEST = 30  # characters of an embedded name
 
 
 class Config(text_file.TextSource):
-    """path, pattern: as of `text_file`; "" = the embedded names, which differ between versions of Python."""
+    """A list of names, each a record."""
 
     source: Literal["names"] = "names"
     path: UserPath = ""
+    """As of `text_file`; "" = the embedded names, which differ between versions of Python."""
     order: Literal["permuted"] = "permuted"
+    """Always a new permutation each epoch."""
     documents: Literal["lines"] = "lines"
+    """Always a record a line."""
 
 
 def load(cfg: Config, seed: int) -> TokenSet | RecordSet:

@@ -22,16 +22,17 @@ EXACT = 2**24  # integers up to it are floats of 32 bits
 
 
 class Config(AnySource):
-    """One file.
-
-    path: holds `image` uint8 [N, H, W] or [N, H, W, C] and perhaps `label` [N]; or `vector` [N, D]; or `tokens` [L],
-      one long text of ids. `validation_image`, `test_tokens` and so on hold the other splits (any of
-      `data.split_names`); where they are not, they are cut from the first, at random for examples and from the end for
-      tokens. All splits have the same arrays.
-    """
+    """One file."""
 
     source: Literal["npz"] = "npz"
     path: NeededPath
+    """The file, with arrays `image`, `vector` or `tokens`.
+
+    It holds `image` uint8 [N, H, W] or [N, H, W, C] and perhaps `label` [N]; or `vector` [N, D]; or `tokens` [L], one
+    long text of ids. `validation_image`, `test_tokens` and so on hold the other splits (any of `data.split_names`).
+    Missing ones are cut from the first, at random for examples and from the end for tokens. All splits have the same
+    arrays.
+    """
 
 
 def load(cfg: Config, seed: int) -> ExampleSet | TokenSet:

@@ -17,21 +17,27 @@ from gen_jax.settings import NeededPath
 
 
 class Config(PairSource):
-    """path: the folder. pattern: a file's name, of `{split}` and `{language}`.
+    """Pairs of lines in two files of a folder.
 
-    train_name, validation_name, test_name: what `{split}` is. Where no file is called so and it is a usual name of the
-      split, any other of these is read (`data.split_names`), in any letter case. Where a split has no files, or no
-      name, it is cut off the training pairs.
+    Where no file has the name of a split, and that is a usual name, any other of these is read (`data.split_names`), in
+    any letter case. A split without files, or with an empty name, is cut off the training pairs.
     """
 
     source: Literal["pairs"] = "pairs"
     path: NeededPath
+    """The folder."""
     source_language: str = "en"
+    """What `{language}` is in the sources' names."""
     target_language: str = "de"
+    """What `{language}` is in the targets' names."""
     pattern: str = "{split}.{language}.gz"
+    """A file's name, of `{split}` and `{language}`."""
     train_name: str = "train"
+    """What `{split}` is for training."""
     validation_name: str = "val"
+    """What `{split}` is for validation."""
     test_name: str = "test"
+    """What `{split}` is for the test."""
 
     @pydantic.model_validator(mode="after")
     def _names_both(self) -> "Config":

@@ -23,13 +23,11 @@ Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Config(TokenSource):
-    """The text is the same for all installations of one Python version that have the whole standard library.
-
-    part: all, or the paragraphs that are plain English sentences (0.2 MB).
-    """
+    """The text is the same for all installations of one Python version that have the whole standard library."""
 
     source: Literal["pydoc"] = "pydoc"
     part: Literal["all", "prose"] = "all"
+    """All, or the paragraphs that are plain English sentences (0.2 MB)."""
 
 
 def load(cfg: Config, seed: int) -> TokenSet | RecordSet:

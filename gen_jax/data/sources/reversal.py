@@ -14,13 +14,17 @@ SHORTEST = 3
 
 
 class Config(PairSource):
-    """pairs: drawn for all splits together; what comes twice is kept once. longest: digits in one, at least 3."""
+    """Numbers and their digits in reverse."""
 
     source: Literal["reversal"] = "reversal"
     vocab_size: Vocabulary = 300
+    """Of the BPE."""
     context: Positive = 32
+    """Positions of a row, for sources and for targets."""
     pairs: Positive = 10_000
+    """Drawn for all splits together; duplicates are kept once."""
     longest: Annotated[Whole, Field(ge=SHORTEST)] = 8
+    """Digits in one, at least 3."""
 
     @property
     def drawn_bytes(self) -> int:

@@ -16,13 +16,12 @@ from gen_jax.settings import NeededPath
 
 
 class TextSource(TokenSource):
-    """path: a file, or a folder whose files (those that match `pattern`, at any depth) are read in order.
-
-    Folders or files that are named after splits (`data.split_names`) are these splits.
-    """
+    """Folders or files that are named after splits (`data.split_names`) are these splits."""
 
     path: NeededPath
+    """A file, or a folder whose files (those that match `pattern`, at any depth) are read in order."""
     pattern: str = "*.txt"
+    """Of the names of a folder's files."""
 
 
 class Config(TextSource):

@@ -24,19 +24,17 @@ from gen_jax.settings import Count, Positive, UserPath
 
 
 class Config(AnySource):
-    """A prepared set.
-
-    name: as TFDS writes it: `mnist`, `mnist:3.0.1`, `glue/sst2`.
-    data_dir: where it was prepared; "" = $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-    size: pixels a side that images are cropped and resized to; 0 = as they are.
-    resident_mb: image sets above it are streamed from disk, those below are kept on the device.
-    """
+    """A prepared set."""
 
     source: Literal["tfds"] = "tfds"
     name: str
+    """As TFDS writes it: `mnist`, `mnist:3.0.1`, `glue/sst2`."""
     data_dir: UserPath = ""
+    """Where it was prepared; "" = $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     size: Count = 0
+    """Pixels a side that images are cropped and resized to; 0 = as they are."""
     resident_mb: Positive = 1024
+    """Larger sets of images are streamed from disk, smaller ones are kept on the device."""
 
 
 def data_dir(path: str) -> Path:

@@ -20,12 +20,15 @@ INFO, TOKENIZER = "tokens.json", "tokenizer.json"
 
 
 class Config(Source):
-    """path: the folder. order, context: as of any text (`TokenSource`); its splits are those in the folder."""
+    """Its splits are those in the folder."""
 
     source: Literal["token_file"] = "token_file"
     path: NeededPath
+    """The folder."""
     order: Literal["permuted", "windows", "streams"] = "windows"
+    """As of any text."""
     context: Positive = 128
+    """T, the tokens that are read and predicted at once."""
 
 
 class Facts(pydantic.BaseModel):

@@ -10,13 +10,17 @@ from gen_jax.settings import Positive
 
 
 class Config(ExampleSource):
-    """pitches: classes, a whole tone apart from 220 Hz up. length: samples T. examples: in all splits together."""
+    """Pure tones; the pitch is the class."""
 
     source: Literal["tones"] = "tones"
     pitches: Positive = 8
+    """Classes, a whole tone apart from 220 Hz up."""
     length: Positive = 1024
+    """Samples T."""
     sample_rate: Positive = 8000
+    """In Hz."""
     examples: Positive = 1000
+    """In all splits together."""
 
     @property
     def drawn_bytes(self) -> int:

@@ -25,24 +25,22 @@ LITTLE = 0.5  # said where less than this share of the samples is read
 
 
 class Config(ExampleSource):
-    """Wav files at any depth below a folder, or in a .tar, .tar.gz or .zip archive.
-
-    path: of the folder or the archive. Folders in it may be named after splits (`data.split_names`).
-    label: a regex with one group, searched in a file's name: what the group finds is its class. "" = the folder that a
-      file lies in is its class, and there are none where all lie in one.
-    length: samples T of every example: longer files are cut at the end, shorter ones padded with silence of mask 0.
-    sample_rate: of every file, in Hz; 0 = that of the first, which all must have.
-    test_pattern, validation_pattern: regexes searched in a file's name: the files of that split. "" = it is cut from
-      the others, by `split_seed`.
-    """
+    """Wav files at any depth below a folder, or in a .tar, .tar.gz or .zip archive."""
 
     source: Literal["wav_folder"] = "wav_folder"
     path: NeededPath
+    """The folder or the archive. Folders in it may be named after splits (`data.split_names`)."""
     label: Regex = ""
+    """A regex with one group, searched in a file's name: the group is its class. "" = its folder is its class, if there
+    are several."""
     length: Positive = 16_000
+    """Samples T of every example: longer files are cut at the end, shorter ones padded with silence of mask 0."""
     sample_rate: Count = 0
+    """Of every file, in Hz; 0 = that of the first, which all must have."""
     test_pattern: Regex = ""
+    """A regex searched in a file's name: the files of the test split. "" = cut from the others, by `split_seed`."""
     validation_pattern: Regex = ""
+    """As `test_pattern`, of the validation split."""
 
     @model_validator(mode="after")
     def _one_group(self) -> "Config":

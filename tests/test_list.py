@@ -1,0 +1,243 @@
+"""`gen-jax list`, what it says of fields, and models, sources and evaluators outside the package."""
+
+import json
+from typing import Annotated, Literal
+
+import numpy as np
+import pytest
+from members import ROOT, SMALLEST
+from pydantic import Field
+
+import gen_jax.models
+from gen_jax import cli, config, config_file, data, evaluators
+from gen_jax.core import optim
+from gen_jax.errors import ConfigError
+from gen_jax.evaluators.evaluator import EvalConfig
+from gen_jax.features import choice
+from gen_jax.io import field_text, modules
+from gen_jax.runs.run_dir import RunDir
+from gen_jax.settings import Count, Decay, Few, Number, Positive, PositiveFloat, Regex, Settings, Widths
+from gen_jax.train import train
+
+SECTIONS = {
+    "models": [config.model_module(name).Config for name in modules.names(gen_jax.models)],
+    "data": [data.sources.module(name).Config for name in data.sources.known()],
+    "evaluators": [evaluators.module(name).Config for name in modules.names(evaluators)],
+    "others": [config.Experiment, optim.Config, choice.Config],
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SECTIONS if kind != "models"])
+def test_every_field_has_a_description(kind):
+    rows = [
+        (section.__module__, row.key, row.description) for section in SECTIONS[kind] for row in field_text.rows(section)
+    ]
+    assert len(rows) > 20
+    assert not [row[:2] for row in rows if not row[2].endswith((".", ")"))]
+
+
+class Inner(Settings):
+    """A section in a section."""
+
+    rate: PositiveFloat = 0.5
+    """Of the inner one."""
+
+
+class Outer(Settings):
+    """Fields of many kinds."""
+
+    width: Positive
+    """Needed.
+
+    More of it."""
+    few: Few = 3
+    decay: Decay = 0.0
+    pattern: Regex = ""
+    widths: Widths = (1, 2)
+    kind: Literal["a", "b"] = "a"
+    end: Count | None = None
+    shape: tuple[Positive, Positive] = (1, 2)
+    level: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    inner: Inner = Inner()
+
+
+def test_fields_as_text():
+    rows = {row.key: row for row in field_text.rows(Outer)}
+    assert rows["width"] == ("width", "int > 0", "required", "Needed.\n\nMore of it.")
+    assert {key: row.type for key, row in rows.items()} == {
+        "width": "int > 0",
+        "few": "int > 0, <= 1000",
+        "decay": "float >= 0, < 1",
+        "pattern": "str",
+        "widths": "tuple of int > 0",
+        "kind": "'a' | 'b'",
+        "end": "int >= 0 | None",
+        "shape": "tuple[int > 0, int > 0]",
+        "level": "float > 0, <= 1",
+        "inner.rate": "float > 0",
+    }
+    assert rows["inner.rate"].default == "0.5" and rows["inner.rate"].description == "Of the inner one."
+    assert field_text.required(Outer) == ["width"]
+    assert field_text.summary(rows["width"].description) == "Needed."
+
+
+def listed(capsys, *words):
+    cli.main(["list", *words])
+    return capsys.readouterr().out
+
+
+def test_it_lists_all_names(capsys):
+    out = listed(capsys)
+    known = [
+        *modules.names(gen_jax.models),
+        *data.sources.known(),
+        *modules.names(evaluators),
+        *config_file.experiments(),
+    ]
+    words = {line.split()[0] for line in out.splitlines()}
+    assert {*known, *optim.RULES} <= words
+    assert "linear_ar" in out and "Needs data_dim." in next(line for line in out.splitlines() if "  linear_ar " in line)
+
+
+def test_it_lists_the_fields_of_one(capsys):
+    assert "warmup: int >= 0  = 0" in listed(capsys, "optimizers", "adamw")
+    out = listed(capsys, "optimizers", "lion")
+    assert "b2: float >= 0, < 1 | None  = 0.99" in out and "\neps:" not in out
+    assert "features.recipe.epochs: int > 0, <= 1000  = 8\n    Passes over" in listed(
+        capsys, "evaluators", "generation"
+    )
+    assert "path: str  required" in listed(capsys, "data", "npz")
+    assert "latent: int > 0  = 50" in listed(capsys, "models", "vae")
+    assert "2 cores" in listed(capsys, "configs", "vae/digits")
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (("models", "vea"), "models: unknown name 'vea'; did you mean vae?"),
+        (("configs", "vae/digit"), "list: unknown name vae/digit; did you mean vae/digits?"),
+        (("optimizers", "adm"), "list: unknown name adm; did you mean adam?"),
+        (("model",), "invalid choice: 'model'"),
+    ],
+)
+def test_a_wrong_name_is_one_line(words, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["list", *words])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and says in error.replace("config.model_name", "models") and error.count("\n") == 1
+
+
+MODEL = '''"""A VAE with another default."""
+from gen_jax.models import vae
+from gen_jax.settings import Positive
+
+class Config(vae.Config):
+    """A smaller latent."""
+    latent: Positive = 3
+    """Numbers of mine."""
+
+from_config = vae.from_config
+'''
+EVALUATOR = '''"""Counts examples."""
+from gen_jax.evaluators import evaluator
+
+class Config(evaluator.EvalConfig):
+    """No fields."""
+
+def from_config(cfg, context):
+    def evaluate(state):
+        return evaluator.Report({"examples": float(context.size(cfg.split))})
+    return evaluator.Evaluator(evaluate)
+'''
+SOURCE = '''"""The digits, upside down."""
+from gen_jax.data.source import ExampleSource
+from gen_jax.data.sources import digits
+
+class Config(ExampleSource):
+    """Fields of the digits."""
+    size: int = 8
+    """Pixels a side."""
+
+def load(cfg, seed):
+    return digits.load(digits.Config(source="digits", size=cfg.size), seed)
+'''
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder, which is the current one, with a model, an evaluator and a source."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_pkg").mkdir()
+    (tmp_path / "my_model.py").write_text(MODEL)
+    (tmp_path / "my_pkg/count.py").write_text(EVALUATOR)
+    (tmp_path / "my_pkg/upside.py").write_text(SOURCE)
+    return tmp_path
+
+
+def own_flags(*flags):
+    names = [
+        "model_name=./my_model.py",
+        "data.source=my_pkg.upside",
+        "evals.own.type=my_pkg.count",
+        "evals.own.split=train",
+    ]
+    return [f"--config.{flag}" for flag in (*names, "mesh.data=1", *flags)]
+
+
+def test_a_model_a_source_and_an_evaluator_of_the_users_own_train(own):
+    base = str(ROOT / SMALLEST["vae"])
+    loaded = config.load(
+        f"{base}:smoke", [*own_flags(), "--config.evals.pictures.when=end", "--config.data.order=permuted"]
+    )
+    assert type(loaded.model).__name__ == "Config" and "my_model" in type(loaded.model).__module__ + loaded.model_name
+    train(loaded, own / "run")
+    rows = RunDir(own / "run").rows()
+    assert rows[-1]["train_eval/examples"] == 1437
+    assert config.resolve(json.loads((own / "run/config.json").read_text())) == loaded
+
+
+def test_they_are_listed_like_ours(own, capsys):
+    out = listed(capsys, "models", "./my_model.py")
+    assert "latent: int > 0  = 3\n    Numbers of mine." in out and out.startswith("A VAE with another default.")
+    assert "size: int  = 8" in listed(capsys, "data", "my_pkg.upside")
+
+
+@pytest.mark.parametrize(
+    "name, says",
+    [
+        ("./nowhere.py", r"config\.model_name: there is no file './nowhere\.py'"),
+        (
+            "my_pkg.nowhere",
+            r"config\.model_name: there is no module my_pkg\.nowhere on Python's path or in this folder",
+        ),
+        ("nopkg.nowhere", r"config\.model_name: there is no module nopkg\.nowhere"),
+        ("./bare.py", r"config\.model_name: \./bare\.py: expected a class Config\(Settings\), found none"),
+        ("./half.py", r"config\.model_name: \./half\.py: expected a function from_config, found none"),
+        ("./broken.py", r"config\.model_name: .*/broken\.py:1: ZeroDivisionError"),
+        ("./spelt.py", r"config\.model_name: .*/spelt\.py:1: SyntaxError"),
+        ("my_pkg.upside", r"config\.model_name: my_pkg\.upside: expected a function from_config, found none"),
+        ("v a.e", r"config\.model_name: unknown name 'v a\.e'; did you mean vae"),
+        (7, r"config\.model_name: unknown name 7"),
+    ],
+)
+def test_what_is_wrong_with_one_is_one_line(own, name, says):
+    (own / "bare.py").write_text("x = 1")
+    (own / "half.py").write_text("from gen_jax.models.vae import Config")
+    (own / "broken.py").write_text("x = 1 / 0")
+    (own / "spelt.py").write_text("x = = 1")
+    with pytest.raises(ConfigError, match="^" + says):
+        config.model_module(name)
+
+
+def test_an_evaluator_must_derive_from_ours(own):
+    with pytest.raises(
+        ConfigError, match=r"^config.evals.own.type: ./my_model.py: expected a class Config\(EvalConfig\)"
+    ):
+        evaluators.parse({"type": "./my_model.py"}, "config.evals.own")
+
+
+def test_a_module_is_loaded_once(own):
+    assert config.model_module("./my_model.py") is config.model_module(str(own / "my_model.py"))
+    assert np.prod(config.model_module("./my_model.py").Config().image) == 784
+    assert issubclass(evaluators.module("mean").Config, EvalConfig)
