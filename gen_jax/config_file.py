@@ -2,9 +2,11 @@
 
 import inspect
 import os
+import re
 import runpy
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ml_collections
@@ -26,8 +28,9 @@ def read(spec: str) -> dict[str, Any]:
     get_config = names.get("get_config")
     if not callable(get_config):
         raise ConfigError(f"--config: {file}: expected a function get_config(arg), found none")
+    values = _values(arg, _declared(names, file), file)
     with failures_reported(file, "--config"):
-        config = get_config(arg)
+        config = get_config(SimpleNamespace(**values))
     if inspect.iscoroutine(config):
         config.close()  # Python warns of one that is left
     if not isinstance(config, ml_collections.ConfigDict):
@@ -43,6 +46,29 @@ def experiments() -> dict[str, Path]:
     here = Path(__file__).parent
     files = next((found for base in (here, here.parent) if (found := sorted(base.glob("experiments/*/*.py")))), [])
     return {f"{file.parent.name}/{file.stem}": file for file in files}
+
+
+def arguments(spec: str) -> dict[str, Any]:
+    """`ARGS` of the file: what the part after the colon may say, comma-separated, and what it is otherwise.
+
+    `{"smoke": False, "data": ("digits", "mnist"), "run": "runs/a", "k": 1}` is `:smoke,data=mnist,run=runs/b,k=5`: a
+    switch; one of several texts, by default the first; any text; an integer. `get_config(arg)` reads them as `arg.k`.
+
+    Raises:
+      ConfigError: `ARGS` holds something else.
+    """
+    names, file, _ = _run(spec)
+    return _declared(names, file)
+
+
+def argument(spec: str) -> dict[str, Any]:
+    """The values of `arguments` in `FILE.py:arg`.
+
+    Raises:
+      ConfigError: the argument says something that is not declared.
+    """
+    names, file, arg = _run(spec)
+    return _values(arg, _declared(names, file), file)
 
 
 def sweep(spec: str) -> Callable[[Any], None]:
@@ -97,6 +123,45 @@ def _name(name: Any, key: str) -> str:
     if not isinstance(name, str):
         raise ConfigError(f"{key}: expected names that are texts, got {shown(name)}")
     return name
+
+
+def _declared(names: Mapping[str, Any], file: str) -> dict[str, Any]:
+    declared = names.get("ARGS", {})
+    if not isinstance(declared, dict) or not all(
+        isinstance(name, str) and _usage(name, declared[name]) for name in declared
+    ):
+        expected = "names with False, an integer, a text or a tuple of texts"
+        raise ConfigError(f"--config: {file}: ARGS: expected {expected}, got {shown(declared)}")
+    return declared
+
+
+def _usage(name: str, default: Any) -> str:
+    """How an argument is written; "" where its default is of no kind that there is."""
+    if isinstance(default, tuple) and default and all(isinstance(one, str) for one in default):
+        return f"{name}={'|'.join(default)}"
+    kinds = {bool: name, int: f"{name}=INTEGER", str: f"{name}=TEXT"}
+    return "" if default is True else kinds.get(type(default), "")
+
+
+def _values(arg: str, declared: Mapping[str, Any], file: str) -> dict[str, Any]:
+    values = {name: default[0] if isinstance(default, tuple) else default for name, default in declared.items()}
+    given: set[str] = set()
+    for word in filter(None, arg.split(",")):
+        name, sign, text = word.partition("=")
+        default = declared.get(name)
+        if name in given:
+            raise ConfigError(f"--config: {file}: the argument {name} is given twice")
+        given.add(name)
+        if default is False and not sign:
+            values[name] = True
+        elif text and (isinstance(default, str) or (isinstance(default, tuple) and text in default)):
+            values[name] = text
+        elif type(default) is int and re.fullmatch("[0-9]{1,9}", text):
+            values[name] = int(text)
+        else:
+            known = ", ".join(_usage(*item) for item in declared.items())
+            raise ConfigError(f"--config: {file}: unknown argument {shown(word)}; known: {known or 'none'}")
+    return values
 
 
 def _run(spec: str) -> tuple[dict[str, Any], str, str]:

@@ -10,7 +10,7 @@ for round in $(seq "${ROUNDS:-3}"); do
     result=$(bash -c "${entry#*=}" | tail -n 1)
     echo "round $round ${entry%%=*}: $result"
   done
-  result=$("$python" -m gen_jax.cli bench --config=experiments/transformer/bench.py:gpt2 --config.platform=gpu \
+  result=$("$python" -m gen_jax.cli bench --config=experiments/transformer/bench.py:size=gpt2 --config.platform=gpu \
     --seconds="${SECONDS_EACH:-20}" | tail -n 1)
   echo "round $round gen_jax: $result"
   for seeds in 1 8; do

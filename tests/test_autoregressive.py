@@ -16,7 +16,7 @@ from gen_jax.training.program import Program
 VARIANTS = {name: (path, ()) for name, path in SMALLEST.items()} | {
     "gru": (SMALLEST["lstm"], ("model.cell=gru", "model.layers=2")),
     "lstm, markov": ("experiments/lstm/markov.py", ()),
-    "transformer, markov": ("experiments/transformer/markov.py", ()),
+    "transformer, markov": ("experiments/lstm/markov.py:model=transformer", ()),
 }
 
 

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
-from members import CONFIGS, ROOT, SMALLEST, smoke
+from members import CONFIGS, ROOT, SMALLEST, VARIANTS, smoke, variants
 
-from gen_jax import config
+from gen_jax import config, config_file
 from gen_jax.runs.run_dir import RunDir
+from gen_jax.settings import defaulted
 from gen_jax.train import train
 
 # one config of each model; the rest are as quick, but there are many
@@ -16,7 +17,7 @@ AT_ONCE = set(SMALLEST.values())
 
 
 @pytest.mark.parametrize(
-    "path", [path if path in AT_ONCE else pytest.param(path, marks=pytest.mark.slow) for path in CONFIGS]
+    "path", [path if path in AT_ONCE else pytest.param(path, marks=pytest.mark.slow) for path in VARIANTS]
 )
 def test_smoke(path, tmp_path):
     experiment = smoke(path)
@@ -32,11 +33,40 @@ def test_smoke(path, tmp_path):
     assert config.resolve(json.loads(run.config_file.read_text())) == experiment
 
 
-@pytest.mark.parametrize("path", CONFIGS)
-def test_the_default_resolves_and_needs_no_data_of_this_machine(path):
+@pytest.mark.parametrize("path", VARIANTS)
+def test_a_config_resolves_and_needs_no_data_of_this_machine(path):
     experiment = config.load(path, [])
     assert getattr(experiment.data, "data_dir", "") == ""
     assert experiment.total_steps > 0
+
+
+def restated(spec: str) -> set[str]:
+    """The keys that a config gives although they have that value anyway."""
+    given = flat(config_file.read(spec))
+    fields = defaulted(config.load(spec, []))
+    picks = (".source", ".type")  # the class that the fields belong to
+    return {key for key, value, default in fields if key in given and value == default and not key.endswith(picks)}
+
+
+def flat(section: dict, prefix: str = "") -> set[str]:
+    keys = {f"{prefix}{key}" for key in section}
+    inner = [flat(value, f"{prefix}{key}.") for key, value in section.items() if isinstance(value, dict)]
+    return keys.union(*inner)
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_a_config_restates_no_default(path):
+    """A value may be the default under one argument of the config and another one under the next."""
+    assert not set.intersection(*map(restated, variants(path, files="there")))
+
+
+def test_the_rule_finds_what_is_restated(tmp_path):
+    file = tmp_path / "c.py"
+    text = (ROOT / "experiments/vae/digits.py").read_text()
+    file.write_text(
+        text.replace("    return smoke", "    c.optim.net.lr, c.mesh = 1e-3, dict(data=-1)\n    return smoke")
+    )
+    assert restated(str(file)) == {"optim.net.lr", "mesh.data"}
 
 
 @pytest.mark.parametrize("path", CONFIGS)

@@ -85,7 +85,7 @@ def test_a_conditional_counts_its_cheaper_branch():
     assert flops.count(lambda x, w: jax.lax.cond(x.sum() > 0, lambda: x @ w, lambda: jnp.zeros((4, 16))), X, W) == 0
 
 
-GPT = "experiments/transformer/gpt2_124m.py"
+GPT = "experiments/transformer/gpt.py"
 WAYS = {
     "unrolled": ("scan_layers=False", "remat=none"),
     "scanned": ("scan_layers=True", "remat=none"),

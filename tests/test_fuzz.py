@@ -15,9 +15,9 @@ from gen_jax.training import seeds
 SPECS = [
     "experiments/vae/digits.py:smoke",
     "experiments/gan/digits_dcgan.py:smoke",
-    "experiments/vaegan/digits.py:smoke",
-    "experiments/vqvae/digits.py:smoke",
-    "experiments/cyclegan/digits.py:smoke",
+    "experiments/vaegan/images.py:smoke",
+    "experiments/vqvae/images.py:smoke",
+    "experiments/cyclegan/colours.py:smoke",
     "experiments/transformer/shakespeare_char.py",
     "experiments/lstm/markov.py:smoke",
     "experiments/encoder_decoder/reversal.py:smoke",

@@ -102,10 +102,10 @@ def test_a_train_step_is_its_parts_written_out():
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["mnist_dcgan", pytest.param("mnist_conditional", marks=pytest.mark.slow)])
-def test_both_updates_share_one_run_of_the_generator(name):
+@pytest.mark.parametrize("kind", ["dcgan", pytest.param("conditional", marks=pytest.mark.slow)])
+def test_both_updates_share_one_run_of_the_generator(kind):
     """XLA finds that the critic's fakes are the generator's: each layer is run forward once."""
-    program = Program(smoke(f"experiments/gan/{name}.py", "model.widths=(32, 16)"))
+    program = Program(smoke(f"experiments/gan/mnist.py:kind={kind}", "model.widths=(32, 16)"))
     step = program.compiled_step.lower(program.init(), program.resident, program.rows(0)).compile().as_text()
     forward = re.findall(r" convolution\(.*op_name=\"[^\"]*/jvp\(DCGANGenerator\)/(ConvTranspose_\d)", step)
     assert sorted(forward) == ["ConvTranspose_0", "ConvTranspose_1"]
@@ -281,10 +281,10 @@ def test_the_alarm_sounds_where_the_critic_learns_a_hundred_times_too_fast(field
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "fast"), [("mnist_wgan_gp", ("disc",)), ("mnist_conditional", ("gen", "disc")), ("mnist_conditional", ())]
+    ("kind", "fast"), [("wgan_gp", ("disc",)), ("conditional", ("gen", "disc")), ("conditional", ())]
 )
-def test_the_alarm_sounds_where_a_dcgan_learns_a_hundred_times_too_fast(name, fast):
-    cfg = config_file.read(f"experiments/gan/{name}.py") | {"data": {"source": "digits", "size": 28}}
+def test_the_alarm_sounds_where_a_dcgan_learns_a_hundred_times_too_fast(kind, fast):
+    cfg = config_file.read(f"experiments/gan/mnist.py:kind={kind}") | {"data": {"source": "digits", "size": 28}}
     for net in fast:
         cfg["optim"][net]["lr"] *= 100
     program, found = Program(config.resolve(cfg | {"mesh": {"data": 1}})), []

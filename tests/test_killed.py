@@ -60,7 +60,7 @@ def test_a_killed_run_goes_on_bit_for_bit(model, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_its_spectral_vectors(tmp_path):
-    path = "experiments/gan/mnist_conditional.py"
+    path = "experiments/gan/mnist.py:kind=conditional"
     kill_three_times(path, tmp_path)
     stats = final_state(path, tmp_path / "killed").nets["disc"].stats
     names = [path_name(place) for place, _ in jax.tree_util.tree_leaves_with_path(stats)]

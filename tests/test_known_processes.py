@@ -56,7 +56,7 @@ def test_the_chain_and_the_text_have_seeds_of_their_own():
     "path",
     [
         "experiments/lstm/markov.py",
-        pytest.param("experiments/transformer/markov.py", marks=pytest.mark.slow),
+        pytest.param("experiments/lstm/markov.py:model=transformer", marks=pytest.mark.slow),
     ],
 )
 def test_a_sequence_model_reaches_the_entropy_of_the_chain(path):

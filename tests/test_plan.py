@@ -18,7 +18,7 @@ from gen_jax.plan import chips, collectives, gathers, hlo, planner, report, roof
 from gen_jax.training.program import Program
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install 'gen_jax[plan]'")
-GPT = "experiments/transformer/gpt2_124m.py:smoke"
+GPT = "experiments/transformer/gpt.py:smoke"
 LAYERS, WIDTH, CONTEXT, VOCAB, BATCH = 3, 64, 20, 8192, 16
 
 

@@ -171,11 +171,11 @@ def test_a_look_at_records_is_one_a_line(file):
 def test_a_recurrent_model_starts_at_the_end_token(file, tmp_path):
     lstm = tmp_path / "lstm.py"
     lstm.write_text(
-        f"""import runpy
+        f"""import runpy, types
 def get_config(arg=""):
-    c = runpy.run_path({str(ROOT / "experiments/lstm/pydoc.py")!r})["get_config"]("smoke")
+    c = runpy.run_path({str(ROOT / "experiments/lstm/pydoc.py")!r})["get_config"](types.SimpleNamespace(smoke=True))
     c.data = dict(source="names", path={str(file)!r})
-    c.model.vocab, c.mesh.data = 257, 1
+    c.model.vocab, c.mesh = 257, dict(data=1)
     return c
 """
     )

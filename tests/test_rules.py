@@ -196,7 +196,7 @@ FUSED = [
     ),
     ("transformer/shakespeare_char_cpu.py", (), "blocks/block_1/attention/out/kernel", 1),
     ("transformer/digits_pixels.py", (), "blocks/block_0/attention/qkv/kernel", 6),
-    ("vqvae/digits_prior.py", (), "blocks/block_0/attention/qkv/kernel", 6),
+    ("vqvae/prior.py", (), "blocks/block_0/attention/qkv/kernel", 6),
     ("encoder_decoder/reversal.py", (), "encoder/block_0/attention/qkv/kernel", 6),
     ("encoder_decoder/reversal.py", (), "decoder_0/cross/kv/kernel", 4),
     ("encoder_decoder/reversal.py", (), "decoder_0/cross/q/kernel", 2),

@@ -227,7 +227,7 @@ def test_a_cancelled_job_saves_and_stays_cancelled(machine: Slurm, tmp_path):
 @pytest.mark.slow
 def test_an_array_trains_the_trials_of_a_sweep(machine: Slurm, tmp_path, capsys):
     file = tmp_path / "config.py"
-    start = f"import runpy\nget_config = runpy.run_path({str(ROOT / SMALLEST['vae'])!r})['get_config']\n"
+    start = f"import runpy\nglobals().update(runpy.run_path({str(ROOT / SMALLEST['vae'])!r}))\n"
     space = 's.maximize("test/elbo")\n    s.choice("model.latent", (2, 4))'
     file.write_text(f"{start}\n\ndef sweep(s):\n    {space}\n")
     sweep = ["sweep", f"--config={file}:smoke", f"--workdir={tmp_path / 'd'}", "--search=grid", "--workers=2"]

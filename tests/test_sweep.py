@@ -53,7 +53,7 @@ RANGES = """
 def config_with(folder: Path, body: str) -> str:
     """A config file: the digits' smoke config, and a sweep of these lines."""
     path = folder / "config.py"
-    start = f"import runpy\nget_config = runpy.run_path({str(ROOT / 'experiments/vae/digits.py')!r})['get_config']\n"
+    start = f"import runpy\nglobals().update(runpy.run_path({str(ROOT / 'experiments/vae/digits.py')!r}))\n"
     path.write_text(f"{start}\ndef sweep(s):{body}\n")
     return f"{path}:smoke"
 

@@ -8,23 +8,20 @@ turn, which it throws away.
 
 from ml_collections import ConfigDict
 
+ARGS = dict(smoke=False)
 
-def get_config(arg=""):
-    """`arg`: empty or `smoke`."""
-    if arg not in ("", "smoke"):
-        raise ValueError(f"expected smoke behind the colon, got {arg!r}")
-    c = ConfigDict(dict(seed=0, total_steps=2_000, batch_size=64, steps_per_call=1, parallel="jit"))
-    c.log_every, c.eval_every, c.save_every = 200, 0, 0
-    c.data = dict(source="stacked", of=dict(source="digits", size=32), order="permuted")
+
+def get_config(arg):
+    c = ConfigDict(dict(total_steps=2_000, batch_size=64))
+    c.log_every = 200
+    c.data = dict(source="stacked", of=dict(source="digits", size=32))
     c.model_name = "gan"
     c.model = dict(image=(32, 32, 3), net="dcgan", widths=(256, 128, 64), critic_norm="batch", latent=100)
-    c.model.loss = "non_saturating"
-    adam = dict(name="adam", lr=2e-4, b1=0.5, b2=0.999)
+    adam = dict(lr=2e-4, b1=0.5, b2=0.999)
     c.optim = dict(gen=adam, disc=adam)
-    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 64
-    c.evals = dict(critic=dict(type="mean", split="test"))
-    return smoke(c) if arg == "smoke" else c
+    c.evals = dict(critic=dict(type="mean"))
+    return smoke(c) if arg.smoke else c
 
 
 def smoke(c):

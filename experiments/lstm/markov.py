@@ -1,30 +1,33 @@
-"""An LSTM on a Markov chain of 8 states: reaches its entropy.
+"""An LSTM, or a Transformer, on a Markov chain of 8 states: reaches its entropy, 1.4999 nats a token.
 
-`gen-jax train --config=experiments/lstm/markov.py --workdir=runs/lstm_markov`
-At most 24 s on 2 cores: test 1.5018 nats a token, 0.13 % above the chain's entropy, 1.4999.
+`gen-jax train --config=experiments/lstm/markov.py --workdir=runs/markov_lstm`, or `:model=transformer`
+At most 24 s on 2 cores: test 1.5018 nats a token, 0.13 % above the entropy. The Transformer: 70 s, 1.5019.
 """
 
 from ml_collections import ConfigDict
 
+ARGS = dict(smoke=False, model=("lstm", "transformer"))
 
-def get_config(arg=""):
-    """`arg`: empty or `smoke`."""
-    if arg not in ("", "smoke"):
-        raise ValueError(f"expected smoke behind the colon, got {arg!r}")
-    c = ConfigDict(dict(seed=0, total_steps=1_000, batch_size=32, steps_per_call=20, parallel="jit"))
-    c.log_every, c.eval_every, c.save_every = 100, 500, 500
-    c.data = dict(source="markov", order="windows", context=32, states=8, length=500_000, chain_seed=0)
-    c.model_name, c.model = "lstm", dict(vocab=8, embed=16, width=32, layers=1)
-    c.optim = dict(net=dict(name="adam", lr=1e-2, schedule="cosine", clip=1.0))
-    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
+
+def get_config(arg):
+    lstm = arg.model == "lstm"
+    c = ConfigDict(dict(total_steps=1_000, batch_size=32, steps_per_call=20))
+    c.eval_every = c.save_every = 500
+    c.data = dict(source="markov", context=32)
+    c.model_name = arg.model
+    c.model = dict(vocab=8, embed=16, width=32) if lstm else dict(vocab=8, context=32, layers=2, heads=2, width=32)
+    rate = dict(lr=1e-2) if lstm else dict(lr=3e-3, warmup=50)
+    c.optim = dict(net=dict(schedule="cosine", clip=1.0) | rate)
     c.eval_batch_size = 64
-    c.evals = dict(carried=dict(type="mean", split="test", carried=True))
-    return smoke(c) if arg == "smoke" else c
+    c.evals = dict(carried=dict(type="mean", carried=True)) if lstm else dict(mean=dict(type="mean"))
+    return smoke(c, lstm) if arg.smoke else c
 
 
-def smoke(c):
+def smoke(c, lstm):
     """Seconds on any machine."""
     c.total_steps, c.batch_size, c.steps_per_call = 8, 16, 2
     c.log_every, c.eval_every, c.save_every = 4, 8, 8
     c.data.length = 20_000
+    if not lstm:
+        c.optim.net.warmup = 2
     return c

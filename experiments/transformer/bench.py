@@ -1,12 +1,13 @@
 """GPTs of three sizes on random windows of synthetic tokens, to be timed: GPT-2's layout without biases.
 
-`gen-jax bench --config=experiments/transformer/bench.py:small --seconds=5`, or `:medium`, or `:gpt2` (124M, for a GPU);
-with `--sample=64 --n=16` drawing instead of training.
+`gen-jax bench --config=experiments/transformer/bench.py --seconds=5`, or `:size=medium`, or `:size=gpt2` (124M, for a
+GPU); with `--sample=64 --n=16` drawing instead of training.
 On 2 cores the README has times beside a plain PyTorch 2.13 program doing the same work. `launch/gpu.sh` is for a GPU.
 """
 
 from ml_collections import ConfigDict
 
+ARGS = dict(smoke=False, size=("small", "medium", "gpt2"))
 SIZES = {
     "small": dict(layers=4, heads=4, width=128, context=64),
     "medium": dict(layers=6, heads=6, width=384, context=256),
@@ -17,18 +18,13 @@ BATCH = {"small": 12, "medium": 16, "gpt2": 12, "smoke": 16}
 STEPS = {"small": 10, "medium": 1, "gpt2": 10, "smoke": 2}  # in one dispatch
 
 
-def get_config(arg="small"):
-    """`arg`: small, medium, gpt2 or smoke."""
-    arg = arg or "small"
-    if arg not in SIZES:
-        raise ValueError(f"expected smoke, small, medium or gpt2 behind the colon, got {arg!r}")
-    c = ConfigDict(dict(seed=0, total_steps=1_000, batch_size=BATCH[arg], steps_per_call=STEPS[arg]))
-    c.log_every, c.eval_every, c.save_every = 100, 1_000, 0
-    c.data = dict(source="markov", states=65, length=1_000_000, order="windows", context=SIZES[arg]["context"])
-    c.model_name, c.model = "transformer", dict(vocab=65, bias=False) | SIZES[arg]
-    c.optim = dict(net=dict(name="adamw", lr=1e-3, b2=0.99, weight_decay=0.1, clip=1.0))
-    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
-    c.evals = dict()
-    if arg == "smoke":
+def get_config(arg):
+    size = "smoke" if arg.smoke else arg.size
+    c = ConfigDict(dict(total_steps=1_000, batch_size=BATCH[size], steps_per_call=STEPS[size]))
+    c.eval_every = 1_000
+    c.data = dict(source="markov", states=65, length=1_000_000, context=SIZES[size]["context"])
+    c.model_name, c.model = "transformer", dict(vocab=65, bias=False) | SIZES[size]
+    c.optim = dict(net=dict(name="adamw", b2=0.99, weight_decay=0.1, clip=1.0))
+    if arg.smoke:
         c.total_steps, c.log_every, c.eval_every, c.data.length = 8, 4, 8, 10_000
     return c

@@ -7,26 +7,24 @@ digits, which a likelihood without steps, such as that of `vae/digits_residual.p
 
 from ml_collections import ConfigDict
 
+ARGS = dict(smoke=False)
 
-def get_config(arg=""):
-    """`arg`: empty or `smoke`."""
-    if arg not in ("", "smoke"):
-        raise ValueError(f"expected smoke behind the colon, got {arg!r}")
-    c = ConfigDict(dict(seed=0, total_steps=3_000, batch_size=64, steps_per_call=10, parallel="jit"))
-    c.log_every, c.eval_every, c.save_every = 100, 500, 500
+
+def get_config(arg):
+    c = ConfigDict(dict(total_steps=3_000, batch_size=64, steps_per_call=10))
+    c.eval_every = c.save_every = 500
     c.data = dict(source="digits")
     c.model_name = "pixel_transformer"
-    c.model = dict(image=(8, 8, 1), num_classes=10, layers=4, heads=4, width=64, dropout=0.2)
+    c.model = dict(image=(8, 8, 1), num_classes=10, width=64, dropout=0.2)
     c.optim = dict(net=dict(name="adamw", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1, clip=1.0, ema=0.99))
-    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 200
     c.best = dict(metric="val/loss")
     c.evals = dict(
         validation=dict(type="mean", split="validation"),
-        test=dict(type="mean", split="test"),
-        pictures=dict(type="pictures", split="test", kinds=("samples",), n=100),
+        test=dict(type="mean"),
+        pictures=dict(type="pictures", kinds=("samples",), n=100),
     )
-    return smoke(c) if arg == "smoke" else c
+    return smoke(c) if arg.smoke else c
 
 
 def smoke(c):

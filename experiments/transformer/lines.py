@@ -8,29 +8,26 @@ of each: test 2.148 nats a character, 12.75 a name.
 
 from ml_collections import ConfigDict
 
+ARGS = dict(smoke=False, path="")  # path: your own records, one a line
 
-def get_config(arg=""):
-    """`arg`: empty, `smoke`, or `path=FILE`: your own records, one a line."""
-    path = arg.removeprefix("path=")
-    if arg not in ("", "smoke") and path in ("", arg):
-        raise ValueError(f"expected smoke or path=FILE behind the colon, got {arg!r}")
-    c = ConfigDict(dict(seed=0, total_steps=1_500, batch_size=256, steps_per_call=10, parallel="jit"))
+
+def get_config(arg):
+    c = ConfigDict(dict(total_steps=1_500, batch_size=256, steps_per_call=10))
     c.log_every, c.eval_every, c.save_every = 50, 100, 100
     # bytes: any list fits, and the end token is always 256
-    c.data = dict(source="names", path=path if path != arg else "", context=64)
+    c.data = dict(source="names", path=arg.path, context=64)
     c.model_name = "transformer"
     c.model = dict(vocab=257, end=256, context=64, layers=4, heads=4, width=64, bias=False, dropout=0.1)
     rate = dict(lr=2e-3, schedule="cosine", end=0.1, warmup=100)
     c.optim = dict(net=dict(name="adamw", b2=0.99, weight_decay=0.1, clip=1.0) | rate)
-    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 256
     c.best = dict(metric="val/loss", patience=5)
     c.evals = dict(
         validation=dict(type="mean", split="validation"),
-        test=dict(type="mean", split="test"),
+        test=dict(type="mean"),
         text=dict(type="text", split="validation", n=20, length=64, alarm_n=0, when="end"),
     )
-    return smoke(c) if arg == "smoke" else c
+    return smoke(c) if arg.smoke else c
 
 
 def smoke(c):

@@ -8,19 +8,17 @@ all of the last 10 %; nanoGPT after its 300 is at 1.961, scored so. With its 100
 
 from ml_collections import ConfigDict
 
+ARGS = dict(smoke=False)
 
-def get_config(arg=""):
-    """`arg`: empty or `smoke`."""
-    if arg not in ("", "smoke"):
-        raise ValueError(f"expected smoke behind the colon, got {arg!r}")
-    c = ConfigDict(dict(seed=0, total_steps=5_000, batch_size=64, steps_per_call=10, parallel="jit"))
+
+def get_config(arg):
+    c = ConfigDict(dict(total_steps=5_000, batch_size=64, steps_per_call=10))
     c.log_every, c.eval_every, c.save_every = 50, 250, 250
-    c.data = dict(source="tfds", name="tiny_shakespeare", data_dir="", order="windows", context=256, tokenizer="char")
+    c.data = dict(source="tfds", name="tiny_shakespeare", order="windows", context=256, tokenizer="char")
     c.model_name = "transformer"
-    c.model = dict(vocab=65, context=256, layers=6, heads=6, width=384, bias=False, dropout=0.2)
-    rate = dict(lr=1e-3, schedule="cosine", end=0.1, warmup=20)
+    c.model = dict(vocab=65, bias=False, dropout=0.2)
+    rate = dict(schedule="cosine", end=0.1, warmup=20)
     c.optim = dict(net=dict(name="adamw", b2=0.99, weight_decay=0.1, clip=1.0) | rate)
-    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 64
     c.best = dict(metric="val/loss")
     c.evals = dict(
@@ -29,7 +27,7 @@ def get_config(arg=""):
         attention=dict(type="attention", split="validation", when="end"),
         text=dict(type="text", split="validation", prompt="ROMEO:", n=2, length=400, temperature=0.8, when="end"),
     )
-    return smoke(c) if arg == "smoke" else c
+    return smoke(c) if arg.smoke else c
 
 
 def smoke(c):

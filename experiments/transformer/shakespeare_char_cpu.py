@@ -8,26 +8,24 @@ the difference (at its 1e-3: 1.896 and 1.909, seeds 0 and 1), averaged weights l
 
 from ml_collections import ConfigDict
 
+ARGS = dict(smoke=False)
 
-def get_config(arg=""):
-    """`arg`: empty or `smoke`."""
-    if arg not in ("", "smoke"):
-        raise ValueError(f"expected smoke behind the colon, got {arg!r}")
-    c = ConfigDict(dict(seed=0, total_steps=2_000, batch_size=12, steps_per_call=20, parallel="jit"))
-    c.log_every, c.eval_every, c.save_every = 100, 2_000, 2_000
-    c.data = dict(source="tfds", name="tiny_shakespeare", data_dir="", order="windows", context=64, tokenizer="char")
+
+def get_config(arg):
+    c = ConfigDict(dict(total_steps=2_000, batch_size=12, steps_per_call=20))
+    c.eval_every = c.save_every = 2_000
+    c.data = dict(source="tfds", name="tiny_shakespeare", order="windows", context=64, tokenizer="char")
     c.model_name = "transformer"
-    c.model = dict(vocab=65, context=64, layers=4, heads=4, width=128, bias=False, dropout=0.0)
+    c.model = dict(vocab=65, context=64, layers=4, heads=4, width=128, bias=False)
     rate = dict(lr=2e-3, schedule="cosine", end=0.1, warmup=100)
     c.optim = dict(net=dict(name="adamw", b2=0.99, weight_decay=0.1, clip=1.0, ema=0.99) | rate)
-    c.mesh, c.sharding = dict(data=-1, model=1), ((".*", "replicate"),)
     c.eval_batch_size = 64
     c.evals = dict(
         loss=dict(type="mean", split="validation+test"),
         attention=dict(type="attention", split="validation", when="end"),
         text=dict(type="text", split="validation", prompt="ROMEO:", n=2, length=400, temperature=0.8, alarm_n=0),
     )
-    return smoke(c) if arg == "smoke" else c
+    return smoke(c) if arg.smoke else c
 
 
 def smoke(c):
