@@ -58,7 +58,7 @@ class Preempted(RunError):
 
 
 class Lost(RunError):
-    """A process hangs, or is gone. The same command continues from the last checkpoint."""
+    """A process hangs or died. The same command continues from the last checkpoint."""
 
     code = 76
 

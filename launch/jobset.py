@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Gives a gen-jax command to Kubernetes, as a JobSet: `python launch/jobset.py --image=I [OPTIONS] -- train ...`.
 
-`launch/kubernetes.md` tells how. One pod a host, all of them in one indexed Job; the JobSet starts all of them again
+`launch/kubernetes.md` explains it. One pod a host, all of them in one indexed Job; the JobSet starts all of them again
 where one ends.
 """
 
@@ -60,7 +60,7 @@ def hosts(topology: str) -> tuple[int, int]:
     axes = TPUS[kind][1]
     if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (axes - 1), shape):
         example = f"{kind}:{'x'.join(['4'] * axes)}"
-        raise ConfigError(f"--topology: expected {axes} axes behind the colon, as {example}, got {topology!r}")
+        raise ConfigError(f"--topology: expected {axes} axes after the colon, as {example}, got {topology!r}")
     chips = math.prod(map(int, shape.split("x")))
     if chips > 1 and chips % CHIPS:
         raise ConfigError(f"--topology: expected 1 chip, or hosts of {CHIPS}, got {chips} chips in {topology!r}")
@@ -95,10 +95,10 @@ def manifest(options: argparse.Namespace, command: Command) -> dict[str, Any]:
 
 
 def _pod_rules() -> list[dict[str, Any]]:
-    """Preempted, or an end that would come again: both fail the Job, and the JobSet tells them apart by their index."""
-    again = sorted(launcher.GOES_ON + launcher.STARTS_AGAIN)
+    """Preempted, or a permanent failure: both fail the Job; the JobSet distinguishes them by their index."""
+    again = sorted(launcher.RESUMED + launcher.RESTARTED)
     return [
-        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": sorted(launcher.GOES_ON)}},
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": sorted(launcher.RESUMED)}},
         {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": again}},
     ]

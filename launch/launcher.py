@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from gen_jax import cli, config
 from gen_jax.errors import ConfigError
 
-GOES_ON = (75, 143)  # preempted; 143: before Python had started. Started again, however often
+RESUMED = (75, 143)  # preempted; 143: before Python had started. Restarted without limit
 TOGETHER = ("train", "eval")  # the commands that several processes run as one
-STARTS_AGAIN = (76, 134, 137)  # hangs, or a process is gone: jax aborts the others, a kernel kills. So many times
+RESTARTED = (76, 134, 137)  # a process hangs or died: jax aborts the others. Restarted at most --max_restarts times
 # glibc gives large blocks back to the kernel at once, and each step pays for their pages again. Bytes
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": 8 << 30,
@@ -24,7 +24,7 @@ MALLOC = {
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """words: behind `gen-jax`. args, overrides: what they say."""
+    """words: those after `gen-jax`. args, overrides: the parsed words."""
 
     words: list[str]
     args: argparse.Namespace
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, Command]:
-    """The options, and the command behind `--`.
+    """The options, and the command after `--`.
 
     Raises:
       ConfigError: either is wrong.
@@ -56,7 +56,7 @@ def read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse
     at = words.index("--") if "--" in words else len(words)
     if not words[at + 1 :]:
         parser.parse_known_args(words[:at])  # --help
-        raise ConfigError("--: expected a command of gen-jax behind it, as in: -- train --config=FILE.py --workdir=DIR")
+        raise ConfigError("--: expected a gen-jax command after it, as in: -- train --config=FILE.py --workdir=DIR")
     options = parser.parse_args(words[:at])
     for name, low in (("grace", 1), ("max_restarts", 0)):
         at_least(options, name, low)
@@ -65,7 +65,7 @@ def read(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse
         config.load(args.config, overrides)
     for name in ("coordinator", "num_processes", "process_id"):
         if getattr(args, name, None) is not None:
-            raise ConfigError(f"--{name}: expected none behind --: the processes find each other")
+            raise ConfigError(f"--{name}: expected none after --: the processes find each other")
     return options, Command(words[at + 1 :], args, overrides)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Submits a gen-jax command to Slurm: `python launch/slurm.py [OPTIONS] -- train --config=FILE.py --workdir=DIR ...`.
 
-`launch/slurm.md` tells how. The job runs the Python that runs this script, which all nodes must see, as they must the
+`launch/slurm.md` explains it. The job runs the Python that runs this script, which all nodes must see, as they must the
 working directory and the run directory.
 """
 
@@ -41,7 +41,7 @@ fi
 restarts={restarts}"$job"
 again=false
 case $code in
-  {goes_on}) again=true ;;
+  {resumed}) again=true ;;
   {starts_again})
     echo "$code" >> "$restarts"
     [ "$(wc -l < "$restarts")" -le {max_restarts} ] && again=true ;;
@@ -85,8 +85,8 @@ def script(options: argparse.Namespace, command: Command, trials: int = 0) -> st
         directives="\n".join(f"#SBATCH {_quoted(line)}" for line in _directives(options, command, trials)),
         setup="\n".join(setup),
         srun=shlex.join([*each, *words]) + (' --trial="$SLURM_ARRAY_TASK_ID"' if trials else ""),
-        goes_on=" | ".join(map(str, launcher.GOES_ON)),
-        starts_again=" | ".join(map(str, launcher.STARTS_AGAIN)),
+        resumed=" | ".join(map(str, launcher.RESUMED)),
+        starts_again=" | ".join(map(str, launcher.RESTARTED)),
         restarts=shlex.quote(f"{_folder(command)}.restarts_"),
         max_restarts=options.max_restarts,
     )
@@ -118,7 +118,7 @@ def _tasks(options: argparse.Namespace, command: Command, trials: int) -> int:
 
 
 def _folder(command: Command) -> str:
-    """Of the log, with the slash behind it; "" = where the job begins."""
+    """Of the log, with a trailing slash; "" = where the job begins."""
     if is_remote(command.workdir) or not command.workdir:
         return ""
     return os.path.join(os.path.abspath(os.path.expanduser(command.workdir)), "logs", "")
@@ -134,7 +134,7 @@ def _trials(options: argparse.Namespace, command: Command) -> int:
     """The size of the array, 0 = none. The folder of a sweep is begun here, before its tasks would all begin it."""
     if command.name != "sweep":
         if options.array:
-            raise ConfigError(f"--array: expected a sweep behind --, got {command.name}")
+            raise ConfigError(f"--array: expected a sweep after --, got {command.name}")
         return 0
     sweep = sweep_of(command.args, command.overrides)
     if options.array:

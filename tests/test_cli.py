@@ -41,7 +41,7 @@ def test_train_ends_by_naming_numbers_pictures_and_tensorboard(trained, capsys):
     assert "test/elbo -" in out
     for kind in ("reconstruction", "samples", "interpolation"):
         assert f"test_{kind}_00000008.png" in out
-    assert f"tensorboard --logdir={paths.shown(trained)}" in out
+    assert f"tensorboard --logdir={paths.shortest(trained)}" in out
     assert (trained / "samples/curves_00000008.png").exists()
 
 

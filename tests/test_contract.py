@@ -112,7 +112,7 @@ def test_logits_with_a_cache_equal_those_without(program, state):
             np.testing.assert_allclose(logits, whole[:, t], rtol=1e-4, atol=1e-4)
 
 
-def test_saved_and_restored_it_goes_on_bit_for_bit(program, state, tmp_path):
+def test_saved_and_restored_it_resumes_bit_for_bit(program, state, tmp_path):
     half, _ = run(program, state, 2)
     with Checkpoints(tmp_path / "checkpoints", keep=1, hash_limit_mb=100) as checkpoints:
         checkpoints.save(2, half, {})

@@ -129,7 +129,7 @@ def test_streams_go_on_exactly(length, context, batch_size):
 
 @settings(deadline=None, max_examples=16)
 @given(length=st.integers(2, 300), context=st.integers(1, 30), batch_size=st.integers(1, 9))
-def test_evaluation_counts_every_target_once_and_goes_on(length, context, batch_size):
+def test_evaluation_counts_every_target_once_and_resumes(length, context, batch_size):
     dataset = text(length, context)
     feed, tokens = dataset.eval_feed("test", batch_size), dataset.tokens["test"]
     assert feed.num_batches is not None

@@ -205,7 +205,7 @@ def test_where_one_is_killed_the_run_ends_and_names_it(rank, tmp_path):
     assert process.returncode == 76, rest
     assert f"gen-jax: process {rank} was ended by SIGKILL" in rest
     if rank == 1:
-        assert "gen-jax: process 1 is gone: no sign of life for" in rest
+        assert "gen-jax: process 1 died: no heartbeat for" in rest
         assert RunDir(tmp_path / "run").status()["state"] == "lost"
     else:
         assert f"gen-jax: {HUB_GONE}; the same command" in (tmp_path / "run/logs/process_1.log").read_text()

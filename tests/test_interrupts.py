@@ -17,7 +17,8 @@ IN_C = f"import hashlib; {READY}; hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 
 def start(work, prefix=()):
     """A process that has begun with `work`; `prefix` is the command that starts it."""
     own = "" if prefix else "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # pytest may be under nohup
-    text = f"{own}from gen_jax import cli, interrupts\nwith cli.reported(), interrupts.early():\n    {work}"
+    imports = "from gen_jax import cli\nfrom gen_jax.parallel import interrupts\n"
+    text = f"{own}{imports}with cli.reported(), interrupts.early():\n    {work}"
     process = subprocess.Popen(
         [*prefix, sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -173,7 +173,7 @@ def test_words_reach_the_container_as_they_are(capsys):
         (["--topology=v5e:2x2", *TRAIN], "the following arguments are required: --image"),
         ([*TPU, "--topolgy=v5e:2x2", *TRAIN], "unrecognized arguments: --topolgy=v5e:2x2"),
         (["--image=i", "--topology=v9:2x2", *TRAIN], "--topology: expected v4, v5e, v5p, v6e before the colon, got"),
-        (["--image=i", "--topology=v5e:4x4x4", *TRAIN], "--topology: expected 2 axes behind the colon, as v5e:4x4"),
+        (["--image=i", "--topology=v5e:4x4x4", *TRAIN], "--topology: expected 2 axes after the colon, as v5e:4x4"),
         (["--image=i", "--topology=v5p:3x1x1", *TRAIN], "--topology: expected 1 chip, or hosts of 4, got 3 chips"),
         ([*TPU, "--nodes=2", *TRAIN], "--nodes: expected none beside --topology"),
         (["--image=i", "--nodes=0", *TRAIN], "--nodes: expected at least 1, got 0"),

@@ -48,18 +48,18 @@ def kill_three_times(path, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_vae_goes_on_bit_for_bit(tmp_path):
+def test_a_killed_vae_resumes_bit_for_bit(tmp_path):
     kill_three_times(SMALLEST["vae"], tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", sorted(set(SMALLEST) - {"vae"}))
-def test_a_killed_run_goes_on_bit_for_bit(model, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(model, tmp_path):
     kill_three_times(SMALLEST[model], tmp_path)
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_its_spectral_vectors(tmp_path):
+def test_a_killed_run_resumes_with_its_spectral_vectors(tmp_path):
     path = "experiments/gan/mnist.py:kind=conditional"
     kill_three_times(path, tmp_path)
     stats = final_state(path, tmp_path / "killed").nets["disc"].stats

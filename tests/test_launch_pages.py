@@ -45,7 +45,7 @@ def test_flags_and_numbers_are_those_of_the_script(page, script):
     assert quoted - elsewhere <= set(options) and len(quoted) > 5
     for name, value in re.findall(r"`(--\w+)` \((\d+)\)", PAGES[page]):
         assert options[name].default == int(value)
-    rows = [*map(str, launcher.GOES_ON), ", ".join(map(str, launcher.STARTS_AGAIN))]
+    rows = [*map(str, launcher.RESUMED), ", ".join(map(str, launcher.RESTARTED))]
     assert all(f"\n| {codes}" in PAGES[page] for codes in rows)
 
 

@@ -162,7 +162,7 @@ def test_a_reset_rule_that_matches_nothing_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_cut_short_and_resumed_it_ends_alike(tmp_path):
+def test_cut_short_and_resumes_it_ends_alike(tmp_path):
     flags = (*MATRICES, "optim.net.ema=0.9", "optim.net.schedule=constant", "optim.net.end=None")
     train(quick(*flags, "total_steps=4"), tmp_path / "half")
     resumed = train(quick(*flags), tmp_path / "half")

@@ -190,7 +190,7 @@ def run(built, state, steps):
 
 
 @pytest.mark.parametrize("model", ["vae", pytest.param("lstm", marks=pytest.mark.slow)])
-def test_a_run_goes_on_on_another_mesh(model, tmp_path):
+def test_a_run_resumes_on_another_mesh(model, tmp_path):
     """Three steps on one device and three on 2 x 2 are six on one: the same examples, noise, moments and carry."""
     one, four = program(model), program(model, "mesh.fsdp=2", devices=2)
     _, whole = run(one, one.init(), range(6))

@@ -30,7 +30,7 @@ def test_the_guard_names_terms_network_and_command(workdir):
         train(smoke(RING, "steps_per_call=1", "log_every=1", "optim.disc.lr=1e25"), workdir)
     line = str(error.value)
     assert "train/critic_loss is " in line and ", network disc" in line
-    assert line.endswith(f"gen-jax replay --workdir={paths.shown(workdir)} names the operation")
+    assert line.endswith(f"gen-jax replay --workdir={paths.shortest(workdir)} names the operation")
 
 
 def test_the_guard_names_the_network_of_a_parameter(tmp_path):

@@ -201,7 +201,7 @@ def test_a_bomb_or_a_cut_of_gzip_is_one_line(tmp_path, monkeypatch):
         texts_in(tmp_path, "train")
     assert str(caught.value) == (
         f"{tmp_path}/train.en.gz: a file of {len(bomb):,} bytes that unpacks to 1,048,576, more than 100 times as "
-        "many; set GEN_JAX_UNBOUNDED=1 to read it all the same"
+        "many; set GEN_JAX_UNBOUNDED=1 to read it anyway"
     )
     (tmp_path / "train.en.gz").write_bytes(gzip.compress(b"some words\n")[:-9])
     with pytest.raises(DataError, match=r"train\.en\.gz: not readable as gzip: Compressed file ended before"):

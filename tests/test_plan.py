@@ -296,7 +296,7 @@ def run(capsys, *flags):
     [
         (("--topology=v7x:4x4",), "--topology: unknown chip 'v7x'; known: v4, v5e, v5p, v6e"),
         (("--topology=v5e:4x4,v5e:8x8", "--sweep"), "--sweep: expected one topology, got v5e:4x4,v5e:8x8"),
-        (("--topology=v5e:2x2", "--out=nowhere/plan.json"), "--out: expected a directory that is there, got nowhere"),
+        (("--topology=v5e:2x2", "--out=nowhere/plan.json"), "--out: expected an existing directory, got nowhere"),
         (("--topology=v5e:2x2", "--config.parallel=pmap"), "config.parallel: expected jit for a plan, got pmap"),
         (("--topology=v5e:2x2", "--config.platform=gpu"), "config.platform: expected any or tpu for a plan, got gpu"),
         pytest.param(

@@ -50,9 +50,9 @@ def test_a_line_begins_with_the_losses():
 
 def test_the_shorter_path_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert paths.shown(tmp_path / "runs" / "a") == "runs/a"
-    assert paths.shown("gs://bucket/run") == "gs://bucket/run"
-    assert paths.shown("/x") == "/x"
+    assert paths.shortest(tmp_path / "runs" / "a") == "runs/a"
+    assert paths.shortest("gs://bucket/run") == "gs://bucket/run"
+    assert paths.shortest("/x") == "/x"
 
 
 @pytest.mark.parametrize(("width", "bar"), [(60, False), (160, True)])

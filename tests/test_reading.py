@@ -84,7 +84,9 @@ def test_a_look_at_what_is_no_file_says_so(tmp_path, kind):
 def test_a_file_larger_than_the_memory_is_refused(tmp_path):
     (tmp_path / "a.txt").touch()
     os.truncate(tmp_path / "a.txt", 2**43)  # takes no room on the disk
-    with pytest.raises(DataError, match=r"a\.txt: a file of 8,796,093,022,208 bytes, of memory [\d,]+ are free"):
+    with pytest.raises(
+        DataError, match=r"a\.txt: a file of 8,796,093,022,208 bytes, but only [\d,]+ bytes of memory are free"
+    ):
         text_file.read(tmp_path / "a.txt")
 
 

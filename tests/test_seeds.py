@@ -163,7 +163,7 @@ def same_runs(a, b):
 
 
 @pytest.mark.slow
-def test_preempted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
+def test_preempted_and_resumes_equals_uninterrupted(tmp_path, monkeypatch):
     train(seeds(*LONG), tmp_path / "whole")
     with monkeypatch.context() as patch:
         signal_at(patch, 5)

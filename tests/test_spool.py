@@ -154,7 +154,7 @@ def test_a_run_directory_there_accepts_and_refuses_what_a_local_one_does(bucket)
     assert sorted(bucket) == ["other/thesis.tex", "run/config.json", "run/manifest.json", "run/metrics.jsonl"]
 
 
-def test_rows_and_events_reach_it_and_are_cut_when_the_run_goes_on(bucket):
+def test_rows_and_events_reach_it_and_are_cut_when_the_run_resumes(bucket):
     run = RunDir("gs://bucket/run")
     for start, steps in ((0, (1, 2, 3)), (3, (3, 4))):
         with run.spooled(), Writer(run, start) as writer:

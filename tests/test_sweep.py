@@ -182,7 +182,7 @@ def _distance(made: Definition) -> float:
 
 
 @pytest.mark.parametrize("end", ["-9:001", "75:001", "76:001"])
-def test_a_worker_that_dies_goes_on_in_its_run_directory(sweep, monkeypatch, end):
+def test_a_worker_that_dies_resumes_in_its_run_directory(sweep, monkeypatch, end):
     monkeypatch.setenv("FAKE_END", end)
     one = sweep(THREE, workers=2, steps=4)
     assert [trial.state.name for trial in one.run()] == ["COMPLETE"] * 3
@@ -201,7 +201,7 @@ Sweep(definition(spec, flags, "grid"), folder, workers=2, command=command, poll=
 """
 
 
-def test_a_killed_sweep_goes_on(sweep, monkeypatch):
+def test_a_killed_sweep_resumes(sweep, monkeypatch):
     """Its process is killed with two trials half-way, which live on; a lock is left, and a line of the journal torn."""
     again = sweep(workers=2)
     monkeypatch.setenv("FAKE_STEP", "0.2")
@@ -238,7 +238,7 @@ def test_a_process_left_behind_that_hangs_is_killed_on_this_host_alone(tmp_path)
     assert [line.split(": ")[2].split(",")[0] for line in said] == ["SIGTERM", "SIGKILL"]
 
 
-def test_sigterm_stops_the_trials_and_the_same_command_goes_on(sweep, monkeypatch):
+def test_sigterm_stops_the_trials_and_the_same_command_resumes(sweep, monkeypatch):
     monkeypatch.setenv("FAKE_STEP", "0.2")
     one = sweep(THREE, workers=2)
 

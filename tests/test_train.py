@@ -56,7 +56,7 @@ LATE = [pytest.param(*case, marks=pytest.mark.slow) for case in (("step", 1), ("
 
 
 @pytest.mark.parametrize(("where", "count"), [("step", 5), ("batches", 3), *LATE])
-def test_preempted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, where, count):
+def test_preempted_and_resumes_equals_uninterrupted(tmp_path, monkeypatch, where, count):
     whole = train(digits(*LONG), tmp_path / "whole")
     with monkeypatch.context() as patch:
         signal_at(patch, where, count)

@@ -49,7 +49,7 @@ def beat(watches, moving=(), times=5):
     """What each of the watches says at last."""
     for _ in range(times):
         for each in moving:
-            each.moved()
+            each.heartbeat()
         said = [each.tick() for each in watches]
     return said
 
@@ -60,18 +60,18 @@ def test_nothing_is_said_of_processes_that_report(three):
 
 
 def test_who_is_silent_is_named_to_all(three):
-    verdict = "process 2 is gone: no sign of life for 10 s"
+    verdict = "process 2 died: no heartbeat for 10 s"
     assert beat(three[:2], times=10) == [None, None]  # process 0 reads before process 2 reports
     assert beat(three[:2], times=1) == [verdict, verdict]
 
 
 def test_after_an_error_the_silent_one_is_named_earlier(three):
     three[0].alarmed = True
-    assert beat(three[:2], times=6) == ["process 2 is gone: no sign of life for 5 s"] * 2
+    assert beat(three[:2], times=6) == ["process 2 died: no heartbeat for 5 s"] * 2
 
 
 def test_the_silence_of_process_0_is_seen_by_the_others(three):
-    assert beat(three[1:], times=10)[0] == "process 0 is gone: no sign of life for 10 s"
+    assert beat(three[1:], times=10)[0] == "process 0 died: no heartbeat for 10 s"
 
 
 def test_who_has_left_may_be_silent(three):
@@ -84,13 +84,13 @@ def test_an_error_of_another_is_the_cause_only_where_there_is_one_here(three):
     three[2].leave(f"{watchdog.LEFT}: DataError: no file")
     assert beat(three[:2], times=25) == [None, None]
     three[0].alarmed = True
-    assert beat(three[:2], times=1) == ["process 2 is gone: DataError: no file"] * 2
+    assert beat(three[:2], times=1) == ["process 2 died: DataError: no file"] * 2
 
 
 def test_who_waits_long_for_one_that_failed_is_told(three):
     three[2].leave(f"{watchdog.LEFT}: OSError: disk full")
     assert beat(three[:2], times=29) == [None, None]
-    assert beat(three[:2], times=2) == ["process 2 is gone: OSError: disk full"] * 2
+    assert beat(three[:2], times=2) == ["process 2 died: OSError: disk full"] * 2
 
 
 @pytest.mark.parametrize("late", [0, 2])
@@ -102,7 +102,7 @@ def test_who_has_not_come_to_its_watch_yet_may_take_its_time(three, late):
     here = [each for each in three if each.rank != late]
     assert beat(here, times=50) == [None, None]
     assert beat(three, times=2) == [None] * 3
-    assert f"process {late} is gone" in beat(here, times=11)[0]
+    assert f"process {late} died" in beat(here, times=11)[0]
 
 
 def test_of_those_that_stand_still_the_one_that_moved_least_is_named(three):
@@ -118,9 +118,9 @@ def test_a_workdir_that_hangs_keeps_no_process(monkeypatch, capsys):
     ended = []
     monkeypatch.setattr(watchdog, "BEAT_S", 0.01)
     monkeypatch.setattr(watchdog.os, "_exit", ended.append)
-    watchdog._Watch(0.0, lambda: time.sleep(60))._end("process 1 is gone")
+    watchdog._Watch(0.0, lambda: time.sleep(60))._end("process 1 died")
     assert ended == [76]
-    assert capsys.readouterr().err == f"{watchdog.go_on('process 1 is gone')}\n"
+    assert capsys.readouterr().err == f"{watchdog.last_line('process 1 died')}\n"
 
 
 def test_whatever_takes_long_begins_after_a_sign_of_life(tmp_path, monkeypatch):

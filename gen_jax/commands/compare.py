@@ -1,6 +1,6 @@
 """`gen-jax compare --metric=test/fid RUN RUN ...`: the last value of one metric of several runs as a table.
 
-Below it stand the keys in which their configs differ.
+It also prints the keys in which their configs differ.
 
 Refused where the values were not measured alike: other features, numbers of images, data or resizing.
 """
@@ -17,7 +17,7 @@ from gen_jax.settings import nearest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--metric", required=True, help="a tag of metrics.jsonl, or what stands before its @")
+    parser.add_argument("--metric", required=True, help="a tag of metrics.jsonl, or the part before its @")
     parser.add_argument("runs", nargs="+", type=paths.flag, help="run directories")
 
 
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     first, _, tag, _ = found[0]
     for workdir, _, other, _ in found[1:]:
         if unlike := metric_tags.difference(tag, other):
-            raise ConfigError(f"compare: {args.metric} is not alike in {first} and {workdir}: {unlike}")
+            raise ConfigError(f"compare: {args.metric} was measured differently in {first} and {workdir}: {unlike}")
     rows = [("run", "step", tag)]
     rows += [(run, str(step), "not finite" if value is None else f"{value:.6g}") for run, step, _, value in found]
     print(aligned(rows))

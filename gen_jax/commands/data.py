@@ -76,7 +76,7 @@ def _show(args: argparse.Namespace) -> None:
         print(found)
         return
     if out.exists() and not args.overwrite:
-        raise ConfigError(f"--out: {out} is there; pass --overwrite to replace it, or another --out")
+        raise ConfigError(f"--out: {out} exists; pass --overwrite to replace it, or another --out")
     write_atomic(out, plots.png(plots.grid(found)))
     print(f"picture: {out}")
 

@@ -55,15 +55,15 @@ def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
         raise ConfigError("--watch: expected one process")
     out, calls = RunDir(run_dir.path / "eval"), itertools.count(1)
     with (
-        signals.polled() as asked,
-        watched(0.0 if alone else experiment.hang_limit_s, lambda: None) as moved,
+        signals.polled() as should_stop,
+        watched(0.0 if alone else experiment.hang_limit_s, lambda: None) as heartbeat,
         out.spooled(),
         Writer(out, None) as writer,
     ):
 
         def poll() -> None:
-            moved()
-            if error := signals.agreed(asked(), next(calls)):
+            heartbeat()
+            if error := signals.agreed(should_stop(), next(calls)):
                 raise error("stopped; the same command starts again")
 
         def evaluate(step: str) -> None:
@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
                 if step in step_dirs.available(run_dir.checkpoints):  # the run may have deleted it since
                     evaluate(str(step))
             if state == "gone":
-                print("gen-jax: the run has ended without a word: its process is gone", file=sys.stderr)
+                print("gen-jax: the run ended without a final status: its process died", file=sys.stderr)
             if state != "running":
                 return
             poll()

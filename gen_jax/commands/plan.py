@@ -33,9 +33,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     picture = out.with_name("weak_scaling.png") if out and len(slices) > 1 else None
     for path in filter(None, (out, picture)):
         if path.exists() and not args.overwrite:
-            raise ConfigError(f"--overwrite: {path} is there; pass --overwrite to replace it, or another --out")
+            raise ConfigError(f"--overwrite: {path} exists; pass --overwrite to replace it, or another --out")
         if not path.parent.is_dir():
-            raise ConfigError(f"--out: expected a directory that is there, got {path.parent}")
+            raise ConfigError(f"--out: expected an existing directory, got {path.parent}")
     jax.config.update("jax_platforms", "cpu")  # devices of this machine have no part in it
     experiment = config.load(args.config, overrides)
 

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     for name, tree in (("state", state), ("batch", batch)):
         write_arrays(run_dir, name, tree)
     print(f"step {step + 1}: {_cause(program, state, batch)}")
-    print(f"its batch and the state before it: {paths.shown(run_dir.path / 'failed')}")
+    print(f"its batch and the state before it: {paths.shortest(run_dir.path / 'failed')}")
 
 
 def _start(program: Program, run_dir: RunDir, failed: int) -> tuple[Program, State]:

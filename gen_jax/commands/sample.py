@@ -164,7 +164,7 @@ def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
 
 
 def _length(info: Info) -> int:
-    """Of a sample, where no flag tells it: that of the data's sounds or longest record."""
+    """Of a sample, without a flag: that of the data's sounds or longest record."""
     if info.kind == "audio":
         return info.shape[0]
     return info.shape[0] - 1 if info.records else SampleOptions.length
@@ -198,13 +198,13 @@ def _stream(program: Program, state: Any, rng: jax.Array, options: SampleOptions
 
 
 def _write_text(folder: epath.Path, stem: str, samples: Any, prompts: tuple, program: Program, *, show: bool) -> None:
-    """Texts behind their prompts, or translations alone, with a line between them; records one a line."""
+    """Texts after their prompts, or translations alone, with a line between them; records one a line."""
     tokens, lengths = samples
     decode = program.context.decode_text or (lambda ids: " ".join(map(str, ids.tolist())))
-    goes_on = program.dataset.info.kind == "tokens"
+    continues = program.dataset.info.kind == "tokens"
     texts = []
     for i, (row, size) in enumerate(zip(tokens, lengths, strict=True)):
-        prompt = decode(np.asarray(prompts[i % len(prompts)])) if prompts and goes_on else ""
+        prompt = decode(np.asarray(prompts[i % len(prompts)])) if prompts and continues else ""
         texts.append(prompt + decode(row[:size]))
     text = ("\n" if program.dataset.info.records else f"\n{'-' * 20}\n").join(texts)
     write_atomic(folder / f"{stem}.npz", outputs.npz(tokens=tokens, lengths=lengths))

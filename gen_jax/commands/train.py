@@ -64,7 +64,7 @@ def summary(run: RunDir, name: str) -> str:
         lines += [f"  {name} {'not finite' if value is None else f'{value:.6g}'}" for name, value in found.items()]
     latest: dict[str, str] = {}
     for path in sorted(run.samples.glob("*.png")):
-        latest[path.name.rsplit("_", 1)[0]] = paths.shown(path)
+        latest[path.name.rsplit("_", 1)[0]] = paths.shortest(path)
     if latest:
         lines += ["pictures:", *(f"  {path}" for path in latest.values())]
-    return "\n".join([*lines, f"curves: {tensorboard_command(paths.shown(name))}"])
+    return "\n".join([*lines, f"curves: {tensorboard_command(paths.shortest(name))}"])

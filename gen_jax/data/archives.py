@@ -13,7 +13,7 @@ from typing import Any, cast
 from gen_jax.data import reading
 from gen_jax.data.bounds import check_expansion, check_members
 from gen_jax.data.files import DANGLING, HIDDEN, SPECIAL, File, Found, Kind, Listing, is_dropping
-from gen_jax.data.reading import shown
+from gen_jax.data.reading import printable
 from gen_jax.data.split_names import Name, SplitNames
 from gen_jax.errors import DataError, first_line
 
@@ -38,7 +38,7 @@ def opened(path: Path, kind: Kind, named: SplitNames = "folders") -> Iterator[Li
         except DataError:
             raise
         except Exception as error:  # a damaged file: zipfile, zlib and tarfile raise many kinds
-            raise DataError(f"{shown(path)}: cannot be read: {first_line(error) or type(error).__name__}") from None
+            raise DataError(f"{printable(path)}: cannot be read: {first_line(error) or type(error).__name__}") from None
         yield found.listing(path, kind, named)
 
 
@@ -46,7 +46,7 @@ def opened(path: Path, kind: Kind, named: SplitNames = "folders") -> Iterator[Li
 def _zip(path: Path) -> Iterator[Found]:
     found = Found()
     with zipfile.ZipFile(path) as archive:
-        check_expansion(shown(path), path.stat().st_size, sum(one.file_size for one in archive.infolist()))
+        check_expansion(printable(path), path.stat().st_size, sum(one.file_size for one in archive.infolist()))
         for one in archive.infolist():
             name = one.filename if "/" in one.filename else one.filename.replace("\\", "/")  # packed on Windows
             if not one.is_dir() and (parts := _kept(found, name)):
@@ -62,10 +62,10 @@ def _tar(path: Path) -> Iterator[Found]:
     found, members, total = Found(), {}, 0
     with _unpacked(path) as file, tarfile.open(fileobj=cast(Any, file), mode="r:") as archive:
         for count, one in enumerate(archive, 1):
-            check_members(shown(path), file.packed, count)
+            check_members(printable(path), file.packed, count)
             file.check(one.size)
             total += one.size
-            check_expansion(shown(path), file.packed, total)  # a sparse member is larger than what lies in the file
+            check_expansion(printable(path), file.packed, total)  # a sparse member is larger than what lies in the file
             members[os.path.normpath(one.name)] = one
         for one in members.values():
             if one.isdir() or not (parts := _kept(found, one.name)):
@@ -87,7 +87,7 @@ class Bounded:
     """
 
     def __init__(self, file: io.BufferedIOBase, path: Path):
-        self.file, self.name, self.packed = file, shown(path), os.stat(path).st_size
+        self.file, self.name, self.packed = file, printable(path), os.stat(path).st_size
 
     def read(self, size: int) -> bytes:
         self.check(size)
@@ -139,7 +139,7 @@ def _kept(found: Found, name: str) -> Name:
     parts = tuple(part for part in PurePosixPath(name).parts if part != "/")
     hidden = next((end for end, part in enumerate(parts, 1) if is_dropping(part)), None)
     if hidden or not parts:
-        dropped = "/".join(map(shown, parts[:hidden]))
+        dropped = "/".join(map(printable, parts[:hidden]))
         if dropped not in found.skipped.setdefault(HIDDEN, []):
             found.skipped[HIDDEN].append(dropped)
         return ()

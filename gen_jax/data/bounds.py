@@ -22,7 +22,7 @@ def check_expansion(name: str, packed: int, unpacked: int) -> None:
     if is_bounded() and unpacked > max(FLOOR, EXPANSION * packed):
         raise DataError(
             f"{name}: a file of {packed:,} bytes that unpacks to {unpacked:,}, more than {EXPANSION} times as many; "
-            "set GEN_JAX_UNBOUNDED=1 to read it all the same"
+            "set GEN_JAX_UNBOUNDED=1 to read it anyway"
         )
 
 
@@ -31,7 +31,7 @@ def check_members(name: str, packed: int, count: int) -> None:
     if is_bounded() and count > max(MEMBERS, packed // MEMBER):
         raise DataError(
             f"{name}: a file of {packed:,} bytes with more than {count - 1:,} members; "
-            "set GEN_JAX_UNBOUNDED=1 to read it all the same"
+            "set GEN_JAX_UNBOUNDED=1 to read it anyway"
         )
 
 
@@ -39,5 +39,5 @@ def check_pixels(name: str, width: int, height: int) -> None:
     """Raises DataError where a picture has more than PIXELS."""
     if is_bounded() and width * height > PIXELS:
         raise DataError(
-            f"{name}: {width} x {height} pixels, more than {PIXELS:,}; set GEN_JAX_UNBOUNDED=1 to read it all the same"
+            f"{name}: {width} x {height} pixels, more than {PIXELS:,}; set GEN_JAX_UNBOUNDED=1 to read it anyway"
         )

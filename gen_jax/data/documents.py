@@ -48,8 +48,8 @@ def cut_documents(found: dict[str, list[str]], source: TokenSource) -> dict[str,
 def in_lines(found: dict[str, list[str]], source: TokenSource) -> dict[str, list[str]]:
     """Split -> its lines that are not blank; the splits that `found` (split -> documents) lacks are cut from `train`.
 
-    A line on stderr tells the records of each split, the blank lines, and how many records of the other splits also
-    occur in training. Raises DataError where a split has no records.
+    A line on stderr counts the records of each split, the blank lines, and the records of other splits that are
+    also in training. Raises DataError where a split has no records.
     """
     every = {split: [line for one in texts for line in utf8.lines(one)] for split, texts in found.items()}
     kept = {split: [line for line in lines if line.strip()] for split, lines in every.items()}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gen_jax.data import reading
-from gen_jax.data.reading import shown
+from gen_jax.data.reading import printable
 from gen_jax.data.split_names import Name, SplitNames, split_names
 from gen_jax.errors import DataError, first_line
 
@@ -81,7 +81,7 @@ class File:
         return first if rest else ""
 
     def __str__(self) -> str:
-        return shown(self.path)
+        return printable(self.path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Listing:
     def line(self, classes: Sequence[str] = ()) -> str:
         """How many files, which splits and classes, what was skipped and why."""
         count = sum(map(len, self.files.values()))
-        line = f"data: {shown(self.root)}: {count} {self.kind.plural}"
+        line = f"data: {printable(self.root)}: {count} {self.kind.plural}"
         if self.places:
             splits = (f"{split} {len(found)} in {self.places[split]}" for split, found in self.files.items())
             line += f" ({', '.join(splits)})"
@@ -136,7 +136,7 @@ def list_folder(root: Path, kind: Kind, named: SplitNames = "folders", deep: boo
         same split.
     """
     if not os.path.isdir(root):
-        raise DataError(f"config.data.path: there is no folder {shown(root)}")
+        raise DataError(f"config.data.path: there is no folder {printable(root)}")
     found = Found()
     _walk(root, found, deep)
     return found.listing(root, kind, named)
@@ -151,7 +151,7 @@ class Found:
         self.skipped: dict[str, list[str]] = {}
 
     def skip(self, why: str, name: Name) -> None:
-        self.skipped.setdefault(why, []).append("/".join(map(shown, name)))
+        self.skipped.setdefault(why, []).append("/".join(map(printable, name)))
 
     def listing(self, root: Path, kind: Kind, named: SplitNames) -> Listing:
         """The files of a kind, sorted into splits. Errors as `list_folder`."""
@@ -161,18 +161,18 @@ class Found:
                 files.append((name, file))
             else:
                 self.skip(OTHER_KIND, name)
-        splits = split_names(shown(root), self.folders, [name for name, _ in files], named)
+        splits = split_names(printable(root), self.folders, [name for name, _ in files], named)
         sorted_out: dict[str, list[File]] = {split: [] for split in splits.places or ("train",)}
         for name, file in files:
             split, rest = splits.of(name)
             if split is None:
                 self.skip(OUTSIDE, name)
             else:
-                sorted_out[split].append(dataclasses.replace(file, name="/".join(map(shown, rest))))
+                sorted_out[split].append(dataclasses.replace(file, name="/".join(map(printable, rest))))
         empty = next((split for split, found in sorted_out.items() if not found), None)
         if empty:
             place = splits.places.get(empty, "")
-            raise DataError(f"config.data.path: no {kind} in {shown(root / place)}{_left_out(self.skipped)}")
+            raise DataError(f"config.data.path: no {kind} in {printable(root / place)}{_left_out(self.skipped)}")
         return Listing(root, kind, sorted_out, splits.places, self.skipped)
 
 
@@ -207,7 +207,7 @@ def _entries(folder: str) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(f"config.data.path: {shown(folder)}: {error.strerror}") from None
+        raise DataError(f"config.data.path: {printable(folder)}: {error.strerror}") from None
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -39,10 +39,10 @@ def marks(listing: Listing) -> dict[str, str]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """In words; contents are named only where nothing else differs."""
     keys = [key for key in (*old, *(key for key in new if key not in old)) if old.get(key) != new.get(key)]
-    told = [
+    lines = [
         f"{key}: {_words(old.get(key))} then, {_words(new.get(key))} now" for key in keys if "contents of" not in key
     ]
-    return told or [f"{key} differ" for key in keys]
+    return lines or [f"{key} differ" for key in keys]
 
 
 def _words(value: Any) -> str:

@@ -11,7 +11,7 @@ from gen_jax.data.datasets import ExampleSet
 from gen_jax.data.source import SPLITS, Arrays, Feed, Info, Source, cut, cut_arrays
 
 READERS = 8  # threads that decode
-AHEAD = 3  # batches that are read before they are asked for
+AHEAD = 3  # batches that are read ahead
 
 
 @runtime_checkable

@@ -15,14 +15,14 @@ OPEN = 16  # rows that a pair may still go to
 
 @dataclasses.dataclass(frozen=True)
 class Sequences:
-    """N sequences of ids, one behind the other."""
+    """N sequences of ids, concatenated."""
 
     flat: Int32[np.ndarray, " L"]
     sizes: Int64[np.ndarray, " N"]
 
     @classmethod
     def of(cls, sequences: Sequence[np.ndarray], end: int) -> "Sequences":
-        """The sequences with `end` behind each."""
+        """The sequences, each followed by `end`."""
         closed = [np.append(one, np.int32(end)) for one in sequences]
         return cls(np.concatenate(closed), np.array([len(one) for one in closed], np.int64))
 
@@ -86,7 +86,7 @@ def rows_of_pairs(source: Sequences, target: Sequences, layout: Layout, widths: 
 
     Returns:
       source, source_segment int32 [R, S]: s_1 ... s_m end; 0 on padding.
-      tokens int32 [R, T + 1]: end t_1 ... t_n end; the end of a pair is the beginning of the one behind it.
+      tokens int32 [R, T + 1]: end t_1 ... t_n end; the end of a pair is the beginning of the next.
       segment int32 [R, T]: of the tokens that are read. mask float32 [R, T]: 1 where the next token counts.
     """
     count = int(layout.rows.max()) + 1

@@ -57,7 +57,7 @@ class PackedPairs:
 
     @functools.cached_property
     def _starts(self) -> list[int]:
-        return [0]  # the first row of each epoch that was looked at, and of the one behind it
+        return [0]  # the first row of each epoch that was looked at, and of the next
 
     @functools.cached_property
     def _rows(self) -> dict[int, Arrays]:

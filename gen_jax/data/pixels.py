@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from gen_jax.data.bounds import check_pixels
-from gen_jax.data.reading import shown
+from gen_jax.data.reading import printable
 from gen_jax.errors import DataError, first_line
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")  # no other decoder is ever run
@@ -113,12 +113,14 @@ def _opened(path: Path) -> Iterator[Any]:
     """A picture file while it is read. Raises DataError as `read`."""
     try:
         with Image.open(path, formats=FORMATS) as picture:
-            check_pixels(shown(path), *picture.size)
+            check_pixels(printable(path), *picture.size)
             yield picture
     except DataError:
         raise
     except Image.UnidentifiedImageError:
-        raise DataError(f"{shown(path)}: not a readable picture: of none of the formats {', '.join(FORMATS)}") from None
+        raise DataError(
+            f"{printable(path)}: not a readable picture: of none of the formats {', '.join(FORMATS)}"
+        ) from None
     except Exception as error:  # a damaged file: Pillow raises many kinds
         line = first_line(error) or type(error).__name__
-        raise DataError(f"{shown(path)}: not a readable picture: {line}") from None
+        raise DataError(f"{printable(path)}: not a readable picture: {line}") from None

@@ -25,7 +25,7 @@ KINDS = {
 }
 
 
-def shown(name: str | os.PathLike) -> str:
+def printable(name: str | os.PathLike) -> str:
     """A name on one line, whatever bytes it has; its accents are composed, as most systems write them."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     text = unicodedata.normalize("NFC", text)
@@ -37,9 +37,9 @@ def size_of(path: Path) -> int:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise DataError(f"{shown(path)}: {error.strerror}") from None
+        raise DataError(f"{printable(path)}: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{shown(path)}: expected a file, found {KINDS.get(stat.S_IFMT(status.st_mode), 'none')}")
+        raise DataError(f"{printable(path)}: expected a file, found {KINDS.get(stat.S_IFMT(status.st_mode), 'none')}")
     return status.st_size
 
 
@@ -49,19 +49,19 @@ def opened(path: Path) -> io.BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:
-        raise DataError(f"{shown(path)}: {error.strerror}") from None
+        raise DataError(f"{printable(path)}: {error.strerror}") from None
 
 
 def contents(path: Path) -> bytes:
     """All bytes of a file. Raises DataError as `opened`, and where the memory that is free does not hold them."""
     size, free = size_of(path), psutil.virtual_memory().available
     if is_bounded() and size > free:
-        raise DataError(f"{shown(path)}: a file of {size:,} bytes, of memory {free:,} are free")
+        raise DataError(f"{printable(path)}: a file of {size:,} bytes, but only {free:,} bytes of memory are free")
     with opened(path) as file:
         try:
             return file.read()
         except OSError as error:
-            raise DataError(f"{shown(path)}: {error.strerror}") from None
+            raise DataError(f"{printable(path)}: {error.strerror}") from None
 
 
 def unpacked(path: Path) -> bytes:
@@ -71,10 +71,10 @@ def unpacked(path: Path) -> bytes:
         with opened(path) as file, gzip.GzipFile(fileobj=file) as inside:
             while part := inside.read(CHUNK):
                 total += len(part)
-                check_expansion(shown(path), size, total)
+                check_expansion(printable(path), size, total)
                 parts.append(part)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{shown(path)}: not readable as gzip: {first_line(error)}") from None
+        raise DataError(f"{printable(path)}: not readable as gzip: {first_line(error)}") from None
     return b"".join(parts)
 
 
@@ -84,4 +84,4 @@ def json_of(path: Path) -> Any:
     try:
         return json_text.loads(content)
     except ValueError as error:
-        raise DataError(f"{shown(path)}: not readable as JSON: {first_line(error)}") from None
+        raise DataError(f"{printable(path)}: not readable as JSON: {first_line(error)}") from None

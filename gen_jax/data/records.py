@@ -22,7 +22,7 @@ class RecordSet:
     n + 1 targets of a row. T is that of the longest record.
 
     Args:
-      records: split -> records, each with its end token behind it.
+      records: split -> records, each followed by its end token.
       seed: of the training order.
     """
 
@@ -73,7 +73,7 @@ def rows(records: Sequences, context: int, end: int) -> Arrays:
 
 
 def sequences(ids: Integer[np.ndarray, " L"], end: int) -> Sequences:
-    """The records of a text in which `end` stands before each."""
+    """The records of a text in which each is preceded by `end`."""
     flat = np.append(ids[1:], end).astype(np.int32)
     return Sequences(flat, np.diff(np.flatnonzero(flat == end), prepend=-1))
 

@@ -125,7 +125,7 @@ class Info:
       num_classes: 0 where there are no labels.
       class_names: one a class, or empty.
       vocab_size: 0 where there are no tokens.
-      end: the token that stands before each document; None where none does.
+      end: the token before each document; None if there is none.
       records: each example is one record of text, a row `[end, t_1 ... t_n, end, padding]`.
       sample_rate: of sound, in Hz; 0 where there is none.
       entropy: of the source, nats a token or value, where it is known.

@@ -144,7 +144,7 @@ def tokenise(cfg: Config, out: Path, report: Report, overwrite: bool = False) ->
     Returns split -> tokens. Raises ConfigError where `out` is not empty, DataError where the text cannot be read.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
-        raise ConfigError(f"--out: {out} is there and not empty; pass --overwrite to replace it, or another --out")
+        raise ConfigError(f"--out: {out} exists and is not empty; pass --overwrite to replace it, or another --out")
     found = text_file.files(cfg)
     size = sum(file.stat().st_size for files in found.values() for file in files)
     in_place = len(found["train"]) <= len(_missing(cfg, found))

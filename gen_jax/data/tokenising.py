@@ -79,7 +79,7 @@ def encoded(tokenizer: Tokenizer, documents: Iterable[Document], end: int | None
     """The ids of all documents in order, in arrays int32 [L].
 
     Args:
-      end: stands before each document, where there is one.
+      end: the token before each document, if there is one.
 
     Raises ValueError that names a character which the tokeniser does not know.
     """

@@ -22,7 +22,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=flag, required=True, help=kinds)
 
 
-def shown(path: str | os.PathLike) -> str:
+def shortest(path: str | os.PathLike) -> str:
     """The shorter of a path and the same path seen from the current folder."""
     path = os.fspath(path)
     if "://" in path:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 
 def discard(stream: TextIO) -> None:
-    """What is written to a stream from now on goes nowhere: its reader is gone, or its disk is full."""
+    """Discards what is written to a stream from now on: its reader is closed, or its disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

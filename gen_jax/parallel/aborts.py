@@ -1,4 +1,4 @@
-"""Where process 0 is gone, jaxlib ends the others by SIGABRT, with a C++ stack; this adds a line and exit code 76."""
+"""If process 0 dies, jaxlib aborts the others with a C++ stack; this adds a line and exit code 76."""
 
 import contextlib
 import ctypes
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 from gen_jax.compat import global_state
 from gen_jax.errors import Lost
-from gen_jax.parallel.watchdog import HUB_GONE, go_on
+from gen_jax.parallel.watchdog import HUB_GONE, last_line
 
 ANSWER_S = 5.0
 
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Within it, SIGABRT where the coordinator does not answer ends this process so; another SIGABRT is as ever.
+    """Exits with a line and code 76 on SIGABRT if the coordinator does not answer; another SIGABRT is left alone.
 
     A handler in C: Python's would be called when `abort` has ended the process already. jaxlib 0.10.2 has a callback
     for the loss too, `missed_heartbeat_callback`, but cannot make its argument a Python object (std::bad_cast).
@@ -26,7 +26,7 @@ def explained() -> Iterator[None]:
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def on_abort(_: int) -> None:
         if address and not _answers(address):
-            os.write(2, f"{go_on(HUB_GONE)}\n".encode())  # the main thread may hold the lock of sys.stderr
+            os.write(2, f"{last_line(HUB_GONE)}\n".encode())  # the main thread may hold the lock of sys.stderr
             os._exit(Lost.code)
 
     set_handler = ctypes.CDLL(None).signal

@@ -85,7 +85,7 @@ def is_local_trial(args: argparse.Namespace) -> bool:
     """
     found = args.coordinator is None and (args.num_processes or 1) > 1
     if found and "://" in args.workdir:
-        raise ConfigError(f"--num_processes: expected a local workdir where it stands alone, got {args.workdir}")
+        raise ConfigError(f"--num_processes: expected a local workdir without --coordinator, got {args.workdir}")
     return found
 
 

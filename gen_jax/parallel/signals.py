@@ -15,11 +15,11 @@ from gen_jax.parallel.interrupts import STOPS, second_leaves, stop, wanted
 
 @contextlib.contextmanager
 def polled() -> Iterator[Callable[[], type[RunError] | None]]:
-    """Within it SIGTERM, SIGHUP and SIGINT are noted; the yielded function says which error they ask for.
+    """Records SIGTERM, SIGHUP and SIGINT; yields a function that returns the error they ask for, else None.
 
-    Before its first call nothing is to be saved: they raise that error where they come. A second SIGINT ends the
-    process at once. With several processes SIGTERM is left to jax, which tells the others of it; SIGINT and SIGHUP
-    become a SIGTERM.
+    Before its first call there is nothing to save, so a signal raises that error at once. A second SIGINT ends the
+    process at once. With several processes jax handles SIGTERM and informs the others; SIGINT and SIGHUP are passed on
+    as SIGTERM.
     """
     seen: list[int] = []
     polls = False
@@ -31,7 +31,7 @@ def polled() -> Iterator[Callable[[], type[RunError] | None]]:
         elif not polls:
             stop(number, STOPS[signal.Signals(number)]("stopped before the first step; the same command starts again"))
 
-    def asked() -> type[RunError] | None:
+    def should_stop() -> type[RunError] | None:
         nonlocal polls
         polls = True
         return STOPS[signal.Signals(seen[0])] if seen else None
@@ -41,19 +41,19 @@ def polled() -> Iterator[Callable[[], type[RunError] | None]]:
     before = {number: signal.signal(number, note) for number in mine if main}
     try:
         with second_leaves():
-            yield asked
+            yield should_stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def agreed(asked: type[RunError] | None, call: int) -> type[RunError] | None:
-    """With several processes: not None where all of them reached the call to save at after a signal to any.
+def agreed(stop: type[RunError] | None, call: int) -> type[RunError] | None:
+    """The error to stop with. Several processes agree on it, and on the step to save, after a signal to any of them.
 
     Args:
-      asked: what the signals of this process ask for.
+      stop: the error that the signals of this process ask for.
       call: number of the dispatch, counted by ones: jax agrees on the next number after the largest it has seen.
     """
     if jax.process_count() == 1:
-        return asked
-    return (asked or Preempted) if multihost_utils.reached_preemption_sync_point(call) else None
+        return stop
+    return (stop or Preempted) if multihost_utils.reached_preemption_sync_point(call) else None

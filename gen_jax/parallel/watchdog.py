@@ -1,4 +1,4 @@
-"""A thread that ends a process which would wait for ever: for itself, for a process that hangs or for one that is gone.
+"""The watchdog: a thread that ends a process if it hangs, or if a process that it waits for hangs or died.
 
 Every process reports to process 0 through the store of `jax.distributed`, once a second, how often its main thread got
 on. Process 0 judges, and its verdict, which names the process, reaches all.
@@ -22,24 +22,24 @@ BEAT_S = 1.0
 SILENT = 10  # beats of the judge without one of the judged, half of it after an error; a suspended judge counts none
 NEWS, REPORTS = "gen_jax/news/", "gen_jax/reports/"
 LEFT, HANGS = "left", "made no progress"
-HUB_GONE = "process 0, which keeps the others together, is gone"
+HUB_GONE = "process 0, which coordinates the others, died"
 
 
 @contextlib.contextmanager
 def watched(limit_s: float, last_act: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Within it, this process ends with exit code 76 and a line on stderr where it would wait for ever.
+    """Ends this process with exit code 76 and a line on stderr if another process dies or one of them hangs.
 
-    That is where a process of the run is gone, or where the yielded function, to be called whenever the main thread
-    gets on, was not called for `limit_s` seconds (0: however long) in one of them; then all stacks are on stderr too.
+    Yields the heartbeat: the main thread calls it whenever it makes progress. A process hangs if it does not call it
+    for `limit_s` seconds (0: no limit). Then all stacks are printed too.
 
     Args:
       limit_s: longer than the longest work between two calls, compiling included.
-      last_act: called before that end, from a thread; it is not waited for long.
+      last_act: called in a thread before the exit, which waits for it for a few seconds.
     """
     watch = _Watch(limit_s, last_act)
     words = LEFT
     try:
-        yield watch.moved
+        yield watch.heartbeat
     except (Preempted, Interrupted, NonFiniteError):  # all come to such an end
         raise
     except BaseException as error:
@@ -54,26 +54,26 @@ def watched(limit_s: float, last_act: Callable[[], None]) -> Iterator[Callable[[
 
 @dataclasses.dataclass
 class _Seen:
-    """What a process reported last, and the judge's beats at which that was new."""
+    """The last report of a process, its number of heartbeat calls, and the judge's beats at which each was new."""
 
     report: str
-    moves: str
+    calls: str
     beat: int
-    moved: int
+    advanced: int
 
 
 class _Watch:
     def __init__(self, limit_s: float, last_act: Callable[[], None]):
         self.limit_s, self.last_act = limit_s, last_act
         self.client, self.rank = global_state.client, global_state.process_id
-        self.moves, self.beat, self.alarmed, self.left = 0, 0, False, threading.Event()
+        self.calls, self.beat, self.alarmed, self.left = 0, 0, False, threading.Event()
         self.seen = {i: _Seen("", "", 0, 0) for i in range(global_state.num_processes)}
         self.thread = threading.Thread(target=self._run, name="watch", daemon=True)
         if self.client is not None or limit_s:
             self.thread.start()
 
-    def moved(self) -> None:
-        self.moves += 1
+    def heartbeat(self) -> None:
+        self.calls += 1
 
     def leave(self, words: str) -> None:
         """The last report of this process, after which it may be silent."""
@@ -96,7 +96,7 @@ class _Watch:
     def tick(self) -> str | None:
         """One beat: reports, and returns what the run ends of, if it does."""
         self.beat += 1
-        self._report(f"{self.beat} {self.moves}")
+        self._report(f"{self.beat} {self.calls}")
         return self._judge() if self.rank == 0 else self._read_news()
 
     def _report(self, report: str) -> None:
@@ -109,14 +109,14 @@ class _Watch:
                 self._note(0, report)
 
     def _note(self, rank: int, report: str) -> None:
-        seen, moves = self.seen[rank], report.partition(" ")[2]
+        seen, calls = self.seen[rank], report.partition(" ")[2]
         if report != seen.report:
             seen.report, seen.beat = report, self.beat
-        if moves != seen.moves:
-            seen.moves, seen.moved = moves, self.beat
+        if calls != seen.calls:
+            seen.calls, seen.advanced = calls, self.beat
 
     def _read_news(self) -> str | None:
-        """The verdict of process 0; where it is gone, that."""
+        """The verdict of process 0, or that it died."""
         assert self.client is not None
         news = {key.removeprefix(NEWS): value for key, value in self.client.key_value_dir_get(NEWS)}
         self._note(0, news.get("0", ""))
@@ -138,26 +138,26 @@ class _Watch:
             if silent < patience or seen.report in ("", LEFT):  # "": has not come this far, and may take its time
                 continue
             if not seen.report.startswith(LEFT):
-                return f"process {rank} is gone: no sign of life for {patience * BEAT_S:g} s"
+                return f"process {rank} died: no heartbeat for {patience * BEAT_S:g} s"
             if self.alarmed or silent >= 3 * SILENT:  # before, this one may be ending as that one did, and be writing
-                return f"process {rank} is gone{seen.report.removeprefix(LEFT)}"
+                return f"process {rank} died{seen.report.removeprefix(LEFT)}"
         return None
 
     def _stuck(self) -> str | None:
-        """Names those that moved least: the others wait for them."""
+        """Names the processes with the fewest heartbeats: the others wait for them."""
         running = {rank: seen for rank, seen in self.seen.items() if not seen.report.startswith(LEFT)}
-        longest = max(((self.beat - seen.moved) * BEAT_S for seen in running.values()), default=0.0)
+        longest = max(((self.beat - seen.advanced) * BEAT_S for seen in running.values()), default=0.0)
         if not self.limit_s or longest < self.limit_s:
             return None
-        least = min(int(seen.moves or 0) for seen in running.values())
-        behind = [str(rank) for rank, seen in running.items() if int(seen.moves or 0) == least]
+        least = min(int(seen.calls or 0) for seen in running.values())
+        behind = [str(rank) for rank, seen in running.items() if int(seen.calls or 0) == least]
         return f"process {' and '.join(behind)} {HANGS} for {self.limit_s:g} s (config.hang_limit_s)"
 
     def _end(self, verdict: str) -> None:
         try:
             if HANGS in verdict:
                 faulthandler.dump_traceback(2, all_threads=True)
-            print(go_on(verdict), file=sys.stderr, flush=True)
+            print(last_line(verdict), file=sys.stderr, flush=True)
             act = threading.Thread(target=self.last_act, daemon=True)
             act.start()
             act.join(3 * BEAT_S)  # longer where the workdir is what hangs
@@ -167,6 +167,6 @@ class _Watch:
             os._exit(Lost.code)
 
 
-def go_on(verdict: str) -> str:
-    """What a user reads at such an end."""
+def last_line(verdict: str) -> str:
+    """The line on stderr before the process exits."""
     return f"gen-jax: {verdict}; the same command continues from the last checkpoint"

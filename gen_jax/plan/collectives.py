@@ -16,7 +16,7 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective, in one turn of the loop it stands in.
+    """One collective, in one iteration of its loop.
 
     Attributes:
       kind: one of KINDS.

@@ -162,7 +162,7 @@ def _instruction(line: str) -> Instruction:
 
 
 def _closing(text: str, start: int = 0) -> int:
-    """The place behind the bracket that closes the one at `start`."""
+    """The position after the bracket that closes the one at `start`."""
     depth = 0
     for i in range(start, len(text)):
         depth += (text[i] == "(") - (text[i] == ")")

@@ -199,7 +199,7 @@ def _program(experiment: Experiment, found: list[Any]) -> tuple[Program, list[st
 
 
 def stand_in(experiment: Experiment) -> TokenSet | None:
-    """Zeros in the shape of a config's text; None where the config does not tell that shape."""
+    """Zeros in the shape of a config's text; None if the config does not determine it."""
     source: Any = experiment.data
     vocab = getattr(experiment.model, "vocab", 0)
     if not vocab or not hasattr(source, "context"):
@@ -260,8 +260,8 @@ def does_not_fit(error: Exception, where: Slice) -> Exception:
     if "RESOURCE_EXHAUSTED" not in text:
         return error
     size = r"([\d.]+[KMGT])"
-    told = re.search(rf"\({size}\) exceeds[^(]*\({size}\)|Used {size} of {size}", text)
-    needs, has = filter(None, told.groups()) if told else ("more", f"{where.chip.hbm / 2**30:.0f}G")
+    sizes = re.search(rf"\({size}\) exceeds[^(]*\({size}\)|Used {size} of {size}", text)
+    needs, has = filter(None, sizes.groups()) if sizes else ("more", f"{where.chip.hbm / 2**30:.0f}G")
     return DoesNotFit(
         f"config: the step does not fit {where.name}: it needs {needs} of a chip's memory, where {has} are free"
     )

@@ -2,8 +2,8 @@
 
 An instruction takes the longer of its work at the chip's peak and its bytes at the memory's bandwidth. Copies that run
 beside the rest cost bandwidth only: a loop's body takes no less than all its bytes do. Collectives share one network,
-one after the other. One that is started and ended by two instructions runs beside what stands between; the rest of its
-time, and all the time of any other, is exposed. Of a conditional's branches the slowest is taken.
+one after the other. One with separate start and end instructions overlaps with the instructions between them; the rest
+of its time, and all the time of any other, is exposed. Of a conditional's branches the slowest is taken.
 
 It is an estimate, not a bound. Too short: work of other kinds than matrix products and convolutions where its data lie
 on the chip, the cost of starting an instruction, and how far kernels stay below the peak are left out. Too long:
@@ -88,9 +88,9 @@ class Roofline:
                 total.unknown_loops += turns is None
                 clock.work(times * inner.seconds)
                 continue
-            flops, moved = work.flops(module, computation, one), work.traffic(module, computation, one)
-            beside = one.opcode.endswith("-start") and moved > 0
-            seconds = 0.0 if beside else max(flops / self.peak, moved / self.bandwidth)
+            flops, traffic = work.flops(module, computation, one), work.traffic(module, computation, one)
+            beside = one.opcode.endswith("-start") and traffic > 0
+            seconds = 0.0 if beside else max(flops / self.peak, traffic / self.bandwidth)
             found = collectives.of(module, computation, one, self.devices)
             phase = collectives.phase(module, one)
             if found and phase != "done" and found.channel not in clock.ends:
@@ -109,7 +109,11 @@ class Roofline:
             elif one.opcode.endswith("-done"):
                 clock.end(clock.names.get(one.operands[0], "") if one.operands else "")
             clock.work(seconds)
-            total.flops, total.bytes, total.compute = total.flops + flops, total.bytes + moved, total.compute + seconds
+            total.flops, total.bytes, total.compute = (
+                total.flops + flops,
+                total.bytes + traffic,
+                total.compute + seconds,
+            )
         for channel in [*clock.ends]:  # what no instruction here waits for, the next computation does
             clock.end(channel)
         total.compute, total.exposed = max(total.compute, total.bytes / self.bandwidth), total.exposed + clock.waited

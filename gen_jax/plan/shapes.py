@@ -12,7 +12,7 @@ from gen_jax.plan.chips import Slice
 from gen_jax.plan.planner import Plan
 from gen_jax.runs.progress import Progress
 
-MODEL = 8  # devices on the axis `model`, at most: its collectives stand between every two matrix products
+MODEL = 8  # devices on the axis `model`, at most: there is a collective after every second matrix product
 BATCHES = (1, 2)  # times the config's batch
 
 

@@ -37,7 +37,7 @@ def _dot(computation: Computation, instruction: Instruction) -> float:
 
 
 def _window(instruction: Instruction, rank: int) -> dict[str, list[int]]:
-    """The fields of `window={...}`, one value a spatial dimension; of `pad`, what stands before."""
+    """The fields of `window={...}`, one value a spatial dimension; of `pad`, the padding before."""
     found = re.search(r"window=\{([^}]*)\}", instruction.attributes)
     fields = dict(part.split("=") for part in found.group(1).split()) if found else {}
     values = {}
@@ -91,8 +91,8 @@ def traffic(module: Module, computation: Computation, instruction: Instruction) 
     if opcode == "copy-start":
         return _hbm(result[:2])
     if opcode in ("slice", "dynamic-slice", "gather", "slice-start"):
-        moved = (result[:2] if opcode == "slice-start" else result[:1])[-1]  # behind its operand
-        return moved.bytes * sum(leaf.space == 0 for leaf in (moved, *computation.operands(instruction)[:1]))
+        copied = (result[:2] if opcode == "slice-start" else result[:1])[-1]  # after its operand
+        return copied.bytes * sum(leaf.space == 0 for leaf in (copied, *computation.operands(instruction)[:1]))
     if opcode in ("dynamic-update-slice", "scatter"):
         return 2 * _hbm(computation.operands(instruction)[1:])
     if opcode == "custom-call" and VIEWING.search(instruction.attributes):

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints of a run that is training. Every process calls every method; process 0 keeps the manifests.
 
-    Opening it settles what a kill left behind: unfinished files are removed, and the steps newer than the newest
+    Opening it cleans up after a killed run: unfinished files are removed, and the steps newer than the newest
     intact one are renamed aside (`7.damaged`), with a warning. Use it as a context: saves are asynchronous, and
     leaving without `close` loses the last one.
 

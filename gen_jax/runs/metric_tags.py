@@ -18,7 +18,7 @@ def head(split: str) -> str:
 
 
 def name_of(tag: str) -> str:
-    """What stands before the facts; the whole tag where there are none."""
+    """The part before the facts; the whole tag if there are none."""
     return tag.partition(MARK)[0]
 
 

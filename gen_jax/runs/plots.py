@@ -42,7 +42,7 @@ def enlarge(image: UInt8[np.ndarray, "H W C"], scale: int) -> UInt8[np.ndarray, 
 def pairs(
     above: UInt8[np.ndarray, "N H W C"], *below: UInt8[np.ndarray, "N H W C"], columns: int = 8
 ) -> UInt8[np.ndarray, "h w C"]:
-    """A grid in which each row of `above` stands over the same row of each `below`; the last are filled with grey."""
+    """A grid with each row of `above` over the same row of each `below`; the rest is grey."""
     columns = min(columns, len(above))
     fill = -len(above) % columns
 
@@ -170,7 +170,7 @@ def responses(columns: dict[str, list[Any]], values: Float[np.ndarray, " N"], na
     """A metric against each of several parameters; numbers of several magnitudes are on a logarithmic axis.
 
     Args:
-      columns: N values a parameter: numbers, or anything else, which then stands in groups; None where a row has none.
+      columns: N values a parameter: numbers, or anything else, which is grouped; None where a row has none.
       name: of the metric.
     """
     wide = min(3, max(1, len(columns)))

@@ -38,7 +38,7 @@ def write(file: epath.Path, facts: dict[str, Any]) -> None:
 
 
 def read(file: epath.Path) -> dict[str, Any]:
-    """STATUS.json; {} where it is missing or damaged: it only tells."""
+    """STATUS.json; {} if it is missing or damaged."""
     try:
         found = json_text.loads(file.read_text()) if file.exists() else {}
     except (OSError, ValueError):
@@ -48,7 +48,7 @@ def read(file: epath.Path) -> dict[str, Any]:
 
 
 def facts(state: str, step: int) -> dict[str, Any]:
-    """What STATUS.json holds. time: when the state began; heartbeat: the last sign of life. Both UTC."""
+    """What STATUS.json holds. time: when the state began; heartbeat: the last heartbeat. Both UTC."""
     now = timestamp()
     return {
         "state": state,

@@ -134,7 +134,7 @@ def damage(directory: epath.Path, step: int) -> str | None:
 
 
 def is_foreign(directory: epath.Path, step: int) -> bool:
-    """Whether a step was saved by another run; an older manifest does not tell."""
+    """Whether a step was saved by another run; an older manifest does not say."""
     owner, own = read_manifest(directory, step).get("run", ""), run_id(directory)
     return bool(owner and own) and owner != own
 
@@ -179,7 +179,7 @@ def settle(directory: epath.Path) -> str | None:
 
 
 def vouch(directory: epath.Path, hash_limit: int) -> None:
-    """Gives each step whose manifest is gone a new one, of the files as they are: intact or not."""
+    """Writes a new manifest for each step that lost its own, from the files as they are: intact or not."""
     for step in steps(directory):
         if not manifest_path(directory, step).exists() and not saving_path(directory, step).exists():
             try:

@@ -45,7 +45,7 @@ class Definition:
         return {"search": self.search, "goal": goal, "space": self.tried, "config": config}
 
     def sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """A trial's own: its draws are the same whatever ran beside it and however often the sweep stopped."""
+        """A trial's own: its draws do not depend on other trials or on restarts of the sweep."""
         seed = int(np.random.SeedSequence([self.experiment.seed, number]).generate_state(1)[0])
         return (optuna.samplers.TPESampler if self.search == "tpe" else optuna.samplers.RandomSampler)(seed=seed)
 

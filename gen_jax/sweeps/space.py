@@ -53,7 +53,7 @@ class Space:
         self._goals: list[tuple[str, Literal["min", "max"]]] = []
 
     def maximize(self, metric: str) -> None:
-        """The goal: a tag of metrics.jsonl, or what stands before its `@`; the last value counts."""
+        """The goal: a tag of metrics.jsonl, or the part before its `@`; the last value counts."""
         self._goals.append((metric, "max"))
 
     def minimize(self, metric: str) -> None:

@@ -131,21 +131,21 @@ class Sweep:
         """
         with (
             self._opened(),
-            signals.polled() as asked,
+            signals.polled() as should_stop,
             Progress("sweep", self.total, self._ended(), unit="trial") as self.progress,
         ):
-            left_behind = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+            orphan = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
             try:
-                while left_behind or self.running or self._started() < self.total:
-                    if error := asked():
+                while orphan or self.running or self._started() < self.total:
+                    if error := should_stop():
                         ended = f"{self._ended()} of {self.total} trials have ended"
                         raise error(f"stopped, {ended}; the same command continues from there")
                     refused = self._refused()
                     if refused and not self.running:
                         raise ConfigError(refused)
                     room = 0 if refused else self.workers
-                    while len(self.running) < room and (left_behind or self._started() < self.total):
-                        self._start(left_behind.pop(0) if left_behind else None)
+                    while len(self.running) < room and (orphan or self._started() < self.total):
+                        self._start(orphan.pop(0) if orphan else None)
                     for trainer in list(self.running):
                         self._follow(trainer)
                     time.sleep(self.poll * bool(self.running))
@@ -205,11 +205,11 @@ class Sweep:
             shutil.rmtree(self.run_dir(trial.number).path, ignore_errors=True)
         (self.path / "journal.jsonl").unlink()
 
-    def _start(self, left_behind: optuna.trial.FrozenTrial | None) -> None:
+    def _start(self, orphan: optuna.trial.FrozenTrial | None) -> None:
         """Starts a new trial, or one that an earlier start of the sweep has left."""
-        number = left_behind.number if left_behind else self._started()
+        number = orphan.number if orphan else self._started()
         self.study.sampler = self.definition.sampler(number)
-        trial = optuna.Trial(self.study, compat.trial_id(left_behind)) if left_behind else self.study.ask()
+        trial = optuna.Trial(self.study, compat.trial_id(orphan)) if orphan else self.study.ask()
         run_dir = self.run_dir(number)
         try:
             point = space.ask(self.definition.define, trial)
@@ -287,9 +287,9 @@ class Sweep:
 
     def _tell(self, trial: optuna.Trial, run_dir: RunDir | None, state: TrialState, value: float | None = None):
         trial.set_user_attr("step", _step(run_dir) if run_dir else 0)
-        told = self.study.tell(trial, value, state=state)
-        params = " ".join(f"{key}={value}" for key, value in told.user_attrs.get("params", {}).items())
-        found = told.user_attrs.get("reason") or f"{told.value:.6g}"
+        ended = self.study.tell(trial, value, state=state)
+        params = " ".join(f"{key}={value}" for key, value in ended.user_attrs.get("params", {}).items())
+        found = ended.user_attrs.get("reason") or f"{ended.value:.6g}"
         self.progress.say(f"trial {trial.number}: {state.name.lower()} {found}  {params}")
         self.on_end(self.trials())
         with contextlib.suppress(ValueError):  # none is complete

@@ -90,7 +90,7 @@ def gpu_of(slot: int, workers: int) -> dict[str, str]:
 
 
 def open_log(path: Path, left: Sequence[Any] | None, say: Callable[[str], None], grace: float = GRACE) -> IO[bytes]:
-    """Opens a trial's log to append; the process that a sweep has left behind with it is ended first.
+    """Opens a trial's log to append; the process that an earlier sweep left running for it is ended first.
 
     Args:
       left: `Trainer.place` of that process, if any was noted.
@@ -106,7 +106,7 @@ def open_log(path: Path, left: Sequence[Any] | None, say: Callable[[str], None],
     host, pid = left or ("a host that is not known", 0)
     if host == socket.gethostname():
         for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, KILLED)):
-            say(f"{path.stem}: a process was left behind, {pid}: {number.name}, then up to {seconds:g} s")
+            say(f"{path.stem}: a process is still running, {pid}: {number.name}, then up to {seconds:g} s")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
             deadline = time.monotonic() + seconds

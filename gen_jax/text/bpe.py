@@ -154,7 +154,7 @@ def _guarded(call: Any) -> Any:
 
 @functools.cache
 def _of_letters() -> dict[str, int]:
-    """GPT-2's letters for bytes: visible ones stand for themselves, the others follow from U+0100 on."""
+    """GPT-2's letters for bytes: visible bytes map to themselves, the others to U+0100 and up."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(BYTES) if byte not in visible]
     return {chr(byte): byte for byte in visible} | {chr(0x100 + i): byte for i, byte in enumerate(hidden)}

@@ -9,7 +9,7 @@ from jaxtyping import Int32
 
 @dataclasses.dataclass(frozen=True)
 class WithEnd:
-    """A tokeniser and its token between documents, which no text has: it stands before each document.
+    """A tokeniser and its token between documents, which no text has: it precedes each document.
 
     It is the tokeniser's own where it came with one, as GPT-2's did; else one more, the last id.
 

@@ -58,7 +58,7 @@ class Guard:
             write_atomic(_record(self.run_dir), json.dumps({"step": step, "found": at}))
         if jax.process_count() == 1:
             write_arrays(self.run_dir, "batch", batch_of(self.program, step - 1))
-        command = f"gen-jax replay --workdir={paths.shown(self.run_dir.path)}"
+        command = f"gen-jax replay --workdir={paths.shortest(self.run_dir.path)}"
         raise NonFiniteError(f"{at}; see config.optim: lr, clip, skip_nonfinite; {command} names the operation")
 
 

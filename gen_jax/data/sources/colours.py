@@ -31,7 +31,7 @@ def paint(grey: UInt8[np.ndarray, "N H W 1"], rng: np.random.Generator) -> UInt8
     """Ink (255, 255 u, 0) on paper (0, 0, 255 v), a new u and v in [0, 1] for each image.
 
     Their densities are 1 / (2 sqrt(u)) and 1 / (2 sqrt(v)), which are not their own mirror images: u -> 1 - u would
-    leave a symmetric one as it is, and the map could be told only up to it.
+    leave a symmetric one as it is, and the map could be recovered only up to it.
     """
     u, v = rng.uniform(size=(2, len(grey), 1, 1)).astype(np.float32) ** 2
     ink = grey[..., 0] / np.float32(255)

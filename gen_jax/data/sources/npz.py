@@ -10,7 +10,7 @@ import numpy as np
 
 from gen_jax.data.bounds import check_expansion
 from gen_jax.data.datasets import ExampleSet, TokenSet
-from gen_jax.data.reading import shown
+from gen_jax.data.reading import printable
 from gen_jax.data.source import SPLITS, AnySource, Arrays, Info, cut_arrays, cut_end
 from gen_jax.data.split_names import SPLIT_OF
 from gen_jax.errors import DataError, first_line
@@ -41,7 +41,7 @@ def load(cfg: Config, seed: int) -> ExampleSet | TokenSet:
     found = _splits(cfg.path, arrays)
     kinds = [kind for kind in ("image", "vector", "tokens") if kind in found.get("train", {})]
     if len(kinds) != 1:
-        there = ", ".join(sorted(map(shown, arrays)))
+        there = ", ".join(sorted(map(printable, arrays)))
         raise DataError(f"{cfg.path}: expected one of image, vector or tokens, found {there or 'nothing'}")
     kind = kinds[0]
     cfg.check_read(kind.removesuffix("s"), ("order", "context") if kind == "tokens" else ())
@@ -73,17 +73,17 @@ def load(cfg: Config, seed: int) -> ExampleSet | TokenSet:
 def _read(path: Path) -> Arrays:
     """All arrays of the file. Sizes are checked before anything of theirs is allocated."""
     if not path.is_file():
-        raise DataError(f"config.data.path: there is no file {shown(path)}")
+        raise DataError(f"config.data.path: there is no file {printable(path)}")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            check_expansion(shown(path), path.stat().st_size, sum(one.file_size for one in members))
+            check_expansion(printable(path), path.stat().st_size, sum(one.file_size for one in members))
             return {one.filename.removesuffix(".npy"): _read_member(archive, one) for one in members}
     except DataError:
         raise
     except Exception as error:  # a damaged file: zipfile, zlib and numpy raise many kinds
         line = first_line(error) or type(error).__name__
-        raise DataError(f"{shown(path)}: not an .npz of plain arrays: {line}") from None
+        raise DataError(f"{printable(path)}: not an .npz of plain arrays: {line}") from None
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
@@ -93,7 +93,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarra
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(file)
         header = file.tell()
-    name = shown(member.filename)
+    name = printable(member.filename)
     if dtype.hasobject:
         raise ValueError(f"{name} holds Python objects, which are never loaded")
     size = math.prod(shape) * dtype.itemsize
@@ -113,9 +113,9 @@ def _splits(path: str, arrays: Arrays) -> dict[str, Arrays]:
         prefix, _, rest = name.rpartition("_")
         split = SPLIT_OF.get(prefix.lower()) if prefix else "train"
         if split is None or rest not in NAMES:
-            left.append(shown(name))
+            left.append(printable(name))
         elif rest in found.setdefault(split, {}):
-            raise DataError(f"{path}: {shown(name)}: expected one {rest} of {split}, found several")
+            raise DataError(f"{path}: {printable(name)}: expected one {rest} of {split}, found several")
         else:
             found[split][rest] = array
     if left and found:

@@ -9,7 +9,7 @@ import pydantic
 from gen_jax.data import reading, utf8
 from gen_jax.data.files import Kind, list_folder, some
 from gen_jax.data.pair_sets import PairSet, PairSource, Texts, pair_set
-from gen_jax.data.reading import shown
+from gen_jax.data.reading import printable
 from gen_jax.data.source import SPLITS, cut
 from gen_jax.data.split_names import ALIASES, SPLIT_OF
 from gen_jax.errors import DataError
@@ -50,7 +50,7 @@ class Config(PairSource):
 def read_lines(path: Path) -> list[str]:
     """The lines without what ends them. Raises DataError where the file is missing, damaged or not UTF-8."""
     read = reading.unpacked if path.suffix.lower() == ".gz" else reading.contents
-    text = utf8.decode(read(path), shown(path))
+    text = utf8.decode(read(path), printable(path))
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
@@ -72,12 +72,12 @@ def find(folder: Path, cfg: Config) -> dict[str, tuple[Path, Path]]:
     }
     if "train" not in found:
         first = file_name(cfg, cfg.train_name, cfg.source_language)
-        raise DataError(f"config.data.path: there is no {first} in {shown(folder)}")
+        raise DataError(f"config.data.path: there is no {first} in {printable(folder)}")
     used = {path for pair in found.values() for path in pair}
-    left = [shown(name) for name, path in files.items() if path not in used]
-    splits = ", ".join(f"{split} in {' and '.join(shown(p.name) for p in pair)}" for split, pair in found.items())
+    left = [printable(name) for name, path in files.items() if path not in used]
+    splits = ", ".join(f"{split} in {' and '.join(printable(p.name) for p in pair)}" for split, pair in found.items())
     more = f"; skipped: {len(left)} of other names ({some(left)})" if left else ""
-    print(f"data: {shown(folder)}: pairs ({splits}){more}", file=sys.stderr, flush=True)
+    print(f"data: {printable(folder)}: pairs ({splits}){more}", file=sys.stderr, flush=True)
     return found
 
 
@@ -91,18 +91,18 @@ def _pair_of(split: str, name: str, folder: Path, files: dict[str, Path], cfg: C
     for one, language in zip(exact, languages, strict=True):
         wanted = {file_name(cfg, alias, language).lower() for alias in aliases}
         sides.append([one] if one in files else [other for other in files if other.lower() in wanted])
-    here = sorted(shown(one) for side in sides for one in side)
+    here = sorted(printable(one) for side in sides for one in side)
     if not here:
         return None
     if any(len(side) > 1 for side in sides):
         raise DataError(
-            f"config.data.path: {shown(folder)} has {' and '.join(here)}, expected one of each language for {split}; "
-            f"config.data.{split}_name picks them"
+            f"config.data.path: {printable(folder)} has {' and '.join(here)}, expected one of each language for "
+            f"{split}; config.data.{split}_name picks them"
         )
     if [] in sides:
         lost = sides.index([])
         raise DataError(
-            f"config.data.path: {shown(folder)} has {here[0]}, expected one of {languages[lost]} beside it, "
+            f"config.data.path: {printable(folder)} has {here[0]}, expected one of {languages[lost]} beside it, "
             f"{exact[lost]}"
         )
     source, target = (files[side[0]] for side in sides)
@@ -121,9 +121,9 @@ def load(cfg: Config, seed: int) -> PairSet:
     for split, pair in find(folder, cfg).items():
         sources, targets = map(read_lines, pair)
         if len(sources) != len(targets):
-            here, there = (shown(path.name) for path in pair)
+            here, there = (printable(path.name) for path in pair)
             raise DataError(
-                f"{shown(folder)}: {here} has {len(sources)} lines and {there} {len(targets)}, not the same"
+                f"{printable(folder)}: {here} has {len(sources)} lines and {there} {len(targets)}, not the same"
             )
         found[split] = sources, targets
     return pair_set(with_cuts(found, cfg), cfg, seed)

@@ -8,7 +8,7 @@ import pydantic
 
 from gen_jax.data import reading
 from gen_jax.data.datasets import TokenSet
-from gen_jax.data.reading import shown
+from gen_jax.data.reading import printable
 from gen_jax.data.source import SPLITS, Info, Source
 from gen_jax.data.tokenising import read_tokenizer
 from gen_jax.errors import DataError, first_line
@@ -79,7 +79,7 @@ def _facts(folder: Path) -> Facts:
         first = error.errors()[0]
         why = f"{INFO}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
     raise DataError(
-        f"config.data.path: no tokens in {shown(folder)} ({why}), run: gen-jax data tokenize --path=TEXT --out=DIR"
+        f"config.data.path: no tokens in {printable(folder)} ({why}), run: gen-jax data tokenize --path=TEXT --out=DIR"
     )
 
 
@@ -89,7 +89,7 @@ def _mapped(path: Path) -> np.ndarray:
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # a damaged header: numpy raises many kinds
-        raise DataError(f"{shown(path)}: not an .npy of ids: {first_line(error) or type(error).__name__}") from None
+        raise DataError(f"{printable(path)}: not an .npy of ids: {first_line(error) or type(error).__name__}") from None
 
 
 def _check_ids(name: str, ids: np.ndarray, vocab_size: int) -> None:

@@ -30,7 +30,7 @@ class Config(ExampleSource):
 def load(cfg: Config, seed: int) -> ExampleSet:
     """Tones with two overtones, random phase, loudness and decay, and a little noise; `seed` is of the training order.
 
-    A tone lasts for half of the T samples at least; behind its end it is silent, and the mask 0.
+    A tone lasts for half of the T samples at least; after its end the sound is silent and the mask is 0.
     """
     rng = np.random.default_rng([cfg.split_seed, cfg.pitches])
     label = rng.integers(0, cfg.pitches, cfg.examples).astype(np.int32)

@@ -11,7 +11,7 @@ from gen_jax.data.sources import load as load_source
 from gen_jax.data.sources import parse
 from gen_jax.errors import ConfigError
 
-OTHER_ORDER = 2**64  # added to the seed of B: no run has such a seed, so neither order tells the other
+OTHER_ORDER = 2**64  # added to the seed of B: no run has such a seed, so the two orders are independent
 
 
 def _inner(section: Any, info: Any) -> Source:
