@@ -14,6 +14,7 @@ from gen_jax.errors import ConfigError
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
 from gen_jax.training import checks
+from gen_jax.training.preprocess import preprocessed
 from gen_jax.training.program import Program
 from gen_jax.training.seeds import make
 
@@ -136,7 +137,7 @@ def test_the_names_that_evaluators_declare_are_those_that_they_give(model, tmp_p
     experiment = smoke(SMALLEST[model])
     state = train(experiment.model_copy(update={"total_steps": experiment.steps_per_call}), tmp_path / "run")
     program = Program(experiment)
-    program = program.preprocessed(state, RunDir(tmp_path / "run").path / "cache")
+    program = preprocessed(program, state, RunDir(tmp_path / "run").path / "cache")
     for name, evaluator in program.evaluators.items():
         declared = set(evaluator.names(checks._traced(program, name)))
         given = {tag.partition("@")[0] for tag in evaluator(state).scalars}

@@ -106,7 +106,8 @@ def test_a_train_step_is_its_parts_written_out():
 def test_both_updates_share_one_run_of_the_generator(kind):
     """XLA finds that the critic's fakes are the generator's: each layer is run forward once."""
     program = Program(smoke(f"experiments/gan/mnist.py:kind={kind}", "model.widths=(32, 16)"))
-    step = program.compiled_step.lower(program.init(), program.resident, program.rows(0)).compile().as_text()
+    inputs = program.init(), program.feeder.resident, program.feeder.rows(0)
+    step = program.compiled_step.lower(*inputs).compile().as_text()
     forward = re.findall(r" convolution\(.*op_name=\"[^\"]*/jvp\(DCGANGenerator\)/(ConvTranspose_\d)", step)
     assert sorted(forward) == ["ConvTranspose_0", "ConvTranspose_1"]
 

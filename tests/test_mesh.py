@@ -136,7 +136,7 @@ def test_networks_that_convolve_alone_are_put_together_at_once(model, convolves)
 
 def collectives(built):
     """The kinds in the compiled step, and the shapes that all-gathers make, largest axis first."""
-    text = built.compiled_step.lower(built.abstract, built.resident, built.rows(0)).compile().as_text()
+    text = built.compiled_step.lower(built.abstract, built.feeder.resident, built.feeder.rows(0)).compile().as_text()
     kinds = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
     found = re.findall(rf"= (\S.*?) ({kinds})(?:-start)?\(", text)
     made = [shape for line, kind in found if kind == "all-gather" for shape in re.findall(r"\w\[([\d,]*)\]", line)]
@@ -176,7 +176,7 @@ def test_a_rule_that_forces_a_gather_is_seen():
 def test_every_mesh_reads_the_same_rows(model):
     one, four, cube = program(model), program(model, devices=4), program(model, *CUBE, devices=2)
     for step in (0, 3):
-        for a, b, c in zip(*(jax.tree.leaves(each.rows(step)) for each in (one, four, cube)), strict=True):
+        for a, b, c in zip(*(jax.tree.leaves(each.feeder.rows(step)) for each in (one, four, cube)), strict=True):
             np.testing.assert_array_equal(a, b)
             np.testing.assert_array_equal(a, c)
 

@@ -111,7 +111,7 @@ def test_pmap_with_noise_equals_the_shards_written_out():
     seen, _ = losses(pmapped, 1)
     plain = program(SMALLEST["vae"], devices=1)
     state = plain.init()
-    batch = plain.feed.assemble(plain.feed.resident, plain.feed.rows(0))
+    batch = plain.feeder.feed.assemble(plain.feeder.feed.resident, plain.feeder.feed.rows(0))
     total = weight = 0.0
     for i in range(8):
         shard = jax.tree.map(lambda x, i=i: x[2 * i : 2 * i + 2], batch)
@@ -158,7 +158,7 @@ COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-(?:permute|broadcast)
 def test_the_step_of_a_data_parallel_model_only_reduces_gradients():
     """The compiled program of 8 replicated devices holds all-reduces and no gathers of parameters."""
     eight = program(SMALLEST["vae"], devices=8)
-    text = eight.compiled_step.lower(eight.abstract, eight.resident, eight.rows(0)).compile().as_text()
+    text = eight.compiled_step.lower(eight.abstract, eight.feeder.resident, eight.feeder.rows(0)).compile().as_text()
     assert set(re.findall(COLLECTIVES, text)) == {"all-reduce"}
 
 
@@ -174,7 +174,7 @@ def test_the_step_of_a_data_parallel_model_only_reduces_gradients():
 def test_the_step_of_a_gan_only_reduces_gradients(path, flags):
     """Each gradient, and sums of metrics: the rows of both networks are cut, also those made of noise alone."""
     eight = program(path, *flags, devices=8)
-    text = eight.compiled_step.lower(eight.abstract, eight.resident, eight.rows(0)).compile().as_text()
+    text = eight.compiled_step.lower(eight.abstract, eight.feeder.resident, eight.feeder.rows(0)).compile().as_text()
     assert set(re.findall(COLLECTIVES, text)) == {"all-reduce"}
     lines = " ".join(re.findall(r"= (.*) all-reduce(?:-start)?\(", text))
     reduced = {tuple(sorted(map(int, filter(None, dims.split(","))))) for dims in re.findall(r"f32\[([\d,]*)\]", lines)}
@@ -188,7 +188,7 @@ def test_the_devices_share_out_the_images_that_are_made_of_noise_alone():
     work = {}
     for n in (1, 8):
         built = program(SMALLEST["vaegan"], devices=n)
-        lowered = built.compiled_step.lower(built.abstract, built.resident, built.rows(0))
+        lowered = built.compiled_step.lower(built.abstract, built.feeder.resident, built.feeder.rows(0))
         work[n] = lowered.compile().cost_analysis()["flops"]
     assert work[8] < 1.3 * work[1] / 8
 

@@ -81,7 +81,7 @@ def test_status_follows_the_run_and_its_end(run, monkeypatch):
     monkeypatch.setattr(status, "BEAT_S", 0.01)
     with run.keep_status() as kept:
         assert (run.status()["state"], run.status()["step"]) == ("running", 0)
-        kept.reached["step"] = 40
+        kept.step = 40
         deadline = time.monotonic() + 20
         while run.status()["step"] != 40 and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import statistics
-import types
 
 import jax
 import numpy as np
@@ -21,7 +20,7 @@ from gen_jax.runs import plots, step_dirs
 from gen_jax.runs.checkpoint import load
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
-from gen_jax.training import seed_report
+from gen_jax.training import seed_report, seed_runs
 from gen_jax.training.loop import Loop
 from gen_jax.training.program import Program
 from gen_jax.training.seeds import MAPS, Seeds, make
@@ -300,7 +299,11 @@ def test_every_run_is_closed_where_closing_one_fails():
             closed.append(i)
             raise StorageError(f"run {i} cannot write its status")
 
-    seeds = types.SimpleNamespace(_advance=lambda _: 1 / 0)
+    class Failing(Seeds):
+        def __init__(self): ...
+        def advance(self, steps):
+            raise ZeroDivisionError
+
     with pytest.raises(StorageError):
-        Seeds.train(seeds, [run(i) for i in range(3)], after=lambda _: None)
+        seed_runs.side_by_side(Failing(), [run(i) for i in range(3)], after=lambda _: None)
     assert sorted(closed) == [0, 1, 2]

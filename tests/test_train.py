@@ -20,6 +20,7 @@ from gen_jax.runs import step_dirs
 from gen_jax.runs.checkpoint import Checkpoints
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
+from gen_jax.training.feeder import Feeder
 from gen_jax.training.loop import Loop
 from gen_jax.training.program import Program
 
@@ -336,9 +337,9 @@ def test_nothing_compiles_after_the_first_round(tmp_path, compilations):
 
 def test_the_count_sees_a_recompilation(tmp_path, compilations, monkeypatch):
     """The test above can fail: rows of another shape compile again."""
-    rows = Program.rows
+    rows = Feeder.rows
     monkeypatch.setattr(
-        Program, "rows", lambda self, step: jax.tree.map(lambda x: x[:, : 16 - 8 * (step > 8)], rows(self, step))
+        Feeder, "rows", lambda self, step: jax.tree.map(lambda x: x[:, : 16 - 8 * (step > 8)], rows(self, step))
     )
     train(digits("total_steps=16", "log_every=16", "eval_every=0", "save_every=0"), tmp_path / "run")
     assert compilations[14] > compilations[8]

@@ -15,7 +15,7 @@ from gen_jax import train
 from gen_jax.parallel import watchdog
 from gen_jax.runs.checkpoint import Checkpoints
 from gen_jax.runs.run_dir import RunDir
-from gen_jax.training import loop
+from gen_jax.training import loop, supervisor
 from gen_jax.training.program import Program
 
 LIMIT_S = 6.0
@@ -140,7 +140,7 @@ def test_whatever_takes_long_begins_after_a_sign_of_life(tmp_path, monkeypatch):
 
         monkeypatch.setattr(owner, name, wrapper)
 
-    monkeypatch.setattr(train, "watched", watched)
+    monkeypatch.setattr(supervisor, "watched", watched)
     for owner, name in ((Program, "step"), (loop, "write_report"), (Checkpoints, "save"), (Checkpoints, "wait")):
         noted(owner, name)
     train.train(smoke(SMALLEST["vae"], "save_every=4"), tmp_path / "run")

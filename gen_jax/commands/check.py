@@ -47,7 +47,7 @@ def parameter_table(program: Program) -> str:
             row = f"{name}/{path_name(path)}"
             lines.append(f"{row:48} {leaf.shape!s:18} {leaf.dtype!s:9} {sharding.spec!s:24} {size:>12,}")
     state = checks.device_bytes(program.shapes, program.shardings)
-    data = sum(array.nbytes for array in program.feed.resident.values())
+    data = sum(array.nbytes for array in program.feeder.feed.resident.values())
     lines.append(f"parameters: {count:,}")
     lines.append(f"trained: {trained:,} ({trained / count:.2%})")
     lines.append(f"memory on each device: state {state / 1e6:.2f} MB, resident data {data / 1e6:.2f} MB")

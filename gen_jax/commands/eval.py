@@ -21,8 +21,9 @@ from gen_jax.runs import step_dirs
 from gen_jax.runs.log import Writer
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.training import same_data
-from gen_jax.training.loop import write_report
+from gen_jax.training.preprocess import preprocessed
 from gen_jax.training.program import Program
+from gen_jax.training.report import write_report
 
 WATCH_SECONDS = 2.0
 
@@ -102,7 +103,7 @@ class _Evaluation:
     def __call__(self, step: str) -> None:
         found, state = restored.restore(self.program, self.run_dir, step)
         if self.evaluators is None:
-            self.program = self.program.preprocessed(state, self.run_dir.path / "cache")
+            self.program = preprocessed(self.program, state, self.run_dir.path / "cache")
             self.evaluators = self.program.evaluators
         say = print if is_primary() else _say_nothing
         say(f"step {found}", flush=True)

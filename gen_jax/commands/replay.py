@@ -17,9 +17,10 @@ from gen_jax.runs import checkpoint, step_dirs
 from gen_jax.runs.progress import Progress
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.training import same_data
-from gen_jax.training.loop import first_state
+from gen_jax.training.init_from import first_state
 from gen_jax.training.nonfinite import batch_of, failed_step, finite, write_arrays
 from gen_jax.training.origin import origin
+from gen_jax.training.preprocess import preprocessed
 from gen_jax.training.program import Program
 
 
@@ -47,7 +48,7 @@ def _start(program: Program, run_dir: RunDir, failed: int) -> tuple[Program, Sta
     saved = [step for step in step_dirs.available(run_dir.checkpoints) if step < failed]
     intact = [step for step in saved if not step_dirs.damage(run_dir.checkpoints, step)]
     state = checkpoint.load(run_dir.checkpoints, program.abstract, intact[-1])[1] if intact else first_state(program)
-    return program.preprocessed(state, run_dir.path / "cache"), state
+    return preprocessed(program, state, run_dir.path / "cache"), state
 
 
 def _last_finite(program: Program, state: State, failed: int) -> State:

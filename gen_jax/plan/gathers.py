@@ -64,7 +64,7 @@ def warnings(totals: Totals, program: Program, mesh: dict[str, int]) -> list[str
         mesh,
         parameters(program),
         program.experiment.steps_per_call,
-        max(leaf.size for leaf in jax.tree.leaves(program.feed.rows(0))) // rows,
+        max(leaf.size for leaf in jax.tree.leaves(program.feeder.feed.rows(0))) // rows,
     )
     lines: dict[str, int] = {}
     for one, _, count in totals.collectives:

@@ -216,8 +216,8 @@ def abstract_inputs(program: Program) -> tuple[PyTree, PyTree, PyTree]:
     def placed(tree, sharding_, leading=()):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=sharding_), tree)
 
-    resident = placed(program.feed.resident, sharding.replicated(program.mesh))
-    rows = placed(program.feed.rows(0), sharding.rows(program.mesh, leading=1), (k,))
+    resident = placed(program.feeder.feed.resident, sharding.replicated(program.mesh))
+    rows = placed(program.feeder.feed.rows(0), sharding.rows(program.mesh, leading=1), (k,))
     return program.abstract, resident, rows
 
 

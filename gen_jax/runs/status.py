@@ -69,18 +69,18 @@ class Kept:
       file: STATUS.json.
       writes: False in the processes that do not write it.
 
-    Attributes: `reached`: the loop keeps its `step` there.
+    Attributes: `step`: what it says of the progress; the loop sets it.
     """
 
     def __init__(self, file: epath.Path, writes: bool):
         self._file, self._writes = file, writes
-        self.reached = {"step": read(file).get("step", 0)}
+        self.step: int = read(file).get("step", 0)
         self._ended, self._writing = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> "Kept":
         if self._writes:
-            self._facts = facts("running", self.reached["step"])
+            self._facts = facts("running", self.step)
             write(self._file, self._facts)
             self._thread.start()
         return self
@@ -97,13 +97,13 @@ class Kept:
         with self._writing:
             first, _ = not self._ended.is_set(), self._ended.set()
             if first and self._writes:
-                write(self._file, facts(state, self.reached["step"]))
+                write(self._file, facts(state, self.step))
 
     def _beat(self) -> None:
         while not self._ended.wait(REMOTE_BEAT_S if disk.is_remote(self._file) else BEAT_S):
             with self._writing, contextlib.suppress(Exception):  # the main thread meets what is wrong with the disk
                 if not self._ended.is_set():
-                    self._facts |= {"step": self.reached["step"], "heartbeat": timestamp()}
+                    self._facts |= {"step": self.step, "heartbeat": timestamp()}
                     write(self._file, self._facts)
 
 

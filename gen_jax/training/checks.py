@@ -1,6 +1,7 @@
 """What is refused before anything is compiled or allocated: what does not fit, found from shapes alone."""
 
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,9 @@ import psutil
 
 from gen_jax import compat
 from gen_jax.config import Experiment
+from gen_jax.core.gradients import Optimizer
 from gen_jax.core.sampling import SampleOptions
-from gen_jax.core.state import PyTree
+from gen_jax.core.state import PyTree, State, path_name
 from gen_jax.errors import ConfigError, RunError, kind_and_line
 from gen_jax.runs import metric_tags
 from gen_jax.settings import nearest
@@ -85,7 +87,7 @@ def needed(program: "Program") -> dict[str, int]:
     row = _nbytes(program.first_batch_shapes) // experiment.batch_size
     return {
         "model": device_bytes(program.shapes, program.shardings) * seeds + gradients,
-        "data": sum(array.nbytes for array in program.feed.resident.values()),
+        "data": sum(array.nbytes for array in program.feeder.feed.resident.values()),
         "steps_per_call": INDEX * experiment.steps_per_call * experiment.batch_size * seeds // ways,
         "batch_size": row * experiment.batch_size // ways,
         "eval_batch_size": row * experiment.eval_batch_size // ways,
@@ -174,6 +176,33 @@ def device_bytes(shapes: PyTree, shardings: PyTree) -> int:
 
 def _nbytes(shapes: PyTree) -> int:
     return sum(math.prod(x.shape) * getattr(x.dtype, "itemsize", 8) for x in jax.tree.leaves(shapes))
+
+
+# Networks ----------------------------------------
+
+
+def check_networks(experiment: Experiment, shapes: State, optimizers: dict[str, Optimizer]) -> None:
+    """Refuses what the shapes show to be wrong in `config.optim`."""
+    for name, optimizer in optimizers.items():
+        if name not in shapes.nets:
+            raise ConfigError(f"config.optim.{name}: expected networks named {', '.join(shapes.nets)}")
+        net = shapes.nets[name]
+        paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(net.params)]
+        for rule in optimizer.frozen:
+            if not any(re.fullmatch(rule, path) for path in paths):
+                raise ConfigError(
+                    f"config.optim.{name}.freeze: {rule!r} matches no parameter; they are like {paths[0]}"
+                )
+        if jax.tree.leaves(net.stats) and experiment.optim[name].micro_batches > 1:
+            raise ConfigError(f"config.optim.{name}.micro_batches: expected 1 for a model that keeps statistics")
+
+
+def check_reset(rules: tuple[str, ...], shapes: State) -> None:
+    nets = {name: {"params": net.params, "stats": net.stats} for name, net in shapes.nets.items()}
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(nets)]
+    for rule in rules:
+        if not any(re.fullmatch(rule, path) for path in paths):
+            raise ConfigError(f"config.init_from.reset: {rule!r} matches no parameter; they are like {paths[0]}")
 
 
 # Evaluators ------------------------------------------------------------------------------------------------------

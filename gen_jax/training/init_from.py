@@ -15,6 +15,18 @@ from gen_jax.core.state import Net, PyTree, State, combine, path_name
 from gen_jax.errors import ConfigError
 from gen_jax.runs.checkpoint import describe, load, paths, saved_tree, step_number
 from gen_jax.runs.run_dir import RunDir
+from gen_jax.training import gpt2
+from gen_jax.training.program import Program
+
+
+def first_state(program: Program) -> State:
+    """What a run starts from that has no checkpoint: new parameters, or those that `config.init_from` names."""
+    state, source = program.init(), program.experiment.init_from
+    if source.workdir:
+        state = load_into(state, source.workdir, source.step, source.nets, source.allow, source.reset)
+    if source.safetensors:
+        state = gpt2.load_into(state, source.safetensors, program.model.network.kv_shape[0], source.reset)
+    return state
 
 
 def load_into(

@@ -5,57 +5,51 @@ writes to metrics.jsonl is a function of the config alone: a run that was killed
 bytes as one that was not.
 """
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 
 from gen_jax import config as configs
-from gen_jax.core.state import State, path_name
-from gen_jax.errors import RunError
+from gen_jax.core.state import State
 from gen_jax.parallel import sharding, signals
-from gen_jax.parallel.processes import gather
 from gen_jax.runs import metric_tags, plots
 from gen_jax.runs.checkpoint import Checkpoints
 from gen_jax.runs.log import Writer
 from gen_jax.runs.progress import Part, Progress, brief
 from gen_jax.runs.run_dir import RunDir
-from gen_jax.training import gpt2
-from gen_jax.training.init_from import load_into
+from gen_jax.training.init_from import first_state
 from gen_jax.training.journal import ALARM, Journal
 from gen_jax.training.nonfinite import Guard
 from gen_jax.training.perf import Timer, Tracer
+from gen_jax.training.preprocess import preprocessed
 from gen_jax.training.program import Program
-
-Asked = Callable[[], type[RunError] | None]
-Run = Generator[int, None, State]  # yields the number of a step before it is made
+from gen_jax.training.report import histograms, hparams, write_report
+from gen_jax.training.supervisor import Supervisor
 
 
 class Loop:
-    """One run."""
+    """One run, from where its directory stands."""
 
     def __init__(
         self,
         program: Program,
         run_dir: RunDir,
         checkpoints: Checkpoints,
-        asked: Asked,
-        moved: Callable[[], None],
-        reached: dict[str, int],
+        supervisor: Supervisor,
         progress: Progress | Part,
     ):
         self.experiment, self.run_dir, self.checkpoints = program.experiment, run_dir, checkpoints
-        self.asked, self.moved = asked, moved
+        self.supervisor = supervisor
         program.poll = self.poll
-        state, self.journal = self._start(program)
-        self.moved()
-        self.step = int(jax.device_get(state.step))
-        self.reached = reached
-        self.program = program.preprocessed(state, run_dir.path / "cache")
+        state, self.journal = self._restore(program)
+        supervisor.heartbeat()
+        self.step = self.first_step = int(jax.device_get(state.step))
+        self.program = preprocessed(program, state, run_dir.path / "cache")
         self.evaluators = self.program.evaluators
         self.guard = Guard(self.program, run_dir)
         self.state = self.program.enter(state)  # donated to every step
@@ -69,10 +63,10 @@ class Loop:
         self.timer = Timer(self.program, self.step)
         self.tracer = Tracer(self.program.profile, run_dir.tb)
 
-    def _start(self, program: Program) -> tuple[State, Journal]:
+    def _restore(self, program: Program) -> tuple[State, Journal]:
+        """The newest checkpoint, else the first state."""
         self.saved: tuple[int, dict] | None = None
-        restored = self.checkpoints.restore(program.abstract)
-        if restored:
+        if restored := self.checkpoints.restore(program.abstract):
             step, state, journal = restored
             self.saved = step, journal
             found = Journal(**journal)
@@ -80,61 +74,79 @@ class Loop:
             return state, found
         return first_state(program), Journal()
 
-    def poll(self) -> None:
-        """Between the batches of an evaluation: ends it early where a signal asks for it."""
-        self.moved()
-        if jax.process_count() == 1 and (error := self.asked()):
-            raise error("stopped; the same command continues from the last save")
+    def run(self) -> State:
+        """Trains to the last step, or until an early stop; returns the last state.
 
-    def run(self) -> Run:
-        """Steps until the end, a signal or an early stop. Before each it yields: where it is one of several seeds, the
-        others come as far, and the step is made for all."""
+        Raises:
+          Preempted, Interrupted: a signal came; what was trained is saved.
+        """
+        self.start()
+        while not self.is_done():
+            self.before_step()
+            self.train_step()
+        return self.finish()
+
+    def start(self) -> None:
+        """Notes this start in the run directory, and does what was due at the step that was restored."""
         self.run_dir.record_start(self.experiment.seed, mesh=sharding.describe(self.program.mesh))
         if self.step == 0:
             self.writer.write_texts(0, {"config": configs.to_markdown(self.experiment)})
             self.writer.write_hparams(hparams(configs.to_dict(self.experiment)))
         if self.journal.row:
             self.writer.write_scalars(self.step, self.journal.row)
-        k, first = self.experiment.steps_per_call, self.step
         self.poll()  # what was restored needs no saving
-        try:
-            self.finish_boundary()  # a signal may have come between a step and its evaluation
-            while self.step < self.experiment.total_steps and not self.stopped():
-                self.moved()
-                self.tracer.before(self.step, k)
-                if self.step == first:
-                    self.progress.update(self.step, "compiling ...", at_once=True)
-                yield self.step
-                self.state, metrics = self.program.step(self.state, self.step)
-                self.pending.append(metrics)
-                self.step += k
-                self.reached["step"] = self.step
-                stop = signals.agreed(self.asked(), self.step // k)
-                if self.due(self.experiment.log_every):
-                    self.log()
-                if stop:
-                    self.save()
-                    self.checkpoints.wait()
-                    raise stop(f"stopped at step {self.step}; the same command continues from there")
-                self.finish_boundary()
-        finally:
-            self.tracer.stop()
-        self._draw_curves()
+        self.evaluate_and_save()  # a signal may have come between a step and its evaluation
+
+    def is_done(self) -> bool:
+        return self.step >= self.experiment.total_steps or self.stops_early()
+
+    def before_step(self) -> None:
+        """To be called before the dispatch."""
+        self.supervisor.heartbeat()
+        self.tracer.before(self.step, self.experiment.steps_per_call)
+        if self.step == self.first_step:
+            self.progress.update(self.step, "compiling ...", at_once=True)
+
+    def train_step(self) -> None:
+        """`steps_per_call` updates in one dispatch, then what is due: a row of the log, an evaluation, a save."""
+        self.state, metrics = self.program.step(self.state, self.step)
+        self.pending.append(metrics)
+        self.step += self.experiment.steps_per_call
+        self.supervisor.reach(self.step)
+        stop = signals.agreed(self.supervisor.should_stop(), self.step // self.experiment.steps_per_call)
+        if self.is_due(self.experiment.log_every):
+            self.log()
+        if stop:
+            self.save()
+            self.checkpoints.wait()
+            raise stop(f"stopped at step {self.step}; the same command continues from there")
+        self.evaluate_and_save()
+
+    def finish(self) -> State:
+        """Draws the curves, waits for the last save; returns the last state."""
+        self.tracer.stop()
+        self.writer.write_images(self.step, plots.of_a_run(self.run_dir.rows()))
         for name, (total, weight) in self.journal.alarms.items():
             if total:
                 self.progress.say(f"{name} in the whole run: {total:.0f} of {weight:.0f}")
-        self.moved()
+        self.supervisor.heartbeat()
         self.checkpoints.wait()
         return self.program.leave(self.state)
 
-    def due(self, every: int) -> bool:
+    def poll(self) -> None:
+        """Between the batches of an evaluation: ends it early where a signal asks for it."""
+        self.supervisor.heartbeat()
+        if jax.process_count() == 1 and (error := self.supervisor.should_stop()):
+            raise error("stopped; the same command continues from the last save")
+
+    def is_due(self, every: int) -> bool:
         return self.step == self.experiment.total_steps or bool(every and self.step % every == 0)
 
-    def evaluates(self) -> bool:
+    def evaluation_is_due(self) -> bool:
         """The evaluation of this step is due and not done."""
-        return self.step > 0 and self.due(self.experiment.eval_every) and self.journal.evaluated < self.step
+        return self.step > 0 and self.is_due(self.experiment.eval_every) and self.journal.evaluated < self.step
 
-    def stopped(self) -> bool:
+    def stops_early(self) -> bool:
         patience = self.experiment.best.patience
         return bool(patience) and self.journal.worse >= patience
 
@@ -150,7 +162,7 @@ class Loop:
                 for name, mean in terms.items():
                     self.journal.add(name, mean.total, mean.weight)
         self.pending = []
-        self.moved()
+        self.supervisor.heartbeat()
 
     def log(self) -> None:
         """One row of the training metrics since the last."""
@@ -181,13 +193,13 @@ class Loop:
                     f"config.optim.{name}.schedule_steps to the steps that it was made for"
                 )
 
-    def finish_boundary(self) -> None:
+    def evaluate_and_save(self) -> None:
         """Evaluates, ends the row, saves: whatever is due at this step and not done.
 
         A step is saved before it is evaluated, so that nothing an evaluator raises costs what was trained: the same
         command evaluates it again. What the evaluation found is noted beside it then.
         """
-        started, evaluates = time.perf_counter(), self.evaluates()
+        started, evaluates = time.perf_counter(), self.evaluation_is_due()
         if evaluates:
             self.journal.open = True
             self.save()
@@ -195,7 +207,7 @@ class Loop:
         if self.journal.row:
             self.writer.end_step(self.step)
         self.journal.row, self.journal.open = {}, False
-        if evaluates or (self.step and self.due(self.experiment.save_every)):
+        if evaluates or (self.step and self.is_due(self.experiment.save_every)):
             self.save()
         self.timer.pause(time.perf_counter() - started)
 
@@ -203,10 +215,10 @@ class Loop:
         """Runs the evaluators that are due."""
         scalars = self._evaluate(state, "always")
         self.journal.judge(self.experiment.best, scalars, self.step)
-        if self.step == self.experiment.total_steps or self.stopped():
+        if self.step == self.experiment.total_steps or self.stops_early():
             scalars |= self._evaluate(state, "end")
         if self.experiment.histograms:
-            self.writer.write_histograms(self.step, _histograms(state))
+            self.writer.write_histograms(self.step, histograms(state))
         self.journal.evaluated = self.step
         self.journal.row = self.journal.row | scalars
         found = "  ".join(f"{metric_tags.name_of(tag)} {value:.5g}" for tag, value in scalars.items())
@@ -219,7 +231,7 @@ class Loop:
         for name, evaluator in self.evaluators.items():
             cfg = self.experiment.evals[name]
             if cfg.when == when:
-                self.moved()
+                self.supervisor.heartbeat()
                 self.progress.update(self.step, f"evaluating {name}")
                 scalars |= write_report(self.writer, self.step, cfg, evaluator(state), self.progress.say)
         return scalars
@@ -243,39 +255,17 @@ class Loop:
             self.checkpoints.save(self.step, state, journal)
         self.saved = self.step, journal
 
-    def _draw_curves(self) -> None:
-        self.writer.write_images(self.step, plots.of_a_run(self.run_dir.rows()))
 
-
-def first_state(program: Program) -> State:
-    """What a run starts from that has no checkpoint: new parameters, or those that `config.init_from` names."""
-    state, source = program.init(), program.experiment.init_from
-    if source.workdir:
-        state = load_into(state, source.workdir, source.step, source.nets, source.allow, source.reset)
-    if source.safetensors:
-        state = gpt2.load_into(state, source.safetensors, program.model.network.kv_shape[0], source.reset)
-    return state
-
-
-def write_report(writer: Writer, step: int, cfg: Any, report: Any, say: Callable[[str], None]) -> dict[str, float]:
-    """Writes what an evaluator found under its split's tag; returns the tagged scalars."""
-    tag = f"{metric_tags.head(cfg.split)}/{cfg.prefix}"
-    scalars = {f"{tag}{name}": float(value) for name, value in report.scalars.items()}
-    writer.write_scalars(step, scalars)
-    writer.write_images(step, {f"{tag}{name}": image for name, image in report.images.items()})
-    writer.write_texts(step, {f"{tag}{name}": text for name, text in report.texts.items()})
-    sounds = {f"{tag}{name}": sound[..., None] / 32767 for name, sound in report.audios.items()}
-    writer.write_audios(step, sounds, sample_rate=report.sample_rate)
-    for warning in report.warnings:
-        say(f"warning: step {step}: {warning}")
-    return scalars
-
-
-def _histograms(state: State) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path({name: net.params for name, net in state.nets.items()})
-    return {f"params/{path_name(path)}": gather(leaf) for path, leaf in leaves}
-
-
-def hparams(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a sweep would vary."""
-    return {key: config[key] for key in ("seed", "total_steps", "batch_size", "data", "model", "optim")}
+@contextlib.contextmanager
+def opened(program: Program, run_dir: RunDir, supervisor: Supervisor, progress: Progress | Part) -> Iterator[Loop]:
+    """The loop of a run, with its logs and checkpoints open."""
+    experiment = program.experiment
+    with (
+        run_dir.spooled(),
+        Checkpoints(
+            run_dir.checkpoints, experiment.keep, experiment.hash_limit_mb, run_dir.upload, run_dir.trust
+        ) as checkpoints,
+    ):
+        loop = Loop(program, run_dir, checkpoints, supervisor, progress)
+        with loop.writer, progress, contextlib.closing(loop.tracer):
+            yield loop

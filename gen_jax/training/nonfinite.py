@@ -64,7 +64,7 @@ class Guard:
 
 def batch_of(program: Program, step: int) -> PyTree:
     """What the step after `step` steps reads, [B, ...], on the host."""
-    return jax.device_get(program.feed.assemble(program.feed.resident, program.feed.rows(step)))
+    return jax.device_get(program.feeder.feed.assemble(program.feeder.feed.resident, program.feeder.feed.rows(step)))
 
 
 def write_arrays(run_dir: RunDir, name: str, tree: PyTree) -> None:

@@ -54,6 +54,9 @@ class Tracer:
         elif not overlaps:
             self.stop()
 
+    def close(self) -> None:
+        self.stop()
+
     def stop(self) -> None:
         """Writes the trace, if one is under way, when the work dispatched so far is done."""
         if self.running:

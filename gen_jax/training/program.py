@@ -4,34 +4,25 @@
 """
 
 import functools
-import hashlib
-import io
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 
 from gen_jax import config, data, evaluators
 from gen_jax.config import Experiment
 from gen_jax.core import ops, optim
 from gen_jax.core.gradients import Optimizer
-from gen_jax.core.state import Mean, State, path_name
+from gen_jax.core.state import Mean, State
 from gen_jax.data import Info
 from gen_jax.data.datasets import has_split
 from gen_jax.errors import ConfigError, first_line, kind_and_line
 from gen_jax.evaluators.evaluator import Context, Evaluator
-from gen_jax.models.base import Preprocesses, Translates, TranslatesImages
+from gen_jax.models.base import Translates, TranslatesImages
 from gen_jax.parallel import pmap, sharding
-from gen_jax.parallel.processes import everywhere, gather, is_primary
-from gen_jax.runs.run_dir import write_atomic
 from gen_jax.training import checks, flops
-
-
-def _stack(rows: list[dict]) -> dict:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+from gen_jax.training.feeder import Feeder
 
 
 class Program:
@@ -62,7 +53,7 @@ class Program:
         self.dataset = dataset or _load(experiment, tokenizer_file)
         self.mesh = _mesh(experiment, devices)
         self.set_keys(experiment.seed)
-        self.feed = self.dataset.train_feed(experiment.batch_size)
+        self.feeder = Feeder(experiment, self.dataset, self.mesh)
         self.pmapped = experiment.parallel == "pmap"
         self.model, self.optimizers = _model(experiment, pmap.AXIS if self.pmapped else None)
         self._init = functools.partial(self.model.init, self.init_key)
@@ -71,8 +62,8 @@ class Program:
             self.shapes = jax.eval_shape(self._init, self.first_batch_shapes)
         except (OverflowError, MemoryError) as error:
             raise ConfigError(f"config.model: larger than any machine: {first_line(error)}") from error
-        _check_networks(experiment, self.shapes, self.optimizers)
-        _check_reset(experiment.init_from.reset, self.shapes)
+        checks.check_networks(experiment, self.shapes, self.optimizers)
+        checks.check_reset(experiment.init_from.reset, self.shapes)
         self.shardings = sharding.state_shardings(self.shapes, experiment.sharding, self.mesh)
         self.abstract = sharding.with_shardings(self.shapes, self.shardings)
         if self.pmapped:
@@ -82,20 +73,15 @@ class Program:
         """The root keys of a run."""
         self.init_key, self.train_key, self.eval_key = jax.random.split(jax.random.key(seed), 3)
 
-    @functools.cached_property
-    def resident(self) -> dict:
-        """The training arrays that stay on the devices."""
-        resident = sharding.place(self.feed.resident, sharding.replicated(self.mesh))
-        return pmap.replicate(resident, self.mesh) if self.pmapped else resident
-
     def init(self) -> State:
         """The first state, born sharded."""
+        feed = self.feeder.feed
 
         def init(resident, rows):
-            return self._init(self.feed.assemble(resident, rows))
+            return self._init(feed.assemble(resident, rows))
 
-        resident = self.feed.resident if self.pmapped else self.resident
-        return jax.jit(init, out_shardings=self.shardings)(resident, self.feed.rows(0))
+        resident = feed.resident if self.pmapped else self.feeder.resident
+        return jax.jit(init, out_shardings=self.shardings)(resident, feed.rows(0))
 
     def check(self) -> None:
         """Raises ConfigError where memory, an evaluator, the step or `best` does not fit; compiles nothing."""
@@ -104,7 +90,7 @@ class Program:
     @functools.cached_property
     def first_batch_shapes(self) -> dict:
         """Of a training batch; nothing of its size is made."""
-        return checks.batch_shapes(self.feed, self.dataset.train_feed(1), self.experiment.batch_size)
+        return checks.batch_shapes(self.feeder.feed, self.dataset.train_feed(1), self.experiment.batch_size)
 
     @functools.cached_property
     def model_without_axis(self) -> Any:
@@ -121,24 +107,12 @@ class Program:
 
     def step(self, state: State, step: int) -> tuple[State, dict[str, Mean]]:
         """`steps_per_call` updates from `step` on; `state` is donated. Metrics are `[K]`, still on the device."""
-        return self.compiled_step(state, self.resident, self.rows(step))
-
-    def rows(self, step: int) -> dict:
-        """What the steps from `step` on read, [K, B, ...], cut over the devices; each process makes its own part."""
-        rows = self.host_rows(step)
-        if self.pmapped:
-            return pmap.split_rows(rows, self.mesh)
-        return sharding.place(rows, sharding.rows(self.mesh, leading=1))
-
-    def host_rows(self, step: int) -> dict:
-        """This process's part of `rows`, on the host."""
-        part = sharding.local_rows(self.mesh, self.experiment.batch_size)
-        return _stack([self.feed.rows(step + i, part) for i in range(self.experiment.steps_per_call)])
+        return self.compiled_step(state, self.feeder.resident, self.feeder.rows(step))
 
     @functools.cached_property
     def compiled_step(self) -> Callable:
         """(state, resident, rows [K, B]) -> (state, metrics [K]), one dispatch."""
-        train_step, assemble = self.model.train_step, self.feed.assemble
+        train_step, assemble = self.model.train_step, self.feeder.feed.assemble
         if self.pmapped:
             return pmap.compile_step(functools.partial(k_steps, train_step, assemble), self.train_key, self.mesh)
 
@@ -161,18 +135,8 @@ class Program:
             return flops.count(step, self.shapes, self.first_batch_shapes, self.train_key, recomputed=recomputed)
 
     def batches(self, split: str) -> Iterator[dict]:
-        """Every example of a split once, in order, as device batches cut over the devices."""
-        feed, resident, assemble = self._eval_feed(split)
-        placed, part = sharding.rows(self.mesh), sharding.local_rows(self.mesh, self.experiment.eval_batch_size)
-        for i in range(feed.num_batches):
-            self.poll()
-            yield assemble(resident, sharding.place(feed.rows(i, part), placed))
-
-    @functools.cache  # noqa: B019 - a program lives as long as its process
-    def _eval_feed(self, split: str) -> tuple[Any, dict, Callable]:
-        feed = self.dataset.eval_feed(split, self.experiment.eval_batch_size)
-        resident = sharding.place(feed.resident, sharding.replicated(self.mesh))
-        return feed, resident, jax.jit(feed.assemble, out_shardings=sharding.rows(self.mesh))
+        """Every example of a split once, in order, as device batches sharded over the devices."""
+        return self.feeder.batches(split, self.poll)
 
     @functools.cached_property
     def context(self) -> Context:
@@ -199,37 +163,6 @@ class Program:
                 has_split(split, self.dataset.sizes, f"config.evals.{name}.split")
                 self.dataset.eval_feed(split, self.experiment.eval_batch_size)  # refuses what does not fit
         return {name: evaluators.build(cfg, self.context) for name, cfg in self.experiment.evals.items()}
-
-    def preprocessed(self, state: State, cache: epath.Path) -> "Program":
-        """Where the model trains on a function of the data: a program on its values, computed once and cached."""
-        if not isinstance(self.model, Preprocesses):
-            return self
-        digest = _digest(config.to_dict(self.experiment)["data"], self.model.preprocess_inputs(state))
-        path = cache / f"inputs_{digest[:16]}.npz"
-        splits = [split for split, size in self.dataset.sizes.items() if size]
-        if everywhere(path.exists()):
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays = dict(stored)
-        else:
-            arrays = {f"{split}/{k}": v for split in splits for k, v in self._computed_inputs(state, split).items()}
-            if is_primary():
-                file = io.BytesIO()
-                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - numpy's stub
-                cache.mkdir(parents=True, exist_ok=True)
-                write_atomic(path, file.getvalue())
-        extra = {split: {} for split in splits}
-        for key, array in arrays.items():
-            split, name = key.split("/")
-            extra[split][name] = array
-        return Program(self.experiment, self.dataset.with_arrays(extra), self.poll)
-
-    def _computed_inputs(self, state: State, split: str) -> dict[str, np.ndarray]:
-        compute = jax.jit(self.model.preprocess)
-        rows = []
-        for batch in self.batches(split):
-            inputs, valid = gather((compute(state, batch), batch["valid"]))
-            rows.append({name: value[valid] for name, value in inputs.items()})
-        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
 def _load(experiment: Experiment, tokenizer_file: str) -> Any:
@@ -294,30 +227,6 @@ def _check_fit(model: Any, built: Any, info: Info) -> None:
         raise ConfigError(f"config.model.num_classes: expected {info.num_classes}, as in the data, got {classes}")
 
 
-def _check_networks(experiment: Experiment, shapes: State, optimizers: dict[str, Optimizer]) -> None:
-    """Refuses what the shapes show to be wrong in `config.optim`."""
-    for name, optimizer in optimizers.items():
-        if name not in shapes.nets:
-            raise ConfigError(f"config.optim.{name}: expected networks named {', '.join(shapes.nets)}")
-        net = shapes.nets[name]
-        paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(net.params)]
-        for rule in optimizer.frozen:
-            if not any(re.fullmatch(rule, path) for path in paths):
-                raise ConfigError(
-                    f"config.optim.{name}.freeze: {rule!r} matches no parameter; they are like {paths[0]}"
-                )
-        if jax.tree.leaves(net.stats) and experiment.optim[name].micro_batches > 1:
-            raise ConfigError(f"config.optim.{name}.micro_batches: expected 1 for a model that keeps statistics")
-
-
-def _check_reset(rules: tuple[str, ...], shapes: State) -> None:
-    nets = {name: {"params": net.params, "stats": net.stats} for name, net in shapes.nets.items()}
-    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(nets)]
-    for rule in rules:
-        if not any(re.fullmatch(rule, path) for path in paths):
-            raise ConfigError(f"config.init_from.reset: {rule!r} matches no parameter; they are like {paths[0]}")
-
-
 def _model(experiment: Experiment, axis_name: str | None) -> tuple[Any, dict[str, Optimizer]]:
     optimizers = {}
     for name, cfg in experiment.optim.items():
@@ -335,11 +244,3 @@ def k_steps(train_step: Any, assemble: Any, state: State, resident: dict, rows: 
         return train_step(state, batch, rng)
 
     return ops.scan(body, state, rows)
-
-
-def _digest(section: dict, arrays: Any) -> str:
-    """sha256 of a config section and of arrays."""
-    digest = hashlib.sha256(repr(sorted(section.items())).encode())
-    for leaf in jax.tree.leaves(gather(arrays)):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()

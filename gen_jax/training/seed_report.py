@@ -11,7 +11,7 @@ from gen_jax.runs import metric_tags, plots, tables
 from gen_jax.runs.log import Writer, tensorboard_command
 from gen_jax.runs.plots import STD
 from gen_jax.runs.run_dir import RunDir, write_atomic
-from gen_jax.training.loop import hparams
+from gen_jax.training.report import hparams
 
 Row = dict[str, Any]
 TABLE = "seeds.csv"

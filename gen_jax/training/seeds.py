@@ -1,11 +1,10 @@
 """Seeds of one config as one program on one device: `num_seeds=8` trains eight runs with one compiled step.
 
 Their states are stacked, [S, ...], and the step is mapped over them. What a run reads and writes is its seed's own, so
-that each is the run that it would have been alone. Their loops take turns: when all have come to their next step, one
-dispatch makes it for all. They need not stand at the same step: each resumes from its own checkpoint.
+that each is the run that it would have been alone. They need not stand at the same step: each resumes from its own
+checkpoint. `seed_runs` trains them.
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +17,12 @@ import numpy as np
 from gen_jax.config import Experiment, Profile
 from gen_jax.core import ops
 from gen_jax.core.state import Mean, PyTree, State
-from gen_jax.errors import ConfigError, Interrupted, Preempted, RunError
+from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import Evaluator, Report
 from gen_jax.models.base import Preprocesses
 from gen_jax.parallel import sharding
 from gen_jax.training import checks
-from gen_jax.training.loop import Run
+from gen_jax.training.feeder import Feeder
 from gen_jax.training.program import Program, k_steps
 
 KStep = Callable[[State, dict, dict, jax.Array], tuple[State, dict[str, Mean]]]  # state, resident, rows [K, B], key
@@ -79,22 +78,22 @@ class Seeds(Program):
             raise ConfigError(f"config.num_seeds: expected 1, the inputs of {name} depend on what it starts from")
 
     def init(self) -> State:
-        return self._stack([seat.init() for seat in self.seats])
+        return self.stack([seat.init() for seat in self.seats])
 
     def step(self, state: State, step: int | Sequence[int]) -> tuple[State, dict[str, Mean]]:
         """`steps_per_call` updates of each seed from its own `step` on; metrics are `[S, K]`."""
-        return self.compiled_step(state, self.resident, self.rows(step), self.keys)
+        return self.compiled_step(state, self.feeder.resident, self.rows(step), self.keys)
 
     def rows(self, step: int | Sequence[int]) -> dict:
         """What the steps read, [S, K, B, ...]."""
         steps = np.broadcast_to(step, len(self.seats)).tolist()
-        rows = [seat.host_rows(step) for seat, step in zip(self.seats, steps, strict=True)]
+        rows = [seat.feeder.host_rows(step) for seat, step in zip(self.seats, steps, strict=True)]
         return sharding.place(jax.tree.map(lambda *leaves: np.stack(leaves), *rows), sharding.replicated(self.mesh))
 
     @functools.cached_property
     def compiled_step(self) -> Callable:
         """(state [S], resident, rows [S, K, B], keys [S]) -> (state [S], metrics [S, K]), one dispatch."""
-        k_step = functools.partial(k_steps, self.model.train_step, self.feed.assemble)
+        k_step = functools.partial(k_steps, self.model.train_step, self.feeder.feed.assemble)
         over_seeds = MAPS.get(ops.platform(), vmapped)
         return jax.jit(over_seeds(k_step), donate_argnums=0, out_shardings=sharding.replicated(self.mesh))
 
@@ -106,12 +105,12 @@ class Seeds(Program):
         """(key, resident, rows) -> the first state of one seed."""
 
         def init(rng, resident, rows):
-            return self.model.init(rng, self.feed.assemble(resident, rows))
+            return self.model.init(rng, self.feeder.feed.assemble(resident, rows))
 
         return jax.jit(init, out_shardings=self.shardings)
 
     @functools.cached_property
-    def _stack(self) -> Callable[[list[State]], State]:
+    def stack(self) -> Callable[[list[State]], State]:
         def stack(states):
             return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
@@ -122,56 +121,10 @@ class Seeds(Program):
         """(stacked state, i) -> the state of one seed."""
         return jax.jit(lambda states, i: jax.tree.map(lambda x: x[i], states), out_shardings=self.shardings)
 
-    def train(self, runs: Sequence[Run], after: Callable[[int | None], None]) -> State:
-        """Runs the seats' loops to their ends; returns their last states, stacked.
-
-        A loop that fails ends without the others: what they have trained is not lost.
-
-        Args:
-          runs: of the seats, in order.
-          after: called before each dispatch and at the end with the first step that is not made in all runs that will
-            make it: None when there is none.
-
-        Raises:
-          Preempted, Interrupted, or else what the first loop to fail raised: when all have ended; names the seed.
-        """
-        steps = [0] * len(runs)
-        ended: dict[int, Any] = {}  # states, or errors
-        with contextlib.ExitStack() as stack:  # closes all, also where closing one fails
-            for run in runs:
-                stack.enter_context(contextlib.closing(run))
-            while len(ended) < len(runs):
-                for i, run in enumerate(runs):
-                    if i not in ended:
-                        try:
-                            steps[i] = next(run)
-                        except StopIteration as end:
-                            ended[i] = end.value
-                        except Exception as error:
-                            ended[i] = self._named(error, i)
-                stays = (Preempted, Interrupted)
-                going = [step for i, step in enumerate(steps) if i not in ended or isinstance(ended[i], stays)]
-                after(min(going, default=None))
-                if len(ended) < len(runs):
-                    self._advance(steps)
-        failed = [end for end in ended.values() if isinstance(end, Exception)]
-        for stopped in (Preempted, Interrupted, *map(type, failed)):  # to continue comes first
-            if found := [end for end in failed if type(end) is stopped]:
-                raise stopped("; ".join(map(str, found))) if issubclass(stopped, RunError) else found[0]
-        return self._stack([ended[i] for i in range(len(runs))])
-
-    def _named(self, error: Exception, i: int) -> Exception:
-        """The error of run `i`, with its seed."""
-        name = f"seed {self.seats[i].experiment.seed}"
-        if isinstance(error, RunError):
-            return type(error)(f"{name}: {error}")
-        error.add_note(f"in the run of {name}")
-        return error
-
-    def _advance(self, steps: list[int]) -> None:
-        """Makes the steps; those of a run that has ended are made again, for nothing."""
+    def advance(self, steps: list[int]) -> None:
+        """Makes the steps of all runs, each from its own; those of a run that has ended are made again, for nothing."""
         if self.stacked is None:
-            self.stacked = self._stack([seat.entered for seat in self.seats])
+            self.stacked = self.stack([seat.entered for seat in self.seats])
             for seat in self.seats:
                 seat.entered = None
         self.stacked, self.metrics = self.step(self.stacked, steps)
@@ -191,14 +144,10 @@ class Seat(Program):
         seed = seeds.experiment.seed + number
         self.experiment = seeds.experiment.model_copy(update={"seed": seed, "num_seeds": 1})
         self.dataset = seeds.dataset.with_seed(seed)
-        self.feed = self.dataset.train_feed(self.experiment.batch_size)
+        self.feeder = Feeder(self.experiment, self.dataset, self.mesh)
         self.set_keys(seed)
         self.profile = seeds.profile if number == 0 else Profile()  # a trace is of the process
         self.entered: PyTree = None  # the state it starts from
-
-    @property
-    def resident(self) -> dict:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.seeds.resident
 
     @property
     def evaluators(self) -> Mapping[str, Callable[[State], Report]]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -209,7 +158,7 @@ class Seat(Program):
         return evaluator(state)
 
     def init(self) -> State:
-        return self.seeds.compiled_init(self.init_key, self.resident, self.feed.rows(0))
+        return self.seeds.compiled_init(self.init_key, self.seeds.feeder.resident, self.feeder.feed.rows(0))
 
     def enter(self, state: State) -> State:
         self.entered = state
@@ -220,7 +169,7 @@ class Seat(Program):
         return state if self.seeds.stacked is None else self.seeds.row(self.seeds.stacked, self.number)
 
     def step(self, state: State, step: int) -> tuple[State, dict[str, Mean]]:
-        """What `Seeds.train` has made: the seats' common state, and metrics `[K]` of this one."""
+        """What `Seeds.advance` has made: the seats' common state, and metrics `[K]` of this one."""
         return self.seeds.stacked, jax.tree.map(lambda x: _Row(x, self.number), self.seeds.metrics)
 
 

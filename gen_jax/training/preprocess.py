@@ -1,0 +1,57 @@
+"""Second stages: a model that trains on a fixed function of the data (`models.base.Preprocesses`)."""
+
+import hashlib
+import io
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from gen_jax import config
+from gen_jax.core.state import State
+from gen_jax.io.disk import write_atomic
+from gen_jax.models.base import Preprocesses
+from gen_jax.parallel.processes import everywhere, gather, is_primary
+from gen_jax.training.program import Program
+
+
+def preprocessed(program: Program, state: State, cache: epath.Path) -> Program:
+    """The program on the values of that function, which are computed once and kept in `cache`; else `program`."""
+    if not isinstance(program.model, Preprocesses):
+        return program
+    digest = _digest(config.to_dict(program.experiment)["data"], program.model.preprocess_inputs(state))
+    path = cache / f"inputs_{digest[:16]}.npz"
+    splits = [split for split, size in program.dataset.sizes.items() if size]
+    if everywhere(path.exists()):
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    else:
+        arrays = {f"{split}/{k}": v for split in splits for k, v in _computed(program, state, split).items()}
+        if is_primary():
+            file = io.BytesIO()
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - numpy's stub
+            cache.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, file.getvalue())
+    extra = {split: {} for split in splits}
+    for key, array in arrays.items():
+        split, name = key.split("/")
+        extra[split][name] = array
+    return Program(program.experiment, program.dataset.with_arrays(extra), program.poll)
+
+
+def _computed(program: Program, state: State, split: str) -> dict[str, np.ndarray]:
+    compute = jax.jit(program.model.preprocess)
+    rows = []
+    for batch in program.batches(split):
+        inputs, valid = gather((compute(state, batch), batch["valid"]))
+        rows.append({name: value[valid] for name, value in inputs.items()})
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def _digest(section: dict, arrays: Any) -> str:
+    """sha256 of a config section and of arrays."""
+    digest = hashlib.sha256(repr(sorted(section.items())).encode())
+    for leaf in jax.tree.leaves(gather(arrays)):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
