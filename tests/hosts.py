@@ -18,7 +18,8 @@ from members import ROOT, SMALLEST, smoke
 from gen_jax.core.state import State
 from gen_jax.models.transformer import FSDP, TENSOR_PARALLEL
 from gen_jax.parallel.processes import gather
-from gen_jax.runs.checkpoint import Checkpoints, load
+from gen_jax.runs.checkpoint import Checkpoints
+from gen_jax.runs.restore import load
 from gen_jax.training.program import Program
 
 STEPS = 20

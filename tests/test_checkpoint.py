@@ -20,8 +20,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from gen_jax.core.state import Net, State
 from gen_jax.errors import CheckpointError, ConfigError
 from gen_jax.runs import step_dirs
-from gen_jax.runs.checkpoint import Checkpoints, available, load
+from gen_jax.runs.checkpoint import Checkpoints
+from gen_jax.runs.restore import load
 from gen_jax.runs.run_dir import RunDir
+from gen_jax.runs.step_dirs import available
 from gen_jax.training.init_from import load_into
 
 ROOT = Path(__file__).resolve().parent.parent

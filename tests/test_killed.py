@@ -10,7 +10,7 @@ import pytest
 from members import ROOT, SMALLEST, assert_same, smoke
 
 from gen_jax.core.state import path_name
-from gen_jax.runs import checkpoint
+from gen_jax.runs import restore
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.training.program import Program
 
@@ -31,7 +31,7 @@ def gen_jax(path, workdir, where="never", number=0, more=()):
 def final_state(path, workdir):
     flags = [flag for flag in FLAGS if not flag.startswith("mesh")]
     program = Program(smoke(path, *flags))
-    step, state, _ = checkpoint.load(RunDir(workdir).checkpoints, program.abstract)
+    step, state, _ = restore.load(RunDir(workdir).checkpoints, program.abstract)
     assert step == 24
     return state
 

@@ -17,7 +17,7 @@ from test_killed import gen_jax
 from gen_jax import cli, config, data
 from gen_jax.errors import ConfigError, NonFiniteError, Preempted, StorageError
 from gen_jax.runs import plots, step_dirs
-from gen_jax.runs.checkpoint import load
+from gen_jax.runs.restore import load
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
 from gen_jax.training import seed_report, seed_runs

@@ -14,7 +14,7 @@ from cluster import Slurm, wait_for
 from members import ROOT, SMALLEST, assert_same, smoke
 
 from gen_jax import cli, errors
-from gen_jax.runs import checkpoint
+from gen_jax.runs import restore
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.training.program import Program
 
@@ -207,7 +207,7 @@ def test_a_preempted_job_saves_requeues_and_ends_bit_for_bit(machine: Slurm, tmp
     assert (stopped / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     program = Program(smoke(SMALLEST["vae"], *flags, devices=2))
     (one, here, _), (two, there, _) = (
-        checkpoint.load(RunDir(path).checkpoints, program.abstract) for path in (stopped, whole)
+        restore.load(RunDir(path).checkpoints, program.abstract) for path in (stopped, whole)
     )
     assert one == two == 600
     assert_same(here, there)

@@ -23,9 +23,11 @@ from gen_jax import cli
 from gen_jax.commands.compare import last
 from gen_jax.errors import CheckpointError, ConfigError
 from gen_jax.io import gcs
-from gen_jax.runs.checkpoint import Checkpoints, available, load
+from gen_jax.runs.checkpoint import Checkpoints
 from gen_jax.runs.log import Writer
+from gen_jax.runs.restore import load
 from gen_jax.runs.run_dir import RunDir
+from gen_jax.runs.step_dirs import available
 
 pytest.importorskip("gcsfs", reason="pip install 'gen_jax[gcs]'")
 CONFIG = {"seed": 0, "total_steps": 100, "model": {"width": 64}}

@@ -13,7 +13,7 @@ from gen_jax import config
 from gen_jax.core.state import State, path_name
 from gen_jax.errors import RunError
 from gen_jax.io import paths
-from gen_jax.runs import checkpoint, step_dirs
+from gen_jax.runs import restore, step_dirs
 from gen_jax.runs.progress import Progress
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.training import same_data
@@ -47,7 +47,7 @@ def _start(program: Program, run_dir: RunDir, failed: int) -> tuple[Program, Sta
     """The newest state from before the step `failed`, and the program that trains it."""
     saved = [step for step in step_dirs.available(run_dir.checkpoints) if step < failed]
     intact = [step for step in saved if not step_dirs.damage(run_dir.checkpoints, step)]
-    state = checkpoint.load(run_dir.checkpoints, program.abstract, intact[-1])[1] if intact else first_state(program)
+    state = restore.load(run_dir.checkpoints, program.abstract, intact[-1])[1] if intact else first_state(program)
     return preprocessed(program, state, run_dir.path / "cache"), state
 
 

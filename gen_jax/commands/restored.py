@@ -9,7 +9,7 @@ from gen_jax.config import Experiment
 from gen_jax.core.state import State
 from gen_jax.errors import ConfigError
 from gen_jax.parallel.sharding import MeshConfig
-from gen_jax.runs import checkpoint
+from gen_jax.runs.restore import load
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.training.program import Program
 
@@ -36,5 +36,5 @@ def experiment_of(run: RunDir) -> Experiment:
 
 def restore(program: Program, run: RunDir, step: str) -> tuple[int, State]:
     """The checkpoint `step` ("latest", "best" or a number) of the run."""
-    found, state, _ = checkpoint.load(run.checkpoints, program.abstract, step)
+    found, state, _ = load(run.checkpoints, program.abstract, step)
     return found, state

@@ -136,7 +136,7 @@ class Sweep:
         ):
             orphan = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
             try:
-                while orphan or self.running or self._started() < self.total:
+                while orphan or self.running or len(self.trials()) < self.total:
                     if error := should_stop():
                         ended = f"{self._ended()} of {self.total} trials have ended"
                         raise error(f"stopped, {ended}; the same command continues from there")
@@ -144,7 +144,7 @@ class Sweep:
                     if refused and not self.running:
                         raise ConfigError(refused)
                     room = 0 if refused else self.workers
-                    while len(self.running) < room and (orphan or self._started() < self.total):
+                    while len(self.running) < room and (orphan or len(self.trials()) < self.total):
                         self._start(orphan.pop(0) if orphan else None)
                     for trainer in list(self.running):
                         self._follow(trainer)
@@ -164,9 +164,6 @@ class Sweep:
     def trials(self) -> list[optuna.trial.FrozenTrial]:
         """All that were begun, in order."""
         return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
-
-    def _started(self) -> int:
-        return len(self.trials())
 
     def _ended(self) -> int:
         return sum(trial.state.is_finished() for trial in self.trials())
@@ -207,7 +204,7 @@ class Sweep:
 
     def _start(self, orphan: optuna.trial.FrozenTrial | None) -> None:
         """Starts a new trial, or one that an earlier start of the sweep has left."""
-        number = orphan.number if orphan else self._started()
+        number = orphan.number if orphan else len(self.trials())
         self.study.sampler = self.definition.sampler(number)
         trial = optuna.Trial(self.study, compat.trial_id(orphan)) if orphan else self.study.ask()
         run_dir = self.run_dir(number)

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gen_jax.core import lora
 from gen_jax.core.state import Net, PyTree, State, combine, path_name
 from gen_jax.errors import ConfigError
-from gen_jax.runs.checkpoint import describe, load, paths, saved_tree, step_number
+from gen_jax.runs.restore import describe, load, paths, saved_tree, step_number
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.training import gpt2
 from gen_jax.training.program import Program
