@@ -32,7 +32,7 @@ VARIABLES = {
 }
 DEVICES = "--xla_force_host_platform_device_count"
 FORWARDED = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGINT, signal.SIGHUP: signal.SIGTERM}
-GRACE_S = 20.0  # between the first local process that fails and the end of the others
+GRACE_S = 40.0  # between the first local process that fails and the end of the others
 FAREWELL_MS = 5_000  # that a process which failed waits for the others to have failed alike
 
 
