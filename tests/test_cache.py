@@ -17,7 +17,7 @@ import sys
 import jax
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
-from gen_jax.cache import cached
+from gen_jax.io.cache import cached
 
 address, number = sys.argv[1], int(sys.argv[2])
 if number == 1:

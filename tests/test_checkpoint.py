@@ -402,7 +402,7 @@ def test_load_into_leaves_what_is_reset(other_run):
 
 KILLED = """
 import os, signal, sys, time
-from gen_jax import step_dirs
+from gen_jax.runs import step_dirs
 from tests.test_checkpoint import make_state, opened
 folder, where = sys.argv[1:]
 die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)

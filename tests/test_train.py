@@ -5,8 +5,6 @@ import json
 import math
 import os
 import signal
-from types import SimpleNamespace
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +14,7 @@ from members import SMALLEST, smoke
 from gen_jax import cli, config
 from gen_jax.core.state import Mean
 from gen_jax.errors import ConfigError, Interrupted, NonFiniteError, Preempted
-from gen_jax.runs import step_dirs
+from gen_jax.runs import plots, step_dirs
 from gen_jax.runs.checkpoint import Checkpoints
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
@@ -345,12 +343,7 @@ def test_the_count_sees_a_recompilation(tmp_path, compilations, monkeypatch):
     assert compilations[14] > compilations[8]
 
 
-def test_curves_of_bleu_are_of_translations(tmp_path):
-    drawn = {}
+def test_curves_of_bleu_are_of_translations():
     rows = [{"step": 1, "train/loss": 2.0, "test/self_bleu": 3.0}, {"step": 2, "test/real_self_bleu": 1.0}]
-    writer = SimpleNamespace(write_images=lambda step, images: drawn.update(images))
-    for more in ([], [{"step": 3, "test/greedy_bleu": 4.0}]):
-        drawn.clear()
-        loop: Any = SimpleNamespace(run_dir=SimpleNamespace(rows=lambda more=more: rows + more), writer=writer, step=3)
-        Loop._draw_curves(loop)
-        assert set(drawn) == ({"curves", "curves_bleu"} if more else {"curves"})
+    assert set(plots.of_a_run(rows)) == {"curves"}
+    assert set(plots.of_a_run([*rows, {"step": 3, "test/greedy_bleu": 4.0}])) == {"curves", "curves_bleu"}

@@ -61,7 +61,7 @@ class Context:
 
     Attributes:
       model: the model; abilities are asked for with `isinstance(model, base.Encodes)` and so on.
-      info: the data set's `data.base.Info`.
+      info: the data set's `data.source.Info`.
       batches: split -> every example of it once, in order, as device batches with `index` [B] and `valid` [B];
         the last one is padded, so all have one shape. Ends early on SIGTERM by raising.
       batch_size: rows of those batches.
