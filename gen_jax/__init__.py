@@ -1,10 +1,12 @@
 """Generative models in JAX under one training loop.
 
-`train(config, workdir)` trains a model. Importing the package does not import jax: using one of its names does.
+`train(config, workdir)` trains a model; the pure functions of `core` are here too, as `gen_jax.losses`. Importing the
+package does not import jax: using one of its names does.
 """
 
 import importlib
 import importlib.metadata
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ def __getattr__(name: str) -> Any:
         return importlib.metadata.version("gen_jax")
     if name == "train":
         return importlib.import_module("gen_jax.train")  # a module that can be called
+    if not name.startswith("_") and importlib.util.find_spec(f"gen_jax.core.{name}"):
+        return importlib.import_module(f"gen_jax.core.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

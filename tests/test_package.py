@@ -13,6 +13,7 @@ from members import CONFIGS, ROOT
 
 import gen_jax
 from gen_jax import config, config_file
+from gen_jax.core import losses, optim
 from gen_jax.errors import ConfigError
 
 
@@ -32,8 +33,13 @@ def test_importing_it_starts_nothing():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert "train" in found.stdout
     assert gen_jax.train is sys.modules["gen_jax.train"] and callable(gen_jax.train)
-    with pytest.raises(AttributeError, match="nothing"):
-        _ = gen_jax.nothing
+    for name in ("nothing", "_core"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(gen_jax, name)
+
+
+def test_the_pure_functions_are_public():
+    assert gen_jax.losses is losses and gen_jax.optim is optim
 
 
 def run(*command, cwd):
