@@ -91,6 +91,20 @@ class Profile(Settings):
     """How many; 0 = no trace."""
 
 
+class Log(Settings):
+    """Where a run is logged."""
+
+    writers: tuple[Literal["jsonl", "tensorboard", "csv", "wandb"], ...] = ("jsonl", "tensorboard")
+    """`jsonl` is metrics.jsonl, which every run needs to resume. `wandb` needs that package."""
+
+    @pydantic.field_validator("writers")
+    @classmethod
+    def _once_each(cls, writers: tuple[str, ...]) -> tuple[str, ...]:
+        if "jsonl" not in writers or len(set(writers)) < len(writers):
+            raise ValueError("expected jsonl and each other writer once")
+        return writers
+
+
 class Experiment(Settings):
     """A whole config. Periods are in steps; 0 = never (the last step is always logged, evaluated and saved)."""
 
@@ -153,6 +167,8 @@ class Experiment(Settings):
     """Parameters to start from."""
     profile: Profile = Profile()
     """A profiler trace."""
+    log: Log = Log()
+    """TensorBoard and other loggers."""
 
     @pydantic.model_validator(mode="after")
     def _periods(self) -> "Experiment":

@@ -17,7 +17,8 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 
 from gen_jax.runs import events
-from gen_jax.runs.log import Writer, tensorboard_command
+from gen_jax.runs.log import Writer
+from gen_jax.runs.tensorboard import tensorboard_command
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_a_step_is_one_row_and_values_are_exact(run):
     assert rows(run / "metrics.jsonl") == [expected, {"step": 200, "train/loss": 0.2}]
     assert (run / "metrics.jsonl").read_bytes().startswith(first) and first.endswith(b"\n")
     assert rows(run / "perf.jsonl") == [{"step": 300, "ms_per_step": 2.5}]
-    assert read(run, "perf/ms_per_step")[0][0][1] == np.float32(2.5)
+    assert read(run, "wall/ms_per_step")[0][0][1] == np.float32(2.5)
 
 
 def test_resume_purges_later_events(run):

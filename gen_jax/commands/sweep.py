@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         sweep.begin()
         sys.stdout.flush()
         os.execv(command[0], command)
-    from gen_jax.runs.log import tensorboard_command, write_hparams_columns
+    from gen_jax.runs.tensorboard import tensorboard_command, write_hparams_columns
     from gen_jax.sweeps import report
 
     def write(trials: list) -> None:

@@ -8,8 +8,8 @@ from gen_jax import config
 from gen_jax.io import paths
 from gen_jax.parallel import distributed
 from gen_jax.parallel.processes import is_primary
-from gen_jax.runs.log import tensorboard_command
 from gen_jax.runs.run_dir import RunDir
+from gen_jax.runs.tensorboard import tensorboard_command
 from gen_jax.settings import defaults
 from gen_jax.train import train
 from gen_jax.training import same_data, seed_report

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # The length of a run, its periods, its patience, how devices share it; `schedule_steps` pins a schedule to a length.
-FREE = r"total_steps|(log|eval|save)_every|hang_limit_s|memory_check|mesh\.(data|fsdp|model)|sharding"
+FREE = r"total_steps|(log|eval|save)_every|hang_limit_s|memory_check|mesh\.(data|fsdp|model)|sharding|log\.writers"
 FREE += r"|optim\.[^.]+\.schedule_steps"
 # With --override, which manifest.json records.
 OVERRIDABLE = r"best\..+|evals(\..+)?|optim\.[^.]+\.(lr|skip_nonfinite|skip_above)"

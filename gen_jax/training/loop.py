@@ -56,7 +56,7 @@ class Loop:
         self.pending: list[dict] = []  # metrics still on the device
         first_row = self.step if self.journal.row or self.journal.open else self.step + 1  # that is to be written
         run_dir.truncate_after(first_row - 1)
-        self.writer = Writer(run_dir, first_row if self.step else 0)
+        self.writer = Writer(run_dir, first_row if self.step else 0, self.experiment.log.writers)
         self.progress = progress
         self.progress.start(self.step)
         self.warn_of_other_rates()

@@ -8,9 +8,10 @@ import numpy as np
 
 from gen_jax.io import json_text
 from gen_jax.runs import metric_tags, plots, tables
-from gen_jax.runs.log import Writer, tensorboard_command
+from gen_jax.runs.log import Writer
 from gen_jax.runs.plots import STD
 from gen_jax.runs.run_dir import RunDir, write_atomic
+from gen_jax.runs.tensorboard import tensorboard_command
 from gen_jax.training.report import hparams
 
 Row = dict[str, Any]
