@@ -320,9 +320,10 @@ def test_sources_are_listed():
 
 
 def test_look_gives_pictures_or_an_excerpt(tmp_path):
-    dataset, images = data.look(data.resolve("digits"), n=5)
+    dataset, (images, classes) = data.look(data.resolve("digits"), n=5)
     np.testing.assert_array_equal(images, dataset.arrays["train"]["image"][:5])
-    _, plot = data.look(data.resolve("gaussians"), "test")
+    assert classes == [str(label) for label in dataset.arrays["train"]["label"][:5]]
+    _, (plot, _) = data.look(data.resolve("gaussians"), "test")
     assert plot.shape == (1, 128, 128, 1) and plot.dtype == np.uint8 and plot.max() == 255
     (tmp_path / "t.txt").write_text("Some text. " * 200)
     _, excerpt = data.look(data.resolve(str(tmp_path / "t.txt")), "test")
@@ -367,13 +368,13 @@ def test_a_source_that_needs_no_files_is_known_by_its_name(name):
 
 
 def test_a_look_at_a_set_is_images_or_an_excerpt(tmp_path):
-    dataset, images = data.look(data.resolve("digits"), "train", 16)
+    dataset, (images, _) = data.look(data.resolve("digits"), "train", 16)
     np.testing.assert_array_equal(images, dataset.arrays["train"]["image"][:16])
     assert data.describe(dataset)["sizes"] == dataset.sizes
     (tmp_path / "t.txt").write_text("Some text. " * 200)
     _, excerpt = data.look(data.resolve(str(tmp_path / "t.txt")), "test", 1)
     assert excerpt and excerpt in "Some text. " * 200
-    _, density = data.look(data.resolve("gaussians"), "train", 1)
+    _, (density, _) = data.look(data.resolve("gaussians"), "train", 1)
     assert density.dtype == np.uint8 and density.max() == 255
 
 

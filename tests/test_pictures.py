@@ -33,6 +33,22 @@ def test_grid_scales_by_whole_pixels_to_a_size_that_can_be_seen():
     assert plots.grid(images(1)).shape == (8 * 4, 8 * 5, 1)
 
 
+def test_a_grid_has_no_holes_where_a_near_number_of_columns_leaves_none():
+    cells = [plots.grid(images(n, 2, 2), pad=1, scale=1) for n in (10, 12, 60, 64, 7)]
+    assert [(h // 3, w // 3) for h, w, _ in (cell.shape for cell in cells)] == [(2, 5), (3, 4), (6, 10), (8, 8), (3, 3)]
+
+
+def test_captions_stand_below_their_images():
+    x = images(2, 8, 8)
+    found = plots.captioned(x, ["3", "8"])
+    assert found.shape == (48 + plots.CAPTION + 4, 2 * 50 + 2, 3)
+    for i in range(2):
+        column = found[2:, 2 + 50 * i : 50 + 50 * i]
+        assert (column[:48] == i + 1).all() and column[48 : 48 + plots.CAPTION].min() < 128
+    one, other = (plots.captioned(x, ["3", name])[50:] for name in "89")
+    assert (one[:, :50] == other[:, :50]).all() and (one != other).any()
+
+
 def test_pairs_stand_over_each_other():
     above, below = images(3), images(3) + 100
     found = plots.pairs(above, below, columns=2)

@@ -26,10 +26,10 @@ from test_cli import fails
 from gen_jax import cli
 from gen_jax import config as configs
 from gen_jax.errors import ConfigError, DataError, Preempted, RunError
-from gen_jax.runs import plots, status
+from gen_jax.runs import status
 from gen_jax.runs.run_dir import RunDir
-from gen_jax.sweeps import report, space
-from gen_jax.sweeps.definition import Definition, Search, definition
+from gen_jax.sweeps import pictures, report, space
+from gen_jax.sweeps.definition import Definition, Search, _points, definition
 from gen_jax.sweeps.sweep import Sweep
 from gen_jax.sweeps.trainer import gpu_of, lock, open_log
 
@@ -410,12 +410,26 @@ def test_the_command_of_a_finished_sweep_writes_and_prints_it_again(sweep, capsy
 def test_pictures_of_numbers_groups_and_gaps():
     columns = {"lr": [1e-4, 1e-3, None], "net": ["mlp", (1, 2), None], "bf16": [True, False, True], "n": [1, 2, 3]}
     values = np.array([1.0, 2.0, 0.5])
-    picture = plots.responses(columns, values, "val/elbo")
+    picture = pictures.responses(columns, values, "val/elbo")
     assert picture.std() > 1
-    one, two = (plots.responses({"net": names}, values[:2], "") for names in (["mlp", "conv"], ["a", "b"]))
+    one, two = (pictures.responses({"net": names}, values[:2], "") for names in (["mlp", "conv"], ["a", "b"]))
     assert one.shape == two.shape and (one != two).any(), "groups without their names"
-    up, down = (plots.best_so_far(np.arange(3), values, "val/elbo", maximize=up) for up in (True, False))
+    up, down = (pictures.best_so_far(np.arange(3), values, "val/elbo", maximize=up) for up in (True, False))
     assert up.shape == down.shape and (up != down).any()
+
+
+def test_an_axis_is_logarithmic_where_the_sweep_drew_logarithms():
+    columns, values = {"lr": [1e-3, 2e-3, 4e-3]}, np.array([1.0, 2.0, 0.5])
+    linear, log = (pictures.responses(columns, values, "x", frozenset(logs)) for logs in ((), ("lr",)))
+    assert linear.shape == log.shape and (linear != log).any()
+
+    def define(s):
+        s.maximize("val/elbo")
+        s.log_uniform("optim.net.lr", 1e-4, 1e-2)
+        s.uniform("model.beta", 0, 1)
+
+    tried = _points(define, "tpe", 0)[1]
+    assert report._logs(tried) == {"optim.net.lr"}
 
 
 def test_workers_share_the_gpus(monkeypatch):

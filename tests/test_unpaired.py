@@ -158,7 +158,7 @@ def test_data_that_do_not_fit_the_model_are_refused(path, section, message):
 
 
 def test_a_look_at_both_sets():
-    dataset, images = data.look(data.resolve("colours"), "test", 3)
+    dataset, (images, _) = data.look(data.resolve("colours"), "test", 3)
     np.testing.assert_array_equal(colours.recolour(images[:3]), images[3:])
     assert data.describe(dataset)["kind"] == "unpaired"
 

@@ -77,7 +77,8 @@ def _show(args: argparse.Namespace) -> None:
         return
     if out.exists() and not args.overwrite:
         raise ConfigError(f"--out: {out} exists; pass --overwrite to replace it, or another --out")
-    write_atomic(out, plots.png(plots.grid(found)))
+    images, classes = found
+    write_atomic(out, plots.png(plots.captioned(images, classes) if classes else plots.grid(images)))
     print(f"picture: {out}")
 
 

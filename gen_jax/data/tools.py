@@ -66,8 +66,11 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     return found
 
 
-def look(section: dict[str, Any], split: str = "train", n: int = 64) -> tuple[Dataset, np.ndarray | str]:
-    """The set, and what to show of a split: an excerpt of its text, or uint8 pictures [N, H, W, 1 or 3].
+def look(
+    section: dict[str, Any], split: str = "train", n: int = 64
+) -> tuple[Dataset, str | tuple[np.ndarray, list[str]]]:
+    """The set, and what to show of a split: an excerpt of its text, or uint8 pictures [N, H, W, 1 or 3] with their
+    classes, [] where they have none.
 
     Records of text are the first `n`, one a line. Images are the first `n` of the split (of each of two unpaired sets),
     vectors one density plot of their first two dimensions.
@@ -85,11 +88,13 @@ def look(section: dict[str, Any], split: str = "train", n: int = 64) -> tuple[Da
     if dataset.info.kind == "audio":
         return dataset, _sounds(dataset, split)
     if dataset.info.kind == "vector":
-        return dataset, _density(feed.resident["vector"])[None]
+        return dataset, (_density(feed.resident["vector"])[None], [])
     batch = feed.assemble(feed.resident, feed.rows(0))
     names = ("image_a", "image_b") if dataset.info.kind == "unpaired" else ("image",)
     images = np.concatenate([batch[name] for name in names])
-    return dataset, images if images.shape[-1] in (1, 3) else images[..., :1]
+    names = dataset.info.class_names
+    classes = [names[i] if names else str(i) for i in np.asarray(batch["label"])] if dataset.info.num_classes else []
+    return dataset, (images if images.shape[-1] in (1, 3) else images[..., :1], classes)
 
 
 def _records(dataset: Dataset, split: str, n: int) -> str:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Shaped, UInt8
 
 STD = "std/"  # before the tag that a deviation belongs to
 GAP = 96  # grey level between the images of a grid: neither paper nor ink
-MAGNITUDES = 50  # between the smallest and the largest number that a linear axis can tell apart
+CAPTION = 12  # pixels of height
 
 
 def grid(
@@ -19,12 +19,12 @@ def grid(
     """Images in rows, `pad` pixels of grey around each, enlarged by whole pixels.
 
     Args:
-      columns: 0 = about square.
+      columns: 0 = about square, and such that the last row is full where such a number is near.
       pad: before enlarging.
       scale: 0 = the smallest that makes the longer side 512 pixels, at most 8.
     """
     n, h, w, c = images.shape
-    columns = min(columns or math.ceil(math.sqrt(n * h / w)), n)
+    columns = min(columns or _columns(n, h / w), n)
     rows = math.ceil(n / columns)
     cells = np.full((rows * columns, h + pad, w + pad, c), GAP, np.uint8)
     cells[:n, pad:, pad:] = images
@@ -32,6 +32,27 @@ def grid(
     tiled = cells.reshape(rows, columns, h + pad, w + pad, c).swapaxes(1, 2).reshape(rows * (h + pad), -1, c)
     tiled = np.pad(tiled, ((0, pad), (0, pad), (0, 0)), constant_values=GAP)
     return enlarge(tiled, scale or min(8, math.ceil(512 / max(tiled.shape[:2]))))
+
+
+def _columns(n: int, ratio: float) -> int:
+    """Of n images in a grid that is about square: the nearest divisor of n, if one is within a factor of 1.6."""
+    square = math.sqrt(n * ratio)
+    full = [k for k in range(1, n + 1) if n % k == 0 and 1 / 1.6 <= k / square <= 1.6]
+    return min(full, key=lambda k: (round(abs(math.log(k / square)), 6), -k), default=math.ceil(square))
+
+
+def captioned(images: UInt8[np.ndarray, "N H W C"], captions: list[str]) -> UInt8[np.ndarray, "h w 3"]:
+    """A grid of images, enlarged by whole pixels to 48 at least, each above its caption."""
+    from PIL import Image, ImageDraw
+
+    scale = max(1, math.ceil(48 / min(images.shape[1:3])))
+    cells = []
+    for image, caption in zip(np.broadcast_to(images, (*images.shape[:3], 3)), captions, strict=True):
+        large = enlarge(image, scale)
+        strip = Image.new("RGB", (large.shape[1], CAPTION), "white")
+        ImageDraw.Draw(strip).text((2, 0), caption, fill="black")
+        cells.append(np.concatenate([large, np.asarray(strip)]))
+    return grid(np.stack(cells), pad=2, scale=1)
 
 
 def enlarge(image: UInt8[np.ndarray, "H W C"], scale: int) -> UInt8[np.ndarray, "h w C"]:
@@ -54,7 +75,7 @@ def pairs(
     return grid(rows.reshape(-1, *above.shape[1:]), columns)
 
 
-def _figure(width: float = 6.4, height: float = 5.2) -> Any:
+def new_figure(width: float = 6.4, height: float = 5.2) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -63,7 +84,7 @@ def _figure(width: float = 6.4, height: float = 5.2) -> Any:
     return figure
 
 
-def _pixels(figure: Any) -> UInt8[np.ndarray, "H W 3"]:
+def pixels(figure: Any) -> UInt8[np.ndarray, "H W 3"]:
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
@@ -84,7 +105,7 @@ def scatter(
       names: for the legend; a label beyond them is shown as its number.
       equal: the same unit on both axes.
     """
-    figure = _figure()
+    figure = new_figure()
     axis = figure.add_subplot(title=title, xlabel=axes[0], ylabel=axes[1])
     if labels is None:
         axis.scatter(*points.T, s=6, linewidths=0)
@@ -97,7 +118,7 @@ def scatter(
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3, frameon=False)
     if equal:
         axis.set_aspect("equal", adjustable="datalim")
-    return _pixels(figure)
+    return pixels(figure)
 
 
 def _colours(n: int) -> Any:
@@ -117,7 +138,7 @@ def lines(
     bands: Mapping[str, Shaped[np.ndarray, " N"]] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Curves by name, (x, y) each; `log` makes the y axis logarithmic. bands: by name, so much on either side."""
-    figure = _figure()
+    figure = new_figure()
     axis = figure.add_subplot(title=title, xlabel=axes[0], ylabel=axes[1])
     for (name, (x, y)), colour in zip(series.items(), _colours(len(series)), strict=True):
         axis.plot(x, y, label=name, color=colour, marker="." if len(x) < 30 else "")
@@ -128,14 +149,14 @@ def lines(
     if series:
         axis.legend(frameon=False)
     axis.grid(alpha=0.3)
-    return _pixels(figure)
+    return pixels(figure)
 
 
 def scaling(
     sizes: list[int], panels: dict[str, dict[str, list[float]]], *, axis: str = "", units: tuple[str, ...] = ()
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Values over sizes that grow by factors: a panel a title, with curves by name from 0 up; `units`, one a panel."""
-    figure = _figure(5.0 * len(panels), 3.6)
+    figure = new_figure(5.0 * len(panels), 3.6)
     for plot, (title, curves_), unit in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), units, strict=True
     ):
@@ -147,14 +168,14 @@ def scaling(
         plot.set_ylim(0, 1.25 * max(max(values) for values in curves_.values()) or 1)
         plot.legend(frameon=False)
         plot.grid(alpha=0.3)
-    return _pixels(figure)
+    return pixels(figure)
 
 
 def bars(
     heights: dict[str, Float[np.ndarray, " K"]], names: tuple[str, ...], *, title: str = "", axis: str = ""
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Groups of bars side by side, a group a name, a colour a series."""
-    figure = _figure()
+    figure = new_figure()
     plot = figure.subplots()
     width = 0.8 / len(heights)
     for i, (label, values) in enumerate(heights.items()):
@@ -163,52 +184,12 @@ def bars(
     plot.set_ylabel(axis)
     plot.set_title(title)
     plot.legend()
-    return _pixels(figure)
+    return pixels(figure)
 
 
-def responses(columns: dict[str, list[Any]], values: Float[np.ndarray, " N"], name: str) -> UInt8[np.ndarray, "H W 3"]:
-    """A metric against each of several parameters; numbers of several magnitudes are on a logarithmic axis.
-
-    Args:
-      columns: N values a parameter: numbers, or anything else, which is grouped; None where a row has none.
-      name: of the metric.
-    """
-    wide = min(3, max(1, len(columns)))
-    high = max(1, math.ceil(len(columns) / wide))
-    figure = _figure(0.6 + 3.4 * wide, 0.6 + 2.8 * high)
-    axes = figure.subplots(high, wide, sharey=True, squeeze=False).ravel()
-    for axis in axes[len(columns) :]:
-        axis.set_axis_off()
-    for axis, (key, column) in zip(axes, columns.items(), strict=False):
-        has = [i for i, value in enumerate(column) if value is not None]
-        found = [column[i] for i in has]
-        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in found):
-            found = [str(value) for value in found]
-        elif found and min(found) > 0 and max(found) / min(found) >= MAGNITUDES:
-            axis.set_xscale("log")
-        axis.scatter(found, values[has], s=16, linewidths=0, alpha=0.7)
-        axis.set_xlabel(key)
-        axis.grid(alpha=0.3)
-    figure.supylabel(name)
-    return _pixels(figure)
-
-
-def best_so_far(
-    numbers: Int[np.ndarray, " N"], values: Float[np.ndarray, " N"], name: str, *, maximize: bool
+def curves(
+    rows: list[dict[str, Any]], tags: tuple[str, ...] = ("train/loss",), title: str = ""
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The metric of each trial as a dot, and the best up to it as a step line; `numbers` of the trials ascend."""
-    figure = _figure()
-    axis = figure.add_subplot(xlabel="trial", ylabel=name)
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.scatter(numbers, values, s=16, linewidths=0, color="grey", label="trial")
-    best = (np.maximum if maximize else np.minimum).accumulate(values)
-    axis.step(numbers, best, where="post", label="best so far")
-    axis.legend(frameon=False)
-    axis.grid(alpha=0.3)
-    return _pixels(figure)
-
-
-def curves(rows: list[dict[str, Any]], tags: tuple[str, ...] = ("train/loss",)) -> UInt8[np.ndarray, "H W 3"]:
     """Values over steps from the rows of metrics.jsonl, `{"step": 100, "train/loss": 1.2}`; a row may lack a tag.
 
     A band of one deviation on either side where the rows have it: `"std/train/loss": 0.1`.
@@ -221,16 +202,16 @@ def curves(rows: list[dict[str, Any]], tags: tuple[str, ...] = ("train/loss",)) 
             np.array([row[tag] for row in has], np.float64),
         )
         bands[tag] = np.array([row.get(f"{STD}{tag}") or 0.0 for row in has], np.float64)
-    return lines(series, axes=("step", tags[0] if len(tags) == 1 else ""), bands=bands)
+    return lines(series, title=title, axes=("step", tags[0] if len(tags) == 1 else ""), bands=bands)
 
 
 def of_a_run(rows: list[dict[str, Any]]) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
     """The losses over a whole run as one picture, `curves`, BLEU as another; what there is of them."""
     drawn = {}
-    for name, ending in (("curves", "loss"), ("curves_bleu", "bleu")):
+    for name, ending, title in (("curves", "loss", "losses"), ("curves_bleu", "bleu", "BLEU")):
         tags = dict.fromkeys(tag for row in rows for tag in row if tag.endswith(ending) and not tag.startswith(STD))
         if tags := tuple(tag for tag in tags if not tag.endswith("self_bleu")):
-            drawn[name] = curves(rows, tags)
+            drawn[name] = curves(rows, tags, title)
     return drawn
 
 
@@ -244,7 +225,7 @@ def attention(
     """
     layers, heads = weights.shape[:2]
     width, height = 0.09 * len(attended) + 0.5, 0.09 * len(inputs) + 0.5
-    figure = _figure(max(6.4, width * heads), max(2.0, height * layers))
+    figure = new_figure(max(6.4, width * heads), max(2.0, height * layers))
     for i in range(layers):
         for j in range(heads):
             axis = figure.add_subplot(layers, heads, i * heads + j + 1)
@@ -253,7 +234,7 @@ def attention(
             axis.set_xticks(range(len(attended)), attended, fontsize=5, rotation=90)
             axis.set_yticks(range(len(inputs)), inputs, fontsize=5)
             axis.tick_params(length=0, pad=1)
-    return _pixels(figure)
+    return pixels(figure)
 
 
 def spectrogram(sound: Shaped[np.ndarray, " T"], *, window: int = 256, hop: int = 64) -> Float[np.ndarray, "F N"]:
@@ -273,7 +254,7 @@ def spectrograms(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Sounds in rows and columns, over time and frequency, each down to 60 dB below its loudest."""
     high, wide = sounds.shape[:2]
-    figure = _figure(1.0 + 1.5 * wide, 0.8 + 1.0 * high)
+    figure = new_figure(1.0 + 1.5 * wide, 0.8 + 1.0 * high)
     axes = figure.subplots(high, wide, sharex=True, sharey=True, squeeze=False)
     extent = (0, sounds.shape[2] / sample_rate, 0, sample_rate / 2000)
     for i, j in np.ndindex(high, wide):
@@ -286,7 +267,7 @@ def spectrograms(
     figure.colorbar(drawn, ax=axes, label="dB below the loudest", shrink=0.6)
     figure.supxlabel("seconds", fontsize=9)
     figure.supylabel("kHz", fontsize=9)
-    return _pixels(figure)
+    return pixels(figure)
 
 
 def png(image: UInt8[np.ndarray, "H W C"]) -> bytes:

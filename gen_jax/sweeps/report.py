@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gen_jax.runs import plots, tables
 from gen_jax.runs.run_dir import write_atomic
+from gen_jax.sweeps import pictures
 from gen_jax.sweeps.definition import Definition
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -64,12 +65,18 @@ def draw(definition: Definition, trials: list[FrozenTrial], folder: Path) -> lis
     drawn = {key: [trial.user_attrs["params"].get(key) for trial in complete] for key in keys}
     numbers = np.array([trial.number for trial in complete])
     made = {
-        "parameters": plots.responses(drawn, values, definition.first.metric),
-        "best": plots.best_so_far(numbers, values, definition.first.metric, maximize=definition.first.mode == "max"),
+        "parameters": pictures.responses(drawn, values, definition.first.metric, _logs(definition.tried)),
+        "best": pictures.best_so_far(numbers, values, definition.first.metric, maximize=definition.first.mode == "max"),
     }
     for name, picture in made.items():
         write_atomic(epath.Path(folder / f"{name}.png"), plots.png(picture))
     return [folder / f"{name}.png" for name in made]
+
+
+def _logs(tried: dict[str, list[Any]]) -> frozenset[str]:
+    """The keys that the sweep draws on a logarithmic scale."""
+    drawn = ((key, form) for key, forms in tried.items() for form in forms if isinstance(form, dict))
+    return frozenset(key for key, form in drawn if form.get("attributes", {}).get("log"))
 
 
 def _short(value: Any) -> str:
