@@ -1,0 +1,66 @@
+"""A part of a checkpoint, as another run's start."""
+
+import jax
+import pytest
+from saved import abstract_of, assert_equal, folder, make_state, opened, put  # noqa: F401
+
+from gen_jax.errors import CheckpointError, ConfigError
+from gen_jax.runs.restore import load
+from gen_jax.runs.run_dir import RunDir
+from gen_jax.training.init_from import load_into
+
+
+def test_a_part_is_loaded(folder):
+    wanted = abstract_of(make_state())
+    part = {"nets": {"net": {"opt": wanted.nets["net"].opt}}}  # tuples and named tuples inside
+    _, tree, _ = load(folder, part, partial=True)
+    assert_equal(tree["nets"]["net"]["opt"], make_state().nets["net"].opt)
+
+
+@pytest.fixture
+def other_run(tmp_path):
+    run = RunDir(tmp_path / "other")
+    run.create({"seed": 0})
+    with opened(run.checkpoints) as checkpoints:
+        checkpoints.save(4, make_state(4), {"best_step": 4})
+    return run.path
+
+
+def test_load_into_takes_the_averages_and_leaves_the_rest(other_run):
+    new = put(make_state(0), 8)
+    loaded = load_into(new, other_run, "best", {"net": "net"})
+    average = make_state(4).nets["net"].ema
+    net = loaded.nets["net"]
+    assert_equal({"params": net.params, "stats": net.stats}, average)
+    assert_equal(net.ema, average)
+    assert_equal(net.opt, new.nets["net"].opt)
+    assert int(loaded.step) == 0
+    assert net.params["Dense_0"]["kernel"].sharding == new.nets["net"].params["Dense_0"]["kernel"].sharding
+    jax.jit(lambda state: state, donate_argnums=0)(loaded)  # no buffer twice
+
+
+def test_load_into_is_strict_but_for_what_is_allowed(other_run):
+    new = make_state(0, width=32)
+    with pytest.raises(CheckpointError, match=r"Dense_0/bias: the checkpoint has bfloat16\[16\], the model"):
+        load_into(new, other_run)
+    loaded = load_into(new, other_run, "4", {}, ("net/params/Dense_0/.*",)).nets["net"]
+    assert_equal(loaded.params, new.nets["net"].params)
+    assert_equal(loaded.stats, make_state(4).nets["net"].ema["stats"])
+    with pytest.raises(ConfigError, match=r"expected some of \['net'\], found \['gen'\]"):
+        load_into(new, other_run, nets={"gen": "net"})
+    with pytest.raises(CheckpointError, match=r"nets/critic/.*the checkpoint has nothing"):
+        load_into(new, other_run, nets={"net": "critic"})
+
+
+def test_load_into_leaves_what_is_reset(other_run):
+    """A leaf of the same shape, and one of another."""
+    for width in (16, 32):
+        new = make_state(0, width=width)
+        loaded = load_into(new, other_run, reset=("net/params/Dense_0/(kernel|bias)",)).nets["net"]
+        assert_equal(loaded.params, new.nets["net"].params)
+        assert_equal(loaded.ema["params"], new.nets["net"].params)
+        assert_equal(loaded.stats, make_state(4).nets["net"].ema["stats"])
+    with pytest.raises(
+        CheckpointError, match=r"kernel: the checkpoint has float32\[8, 16\], the model float32\[8, 32\]"
+    ):
+        load_into(make_state(0, width=32), other_run, reset=("net/params/Dense_0/bias",))
