@@ -1,4 +1,4 @@
-"""`gen-jax COMMAND`: train, eval, sample, check, list, data, compare, replay, bench, plan, sweep."""
+"""`gen-jax COMMAND`: train, eval, sample, check, list, data, reproduce, compare, replay, bench, plan, sweep."""
 
 import time
 
@@ -26,6 +26,7 @@ COMMANDS = {
     "check": "validate a config and print it, its parameters and its memory; trains nothing",
     "list": "list the models, data, evaluators, configs and optimizers, or the fields of one",
     "data": "list data sets, show one, prepare one",
+    "reproduce": "train a config, and compare what it reaches with what its file expects",
     "compare": "one metric of several runs; refused where it was not measured alike",
     "replay": "repeat the step at which a run was not finite, and name the operation",
     "bench": "time a config's training step",

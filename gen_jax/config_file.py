@@ -71,6 +71,11 @@ def argument(spec: str) -> dict[str, Any]:
     return _values(arg, _declared(names, file), file)
 
 
+def named(spec: str, name: str, default: Any) -> Any:
+    """What the file calls `name`; `default` where it has no such name."""
+    return _run(spec)[0].get(name, default)
+
+
 def sweep(spec: str) -> Callable[[Any], None]:
     """The function `sweep(s)` beside `get_config`; gen_jax.sweeps.space says what it may call.
 

@@ -1,4 +1,4 @@
-"""Every config: its smoke version trains, evaluates, draws and saves; its header says what it is and how it went."""
+"""Every config: its smoke version trains, evaluates, draws and saves; its header has its command."""
 
 import ast
 import json
@@ -8,6 +8,8 @@ import pytest
 from members import CONFIGS, ROOT, SMALLEST, VARIANTS, smoke, variants
 
 from gen_jax import config, config_file
+from gen_jax.results import expected
+from gen_jax.runs import metric_tags
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.settings import defaulted
 from gen_jax.train import train
@@ -30,6 +32,9 @@ def test_smoke(path, tmp_path):
     assert all(value is not None for row in rows for value in row.values())
     if experiment.evals:
         assert any(not key.startswith(("train/", "step")) for key in rows[-1])
+    known = {metric_tags.name_of(tag) for row in rows for tag in row}
+    one = expected.find(path)
+    assert not one or known >= {metric.metric for metric in one.metrics}
     assert config.resolve(json.loads(run.config_file.read_text())) == experiment
 
 
@@ -70,12 +75,9 @@ def test_the_rule_finds_what_is_restated(tmp_path):
 
 
 @pytest.mark.parametrize("path", CONFIGS)
-def test_the_header_has_command_minutes_and_number(path):
+def test_the_header_has_a_command(path):
     header = ast.get_docstring(ast.parse((ROOT / path).read_text())) or ""
     assert f"gen-jax train --config={path}" in header or f"gen-jax bench --config={path}" in header
-    assert "2 cores" in header
-    assert "__" not in header, "the number has not been filled in"
-    assert any(ch.isdigit() for ch in header.split("2 cores", 1)[1]), "no number behind the time"
 
 
 def test_every_folder_of_experiments_is_found():

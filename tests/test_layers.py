@@ -24,6 +24,7 @@ ALLOWED = {
     "features": "errors settings core nets io runs",
     "evaluators": "errors settings core models parallel io runs features metrics",
     "config_file": "errors settings io",
+    "results": "errors settings config_file",
     "config": "errors settings core models data evaluators parallel io config_file",
     "training": "errors compat settings core models data evaluators parallel io runs config",
     "train": "errors settings core parallel runs config training cli",

@@ -21,6 +21,7 @@ NOT_RUN = {  # a regex of commands, and why
     r"--num_processes=": "starts processes; tests/test_distributed.py",
     r"^gen-jax plan": "needs the TPU compiler for minutes; tests/test_plan_command.py",
     r"^gen-jax sweep": "trains for minutes; tests/test_sweep_command.py",
+    r"^gen-jax reproduce": "trains a whole config; tests/test_results.py",
     r"^gen-jax replay": "needs a run that diverged; tests/test_nonfinite.py",
     r"digits_belief": "tests/test_readme.py trains it",
     r"^python launch/": "needs a cluster; test_a_launcher_accepts_it submits nothing",

@@ -3,7 +3,7 @@
 `gen-jax train --config=experiments/cyclegan/folders.py --workdir=runs/cyclegan_folders --config.data.a.path=photos/a
 --config.data.b.path=photos/b`, then
 `gen-jax sample --workdir=runs/cyclegan_folders --translate=a2b --images=photos/new`
-For a GPU; not run to its end. On 2 cores take smaller ones: `--config.data.a.size=64 --config.data.b.size=64
+For a GPU. On 2 cores take smaller ones: `--config.data.a.size=64 --config.data.b.size=64
 --config.model.image="(64, 64, 3)" --config.model.width=16 --config.model.blocks=3`.
 """
 
@@ -37,3 +37,6 @@ def smoke(c):
     c.model.image, c.model.width, c.model.stages, c.model.blocks, c.model.kernel = (16, 16, 1), 4, 1, 1, 3
     c.model.critic_width, c.model.critic_stages, c.model.buffer = 4, 1, 2
     return c
+
+
+EXPECT = [dict(flags=("data.a.path=photos/a", "data.b.path=photos/b"), machine="a GPU", note="Not run to its end.")]

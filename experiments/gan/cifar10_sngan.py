@@ -1,7 +1,6 @@
 """SNGAN on CIFAR-10 (Miyato et al. 2018): residual networks, spectral norm, hinge loss, 5 critic updates a step.
 
 `gen-jax train --config=experiments/gan/cifar10_sngan.py --workdir=runs/gan_cifar10_sngan`
-For a GPU; on 2 cores it was not run to its end: 100,000 steps.
 """
 
 from ml_collections import ConfigDict
@@ -35,3 +34,6 @@ def smoke(c):
     c.model.widths, c.model.critic_widths, c.model.latent = (4,), (4,), 4
     c.model.n_critic, c.evals.pictures.n = 2, 10
     return c
+
+
+EXPECT = [dict(machine="a GPU", note="Not run to its end: 100,000 steps.")]

@@ -1,7 +1,6 @@
 """The quickstart: a VAE on the embedded 8x8 handwritten digits.
 
 `gen-jax train --config=experiments/vae/digits.py --workdir=runs/vae_digits`
-At most 45 s on 2 cores: test ELBO -22.82 nats, log-likelihood -22.23 (500 samples).
 """
 
 from ml_collections import ConfigDict
@@ -42,3 +41,14 @@ def smoke(c):
     c.log_every, c.eval_every, c.save_every, c.optim.net.warmup = 4, 8, 8, 2
     c.model.widths, c.model.latent, c.evals.log_likelihood.num_samples = (16, 16), 4, 20
     return c
+
+
+EXPECT = [
+    dict(
+        minutes=0.7,
+        metrics=[
+            dict(metric="test/elbo", value=-22.82, tolerance=0.3, unit="nats"),
+            dict(metric="test/log_likelihood", value=-22.23, tolerance=0.3, unit="nats"),
+        ],
+    )
+]
