@@ -108,7 +108,7 @@ def test_it_lists_the_fields_of_one(capsys):
     )
     assert "path: str  required" in listed(capsys, "data", "npz")
     assert "latent: int > 0  = 50" in listed(capsys, "models", "vae")
-    assert "2 cores" in listed(capsys, "configs", "vae/digits")
+    assert listed(capsys, "configs", "vae/digits").startswith("The quickstart:")
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def seeds(*flags, evals=("elbo",)):
     return experiment.model_copy(update={"evals": {name: experiment.evals[name] for name in evals}})
 
 
-def test_a_run_holds_an_ordinary_run_for_each_seed(tmp_path):
+def test_a_run_holds_an_ordinary_run_for_each_seed(tmp_path, capsys):
     flags = ("total_steps=8", "log_every=4", "eval_every=4", "seed=3")
     evals = ("elbo", "pictures")
     states = train(seeds("num_seeds=2", *flags, evals=evals), tmp_path / "all")
@@ -106,9 +106,18 @@ def test_a_run_holds_an_ordinary_run_for_each_seed(tmp_path):
     assert [(row["seed"], row["state"], row["step"]) for row in table] == [(s, "done", "8") for s in "34"]
     assert float(table[1]["test/elbo"]) == rows[1][-1]["test/elbo"]
     assert (several.samples / "curves_00000008.png").exists()
-    cli.main(["eval", f"--workdir={tmp_path / 'all/seed_4'}"])
+    cli.main(["eval", f"--workdir={tmp_path / 'all'}"])
     again = json.loads((tmp_path / "all/seed_4/eval/metrics.jsonl").read_text())
     assert again["test/elbo"] == pytest.approx(there.rows()[-1]["test/elbo"], rel=1e-5)
+    (common,) = RunDir(tmp_path / "all/eval").rows()
+    assert common["step"] == 8 and common["seeds"] == 2
+    for tag in ("test/elbo", "std/test/elbo"):
+        assert common[tag] == pytest.approx(several.rows()[-1][tag], rel=1e-4)
+    capsys.readouterr()
+    cli.main(["compare", "--metric=test/elbo", str(tmp_path / "all")])
+    assert f"{common['test/elbo']:.6g}" in capsys.readouterr().out
+    cli.main(["sample", f"--workdir={tmp_path / 'all'}", "--n=2", f"--out={tmp_path / 'drawn'}"])
+    assert {file.stem for file in (tmp_path / "drawn").iterdir()} == {f"sample_seed_{n}_step8_seed0" for n in (3, 4)}
 
 
 @pytest.fixture
@@ -275,11 +284,13 @@ def test_inputs_that_depend_on_the_seed_are_refused():
         make(smoke(SMALLEST["code_prior"], "num_seeds=2"))
 
 
-def test_a_command_of_one_run_names_the_seeds(tmp_path):
+def test_what_reads_one_run_names_the_seeds(tmp_path, capsys):
     RunDir(tmp_path / "run").create(config.to_dict(seeds("num_seeds=2")))
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["eval", f"--workdir={tmp_path / 'run'}"])
-    assert ended.value.code == 2
+    for words in (["export", f"--out={tmp_path}/out"], ["eval", "--watch"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([words[0], f"--workdir={tmp_path / 'run'}", *words[1:]])
+        assert ended.value.code == 2
+        assert "holds 2 seeds" in capsys.readouterr().err
 
 
 def test_bench_counts_all_seeds(capsys):

@@ -1,6 +1,7 @@
 """`gen-jax eval --workdir=D [--step=latest|best|N] [--watch] [--num_processes=N]`: runs the config's evaluators.
 
-Results go to `D/eval/`: metrics.jsonl, samples/ and tb/, as in training; D itself is only read.
+Results go to `D/eval/`: metrics.jsonl, samples/ and tb/, as in training; D itself is only read. Of a run with
+`num_seeds`, each seed is evaluated in its folder, and means and deviations go to `D/eval/`.
 """
 
 import argparse
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import jax
 
-from gen_jax.commands import restored
 from gen_jax.errors import ConfigError
 from gen_jax.io import paths
 from gen_jax.parallel import distributed, signals
@@ -19,11 +19,11 @@ from gen_jax.parallel.processes import is_primary
 from gen_jax.parallel.watchdog import watched
 from gen_jax.runs import step_dirs
 from gen_jax.runs.log import Writer
+from gen_jax.runs.plots import STD
 from gen_jax.runs.run_dir import RunDir
-from gen_jax.training import same_data
-from gen_jax.training.preprocess import preprocessed
-from gen_jax.training.program import Program
+from gen_jax.training import same_data, seed_report
 from gen_jax.training.report import write_report
+from gen_jax.training.trained import TrainedRun, experiment_of, runs
 
 WATCH_SECONDS = 2.0
 
@@ -45,11 +45,31 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
         words += ["--accept_data"] * args.accept_data
         sys.exit(distributed.start_here(words, args.num_processes, Path(run_dir.logs)))
     with distributed.joined(args):
-        _run(args, run_dir)
+        each = runs(args.workdir)
+        if len(each) > 1 and args.watch:
+            raise ConfigError(f"--watch: expected one run, {run_dir.path} holds {len(each)} seeds")
+        for one in each:
+            _run(args, one)
+        if len(each) > 1:
+            _write_common(run_dir, each)
+
+
+def _write_common(run_dir: RunDir, each: list[RunDir]) -> None:
+    """What the last evaluations of several seeds have in common, into `eval/` of their folder."""
+    rows = [RunDir(one.path / "eval").rows()[-1] for one in each]
+    step, found = max(row["step"] for row in rows), seed_report.merged(rows)
+    with Writer(RunDir(run_dir.path / "eval"), None) as writer:
+        writer.write_scalars(step, found)
+        writer.end_step(step)
+    if is_primary():
+        print(f"{len(rows)} seeds")
+        for tag, value in found.items():
+            if (deviation := found.get(f"{STD}{tag}")) is not None:
+                print(f"  {tag} {value:.6g} +- {deviation:.3g}")
 
 
 def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
-    experiment, alone = restored.experiment_of(run_dir), jax.process_count() == 1
+    experiment, alone = experiment_of(run_dir), jax.process_count() == 1
     if not experiment.evals:
         raise ConfigError("config.evals: expected at least one evaluator; this run has none")
     if args.watch and not alone:
@@ -68,12 +88,11 @@ def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
                 raise error("stopped; the same command starts again")
 
         def evaluate(step: str) -> None:
-            evaluation(step)
+            trained.go_to(step)
+            _evaluate(trained, writer)
             out.upload()
 
-        program = Program(experiment, poll=poll, tokenizer_file=run_dir.saved_tokenizer())
-        same_data.check(run_dir, program.dataset, args.accept_data)
-        evaluation = _Evaluation(program, run_dir, writer)
+        trained = TrainedRun(run_dir.path, accept_data=args.accept_data, poll=poll)
         if not args.watch:
             evaluate(args.step)
             return
@@ -93,26 +112,14 @@ def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
             time.sleep(WATCH_SECONDS)
 
 
-class _Evaluation:
-    """Evaluates checkpoints of one run, compiled once."""
-
-    def __init__(self, program: Program, run_dir: RunDir, writer: Writer):
-        self.program, self.run_dir, self.writer = program, run_dir, writer
-        self.evaluators = None
-
-    def __call__(self, step: str) -> None:
-        found, state = restored.restore(self.program, self.run_dir, step)
-        if self.evaluators is None:
-            self.program = preprocessed(self.program, state, self.run_dir.path / "cache")
-            self.evaluators = self.program.evaluators
-        say = print if is_primary() else _say_nothing
-        say(f"step {found}", flush=True)
-        for name, evaluator in self.evaluators.items():
-            cfg = self.program.experiment.evals[name]
-            scalars = write_report(self.writer, found, cfg, evaluator(state), say)
-            for tag, value in scalars.items():
-                say(f"  {tag} {value:.6g}", flush=True)
-        self.writer.end_step(found)
+def _evaluate(trained: TrainedRun, writer: Writer) -> None:
+    """Runs all evaluators on the run's checkpoint; writes and prints what they find."""
+    say = print if is_primary() else _say_nothing
+    say(f"step {trained.step}", flush=True)
+    for _, cfg, report in trained.reports():
+        for tag, value in write_report(writer, trained.step, cfg, report, say).items():
+            say(f"  {tag} {value:.6g}", flush=True)
+    writer.end_step(trained.step)
 
 
 def _say_nothing(line: str, flush: bool = False) -> None:

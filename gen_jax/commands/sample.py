@@ -17,9 +17,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from gen_jax.commands import outputs, restored, translated
+from gen_jax.commands import outputs, translated
 from gen_jax.core.sampling import SampleOptions, stream
-from gen_jax.data import Info
 from gen_jax.errors import ConfigError
 from gen_jax.io import paths
 from gen_jax.models.base import Autoregressive, Samples
@@ -29,6 +28,7 @@ from gen_jax.runs.run_dir import RunDir, write_atomic
 from gen_jax.settings import LARGEST_SEED
 from gen_jax.training import checks, same_data
 from gen_jax.training.program import Program
+from gen_jax.training.trained import TrainedRun, runs, sample_length
 
 SOUNDS = 64  # wav files at most
 
@@ -87,13 +87,18 @@ def _check_ranges(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
+    """Of a run with `num_seeds`, as many samples of each seed."""
     _check_ranges(args)
-    run_dir = RunDir(args.workdir)
-    program = Program(restored.experiment_of(run_dir), tokenizer_file=run_dir.saved_tokenizer())
-    same_data.check(run_dir, program.dataset, args.accept_data)
+    for run_dir in runs(args.workdir):
+        _run(args, run_dir)
+
+
+def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
+    trained = TrainedRun(run_dir.path, args.step, accept_data=args.accept_data)
+    program = trained.program
     translated.check(args, program)
     if args.translate:
-        return translated.run(args, program, run_dir)
+        return translated.run(args, trained)
     if not isinstance(program.model, Samples):
         raise ConfigError(f"config.model_name: expected a model that samples; {program.experiment.model_name} does not")
     options = _options(args, program)
@@ -104,7 +109,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     draw = jax.jit(functools.partial(program.model.sample, n=n, options=options))
     if not args.stream:
         _check_draw(program, draw, n, options)
-    step, state = restored.restore(program, run_dir, args.step)
+    step, state = trained.step, trained.state
     folder, seed = outputs.folder(args, run_dir), args.seed or 0
     rng = jax.random.key(seed)
     if args.stream:
@@ -152,7 +157,7 @@ def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
         raise ConfigError("--min_length: expected none; the texts of this model have no end token")
     if args.length_penalty is not None and not args.beams:
         raise ConfigError("--length_penalty: expected none without --beams, whose hypotheses it ranks")
-    length = args.length or _length(info)
+    length = args.length or sample_length(info)
     if (args.min_length or 0) > length:
         raise ConfigError(f"--min_length: expected at most the length, {length}, got {args.min_length}")
     try:
@@ -161,13 +166,6 @@ def _options(args: argparse.Namespace, program: Program) -> SampleOptions:
         raise ConfigError(f"--prompt: {error}") from None
     fields: dict[str, Any] = given | {"length": length, "end": info.end, "prompts": prompts}
     return SampleOptions(**fields)
-
-
-def _length(info: Info) -> int:
-    """Of a sample, without a flag: that of the data's sounds or longest record."""
-    if info.kind == "audio":
-        return info.shape[0]
-    return info.shape[0] - 1 if info.records else SampleOptions.length
 
 
 def _check_stream(program: Program, n: int, options: SampleOptions) -> None:

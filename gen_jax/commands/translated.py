@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gen_jax.commands import outputs, restored
+from gen_jax.commands import outputs
 from gen_jax.data import Info, pixels
 from gen_jax.data.files import File, list_folder
 from gen_jax.data.source import Source
@@ -20,8 +20,9 @@ from gen_jax.errors import ConfigError, DataError
 from gen_jax.io import paths
 from gen_jax.models.base import TranslatesImages
 from gen_jax.runs import plots
-from gen_jax.runs.run_dir import RunDir, write_atomic
+from gen_jax.runs.run_dir import write_atomic
 from gen_jax.training.program import Program
+from gen_jax.training.trained import TrainedRun
 
 SHOWN = 64  # pictures in the grid
 FLAGS = ("workdir", "step", "translate", "images", "out", "overwrite")  # that a translation reads
@@ -51,7 +52,7 @@ def check(args: argparse.Namespace, program: Program) -> None:
         raise ConfigError(f"--images: pictures are read as squares, the model's are {program.dataset.info.shape}")
 
 
-def run(args: argparse.Namespace, program: Program, run_dir: RunDir) -> None:
+def run(args: argparse.Namespace, trained: TrainedRun) -> None:
     """Writes the translations and prints where the grid is.
 
     Raises:
@@ -59,8 +60,8 @@ def run(args: argparse.Namespace, program: Program, run_dir: RunDir) -> None:
       DataError: a file is no picture.
     """
     files = _files(args.images)
-    step, state = restored.restore(program, run_dir, args.step)
-    folder = outputs.folder(args, run_dir)
+    program, step, state = trained.program, trained.step, trained.state
+    folder = outputs.folder(args, trained.run_dir)
     translate = jax.jit(lambda state, images: program.model.translate_images(state, images, args.translate))
     above, below = [], []
     background = _background(program.experiment.data, args.translate[0])
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace, program: Program, run_dir: RunDir) -> None:
         above.append(images)
         below.append(jax.device_get(translate(state, images)))
     before, after = (np.concatenate(parts)[: len(files)] for parts in (above, below))
-    name = f"translate_{run_dir.path.name}_step{step}_{args.translate}"
+    name = f"translate_{trained.run_dir.path.name}_step{step}_{args.translate}"
     stem = outputs.free(folder, name, overwrite=args.overwrite)
     (folder / stem).mkdir(exist_ok=True)
     for file, image in zip(files, after, strict=True):

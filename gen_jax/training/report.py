@@ -7,15 +7,27 @@ import jax
 import numpy as np
 
 from gen_jax.core.state import State, path_name
+from gen_jax.evaluators.evaluator import EvalConfig, Report
 from gen_jax.parallel.processes import gather
 from gen_jax.runs import metric_tags
 from gen_jax.runs.log import Writer
 
 
-def write_report(writer: Writer, step: int, cfg: Any, report: Any, say: Callable[[str], None]) -> dict[str, float]:
+def tag_start(cfg: EvalConfig) -> str:
+    """What the tags of an evaluator begin with."""
+    return f"{metric_tags.head(cfg.split)}/{cfg.prefix}"
+
+
+def tagged(cfg: EvalConfig, report: Report) -> dict[str, float]:
+    """The scalars of a report by their tags, such as `test/elbo`."""
+    return {f"{tag_start(cfg)}{name}": float(value) for name, value in report.scalars.items()}
+
+
+def write_report(
+    writer: Writer, step: int, cfg: EvalConfig, report: Report, say: Callable[[str], None]
+) -> dict[str, float]:
     """Writes what an evaluator found under its split's tag; returns the tagged scalars."""
-    tag = f"{metric_tags.head(cfg.split)}/{cfg.prefix}"
-    scalars = {f"{tag}{name}": float(value) for name, value in report.scalars.items()}
+    tag, scalars = tag_start(cfg), tagged(cfg, report)
     writer.write_scalars(step, scalars)
     writer.write_images(step, {f"{tag}{name}": image for name, image in report.images.items()})
     writer.write_texts(step, {f"{tag}{name}": text for name, text in report.texts.items()})

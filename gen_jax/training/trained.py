@@ -1,0 +1,181 @@
+"""A trained run, read back: what `gen_jax.load`, `eval`, `sample` and `export` start from. It needs no config file."""
+
+import functools
+import math
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from gen_jax import config
+from gen_jax.config import Experiment
+from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.state import State
+from gen_jax.data import Info
+from gen_jax.errors import ConfigError
+from gen_jax.evaluators.evaluator import EvalConfig, Report
+from gen_jax.models.base import Samples
+from gen_jax.parallel.sharding import MeshConfig
+from gen_jax.runs import restore
+from gen_jax.runs.progress import Progress
+from gen_jax.runs.run_dir import RunDir
+from gen_jax.settings import nearest
+from gen_jax.training import same_data
+from gen_jax.training.preprocess import preprocessed
+from gen_jax.training.program import Program
+from gen_jax.training.report import tagged
+
+
+class TrainedRun:
+    """A run and one of its checkpoints.
+
+    Attributes: `run_dir`, its files; `config`, resolved, with a mesh for the devices at hand; `program`, its data and
+    what is compiled; `model`; `step` and `state`, of the checkpoint, which is read when one of them is first used.
+
+    Args:
+      workdir: the run directory.
+      step: "latest", "best" or a number.
+      accept_data: also where the data have changed since the run began.
+      poll: called between the batches of an evaluation; may raise to end it early.
+
+    Raises:
+      ConfigError: no run is here, or several: `runs` gives each.
+      DataError: the data are missing, or changed.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        step: str | int = "latest",
+        *,
+        accept_data: bool = False,
+        poll: Callable[[], None] = lambda: None,
+    ):
+        self.run_dir = RunDir(workdir)
+        self.config = experiment_of(self.run_dir)
+        self.program = Program(self.config, poll=poll, tokenizer_file=self.run_dir.saved_tokenizer())
+        same_data.check(self.run_dir, self.program.dataset, accept_data)
+        self.model, self._step = self.program.model, step
+
+    def __repr__(self) -> str:
+        return f"TrainedRun({os.fspath(self.run_dir.path)!r}, step={self._step!r}, model={self.config.model_name!r})"
+
+    def go_to(self, step: str | int) -> None:
+        """Takes another checkpoint; what is compiled stays."""
+        self._step = step
+        vars(self).pop("_restored", None)
+
+    @functools.cached_property
+    def _restored(self) -> tuple[int, State]:
+        return restore.load(self.run_dir.checkpoints, self.program.abstract, self._step)[:2]
+
+    @property
+    def step(self) -> int:
+        """Of the checkpoint. Raises CheckpointError where there is none, or it is damaged."""
+        return self._restored[0]
+
+    @property
+    def state(self) -> State:
+        """Of the checkpoint. Raises CheckpointError as `step` does."""
+        return self._restored[1]
+
+    def reports(self, *names: str) -> Iterator[tuple[str, EvalConfig, Report]]:
+        """Runs evaluators of the config, all or those with these names: (name, its section, what it found).
+
+        Raises:
+          ConfigError: there is no such evaluator, or none at all.
+        """
+        evals = self.config.evals
+        for name in names:
+            if name not in evals:
+                raise ConfigError(f"config.evals.{name}: unknown evaluator{nearest(name, evals)}")
+        if not evals:
+            raise ConfigError("config.evals: expected at least one evaluator; this run has none")
+        for name in names or evals:
+            yield name, evals[name], self._preprocessed.evaluators[name](self.state)
+
+    @functools.cached_property
+    def _preprocessed(self) -> Program:
+        return preprocessed(self.program, self.state, self.run_dir.path / "cache")
+
+    def evaluate(self, *names: str) -> dict[str, float]:
+        """What evaluators of the config find, by tag such as `test/elbo`; writes nothing. Raises as `reports`."""
+        found: dict[str, float] = {}
+        with Progress("evaluate", len(names or self.config.evals), unit="evaluator") as progress:
+            for done, (name, cfg, report) in enumerate(self.reports(*names), 1):
+                found |= tagged(cfg, report)
+                progress.update(done, name)
+        return found
+
+    def sampler(self, n: int, **options: Any) -> Callable[[State, jax.Array], Any]:
+        """(state, rng) -> n samples, with options of the model such as `temperature`.
+
+        Raises:
+          ConfigError: the model does not sample, or does not read an option.
+        """
+        if not isinstance(self.model, Samples):
+            raise ConfigError(f"sample: expected a model that samples; {self.config.model_name} does not")
+        info, tokenizer = self.program.dataset.info, self.program.dataset.tokenizer
+        for name in options:
+            if name not in (known := getattr(self.model, "reads", ())):
+                raise ConfigError(f"sample: {name}: unknown option of {self.config.model_name}{nearest(name, known)}")
+        if tokenizer and "prompts" in options:
+            options["prompts"] = tuple(tuple(map(int, tokenizer.encode(text))) for text in options["prompts"])
+        found = SampleOptions(**({"length": sample_length(info), "end": info.end} | options))
+        return functools.partial(self.model.sample, n=n, options=found)
+
+    def sample(self, n: int, seed: int = 0, **options: Any) -> Any:
+        """n samples on the host, as the model's `sample` gives them: uint8 images [n, H, W, C], tokens and lengths, ...
+
+        Args:
+          options: of the model, such as `temperature` or `prompts`.
+
+        Raises:
+          ConfigError: as `sampler`.
+        """
+        return jax.device_get(jax.jit(self.sampler(n, **options))(self.state, jax.random.key(seed)))
+
+
+def sample_length(info: Info) -> int:
+    """Of a sample without an own length: that of the data's sounds or of the longest record."""
+    if info.kind == "audio":
+        return info.shape[0]
+    return info.shape[0] - 1 if info.records else SampleOptions.length
+
+
+def load(workdir: str | os.PathLike, step: str | int = "latest", *, accept_data: bool = False) -> TrainedRun:
+    """A trained run: `load("runs/vae").sample(16)`. Arguments and errors as of `TrainedRun`."""
+    return TrainedRun(workdir, step, accept_data=accept_data)
+
+
+def runs(workdir: str | os.PathLike) -> list[RunDir]:
+    """The run in a folder; of a run with `num_seeds`, that of each seed.
+
+    Raises:
+      ConfigError: no run is here.
+    """
+    run_dir = RunDir(workdir)
+    found = run_dir.config()
+    seeds = range(found["seed"], found["seed"] + found["num_seeds"])
+    return [run_dir] if len(seeds) == 1 else [RunDir(run_dir.path / f"seed_{seed}") for seed in seeds]
+
+
+def experiment_of(run: RunDir) -> Experiment:
+    """The run's config, with a mesh for the devices at hand instead of those it was trained on.
+
+    Raises:
+      ConfigError: no run is here, or several; or a process would have no part of a batch.
+    """
+    experiment = config.resolve(run.config())
+    if experiment.num_seeds > 1:
+        first = run.path / f"seed_{experiment.seed}"
+        raise ConfigError(f"workdir: expected one run, {run.path} holds {experiment.num_seeds} seeds: {first}, ...")
+    devices = math.gcd(len(jax.devices()), experiment.batch_size, experiment.eval_batch_size)
+    if jax.process_count() > 1 and devices < len(jax.devices()):
+        sizes = f"{experiment.batch_size} and {experiment.eval_batch_size}"
+        raise ConfigError(
+            f"--num_processes: expected devices that divide the batches of {sizes}, got {len(jax.devices())}"
+        )
+    mesh = MeshConfig(data=1, fsdp=devices)
+    return experiment.model_copy(update={"mesh": mesh, "parallel": "jit", "platform": "any"})
