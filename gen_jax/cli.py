@@ -1,4 +1,4 @@
-"""`gen-jax COMMAND`: train, eval, sample, check, list, data, reproduce, compare, replay, bench, plan, sweep."""
+"""`gen-jax COMMAND`: train, eval, sample, export, reproduce, check, list, data, compare, replay, bench, plan, sweep."""
 
 import time
 
@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "train a config, or continue where it stopped",
     "eval": "run a trained model's evaluators",
     "sample": "draw samples from a trained model",
+    "export": "write a trained model for other programs: parameters, a compiled function, a GPT-2 folder",
     "check": "validate a config and print it, its parameters and its memory; trains nothing",
     "list": "list the models, data, evaluators, configs and optimizers, or the fields of one",
     "data": "list data sets, show one, prepare one",

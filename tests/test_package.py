@@ -88,3 +88,8 @@ def test_a_wheel_works_in_another_folder(installed):
     run(gen_jax_command, "sample", "--workdir=run", "--n=4", cwd=elsewhere)
     assert json.loads((elsewhere / "run/STATUS.json").read_text())["state"] == "done"
     assert list((elsewhere / "run/samples").glob("sample_*.png"))
+    assert "latent: int > 0" in run(gen_jax_command, "list", "models", "vae", cwd=elsewhere)
+    run(gen_jax_command, "export", "--workdir=run", "--out=exported", cwd=elsewhere)
+    assert (elsewhere / "exported/model.safetensors").exists()
+    code = "import gen_jax; print(gen_jax.load('run').sample(3).shape)"
+    assert run(installed / "venv/bin/python", "-c", code, cwd=elsewhere).strip() == "(3, 8, 8, 1)"

@@ -155,3 +155,64 @@ def read(path: epath.PathLike) -> dict[str, np.ndarray]:
         return load_file(str(path))
     except Exception as error:
         raise CheckpointError(f"not readable as safetensors: {first_line(error)}") from error
+
+
+def huggingface_config(cfg: Any) -> dict[str, Any]:
+    """`transformers.GPT2Config` of a `models.transformer.Config`.
+
+    Raises:
+      ConfigError: the model has not the shape of GPT-2; names the field.
+    """
+    wanted = dict(norm="layer", position="learned", qk_norm=False, end=None)
+    for name, value in (wanted | {"kv_heads": cfg.heads}).items():
+        if getattr(cfg, name) != value and not (name == "kv_heads" and cfg.kv_heads == 0):
+            raise ConfigError(f"config.model.{name}: expected {value!r}, as GPT-2 has, got {getattr(cfg, name)!r}")
+    if cfg.mlp == "swiglu":
+        raise ConfigError("config.model.mlp: expected 'gelu' or 'gelu_tanh', as GPT-2 has, got 'swiglu'")
+    return dict(
+        model_type="gpt2",
+        architectures=["GPT2LMHeadModel"],
+        vocab_size=cfg.vocab,
+        n_positions=cfg.context,
+        n_embd=cfg.width,
+        n_layer=cfg.layers,
+        n_head=cfg.heads,
+        n_inner=cfg.mlp_width or 4 * cfg.width,
+        activation_function={"gelu": "gelu", "gelu_tanh": "gelu_new"}[cfg.mlp],
+        layer_norm_epsilon=1e-5,
+        resid_pdrop=cfg.dropout,
+        embd_pdrop=cfg.dropout,
+        attn_pdrop=cfg.dropout,
+        tie_word_embeddings=cfg.tied,
+        bos_token_id=cfg.start,
+        eos_token_id=None,
+    )
+
+
+def to_huggingface(params: Mapping[str, np.ndarray], heads: int) -> dict[str, np.ndarray]:
+    """Undoes `convert`: our parameters by path to tensors by Hugging Face's names, with the prefix `transformer.`.
+
+    A model without biases gets those that GPT-2 has, of zeros.
+    """
+    found: dict[str, np.ndarray] = {}
+    for path, value in params.items():
+        name = _name(path)
+        if name is None:
+            raise ConfigError(f"config.model: GPT-2 has no {path}")
+        layers = {name.replace("*", str(i)): layer for i, layer in enumerate(value)} if "*" in name else {name: value}
+        for one, layer in layers.items():
+            full = one if one.startswith("lm_head.") else f"transformer.{one}"
+            found[full] = np.ascontiguousarray(_theirs(path, layer, heads))
+    for name in [name for name in found if re.search(r"\.(ln_\w|c_\w+)\.weight$", name)]:
+        found.setdefault(name.removesuffix("weight") + "bias", np.zeros(found[name].shape[-1], found[name].dtype))
+    return found
+
+
+def _theirs(path: str, value: np.ndarray, heads: int) -> np.ndarray:
+    """Undoes `_ours`."""
+    if path == "logits/kernel":
+        return value.T
+    if "/qkv/" in path:
+        apart = value.reshape(*value.shape[:-1], heads, 3, -1)
+        return np.moveaxis(apart, -2, -3).reshape(value.shape)  # [..., N, 3, H] -> [..., 3, N, H]
+    return value

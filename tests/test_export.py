@@ -1,0 +1,218 @@
+"""A trained run in Python and outside of gen_jax: `load`, exported parameters, compiled functions, a GPT-2 folder."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gpt2_reference import logits
+from members import SMALLEST, assert_same, smoke
+from safetensors.numpy import load_file
+
+import gen_jax
+from gen_jax import cli
+from gen_jax.core.state import path_name
+from gen_jax.errors import ConfigError
+from gen_jax.runs import model_card
+from gen_jax.runs.run_dir import RunDir
+from gen_jax.train import train
+from gen_jax.training import export, gpt2
+
+# refuses every import of gen_jax, also through an editable install
+OUTSIDE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "gen_jax":
+            raise ImportError("gen_jax is refused")
+sys.meta_path.insert(0, Refuse())
+sys.path[:] = [path for path in sys.path if not path.endswith(("/wt", "gen_jax"))]
+try:
+    import gen_jax
+except ImportError:
+    pass
+else:
+    raise SystemExit("gen_jax was imported")
+import numpy as np
+"""
+
+
+def outside(code, folder):
+    """Runs it in a process that cannot import gen_jax; what it prints, as JSON."""
+    done = subprocess.run([sys.executable, "-c", OUTSIDE + code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def usage(folder):
+    """The Python of the model card."""
+    return (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "run"
+    train(smoke(SMALLEST["vae"], "evals.log_likelihood.when=always"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(workdir):
+    return gen_jax.load(workdir)
+
+
+def test_a_run_is_loaded_and_sampled_as_by_the_command(run, workdir, tmp_path):
+    assert (run.step, int(run.state.step), run.config.model_name) == (8, 8, "vae")
+    assert "run" in repr(run) and type(run.model).__name__ == "VAE"
+    cli.main(["sample", f"--workdir={workdir}", "--n=5", "--seed=3", "--temperature=0.5", f"--out={tmp_path}"])
+    with np.load(tmp_path / "sample_run_step8_seed3.npz") as file:
+        assert_same(run.sample(5, seed=3, temperature=0.5), file["samples"])
+    assert (run.sample(5, seed=3) != run.sample(5, seed=4)).any()
+    with pytest.raises(ConfigError, match=r"temprature: unknown option of vae; did you mean temperature\?"):
+        run.sample(1, temprature=1.0)
+
+
+def test_a_run_is_evaluated_as_in_training(run, workdir):
+    last = RunDir(workdir).rows()[-1]
+    found = run.evaluate("elbo")
+    names = ("elbo", "kl", "loss", "rec", "bits_per_dim", "posterior_collapse")
+    assert found.keys() == {f"test/{name}" for name in names}
+    assert found == pytest.approx({tag: last[tag] for tag in found}, rel=1e-5)
+    with pytest.raises(ConfigError, match=r"config\.evals\.elb: unknown evaluator; did you mean elbo\?"):
+        run.evaluate("elb")
+
+
+def exported(run_or_dir, folder, *flags):
+    cli.main(["export", f"--workdir={run_or_dir}", f"--out={folder}", *flags])
+    return folder
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_parameters_are_read_without_gen_jax(run, workdir, tmp_path, live):
+    folder = exported(workdir, tmp_path, *["--live"] * live)
+    net = run.state.nets["net"]
+    tree = {"params": net.params} if live else {"params": net.averaged["params"]}
+    want = {f"net/{path_name(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    found = load_file(folder / "model.safetensors")
+    assert found.keys() == want.keys()
+    assert_same(found, {name: np.asarray(leaf) for name, leaf in want.items()})
+    code = usage(folder) + "\nimport json; print(json.dumps({k: float(v.sum()) for k, v in tensors.items()}))"
+    assert outside(code, folder) == pytest.approx({name: float(value.sum()) for name, value in found.items()}, rel=1e-6)
+
+
+def test_averages_differ_from_live_parameters(run):
+    averaged, live = (export.tensors(run.state, flag) for flag in (True, False))
+    assert any((averaged[name] != live[name]).any() for name in live)
+
+
+def test_a_compiled_sampler_runs_without_gen_jax(run, workdir, tmp_path):
+    folder = exported(workdir, tmp_path, "--format=stablehlo", "--n=6")
+    found = outside(usage(folder) + "\nimport json; print(json.dumps(np.asarray(result).tolist()))", folder)
+    np.testing.assert_allclose(np.asarray(found), run.sample(6, seed=0).astype(int), atol=1)
+
+
+def test_a_compiled_log_likelihood_runs_without_gen_jax(run, workdir, tmp_path):
+    folder = exported(workdir, tmp_path, "--format=stablehlo", "--function=log_prob", "--n=3")
+    code = usage(folder) + "\nimport json; print(json.dumps(np.asarray(result).tolist()))"
+    batch = {"image": jnp.zeros((3, 8, 8, 1), jnp.uint8), "index": jnp.zeros(3, jnp.int32)}
+    want = run.model.log_prob(run.state, batch, jax.random.key(0), export.LOG_PROB_SAMPLES)
+    np.testing.assert_allclose(outside(code, folder), want, rtol=1e-4)
+
+
+def test_the_card_says_what_it_is(run, workdir, tmp_path):
+    card = (exported(workdir, tmp_path) / "README.md").read_text()
+    rows = RunDir(workdir).rows()[-1]
+    assert f"| `test/elbo` | {rows['test/elbo']:.6g} |" in card
+    data = json.loads((workdir / "data.json").read_text())["fingerprint"]
+    assert f"| `contents of test` | {data['contents of test']} |" in card
+    assert f"| `jax` | {jax.__version__} |" in card and "## Intended use" in card
+    assert json.loads(card.split("```json\n")[1].split("```")[0]) == RunDir(workdir).config()
+    assert model_card.metrics(RunDir(workdir), 7) == {}
+
+
+def fails(capsys, *argv):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(argv))
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.count("\n") == 1
+    return error
+
+
+def test_nothing_is_overwritten_unasked(workdir, tmp_path, capsys):
+    (tmp_path / "README.md").write_text("mine")
+    flags = ("export", f"--workdir={workdir}", f"--out={tmp_path}")
+    assert "README.md exists; pass --overwrite" in fails(capsys, *flags)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "mine"
+    cli.main([*flags, "--overwrite"])
+    assert (tmp_path / "README.md").read_text().startswith("# vae: run")
+
+
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (("--n=3",), "--n: expected none beside --format=safetensors"),
+        (("--format=stablehlo", "--n=0"), "--n: expected at least 1, got 0"),
+        (("--format=huggingface",), "--format: expected the model transformer for huggingface, got vae"),
+        (("--function=log_prob",), "--function: expected none beside --format=safetensors"),
+        (("--format=stablehlo", "--step=99"), None),
+    ],
+)
+def test_wrong_flags_are_one_line(workdir, tmp_path, flags, says, capsys):
+    argv = ("export", f"--workdir={workdir}", f"--out={tmp_path}/new", *flags)
+    if says is None:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(argv))
+        assert ended.value.code == 4
+    else:
+        assert says in fails(capsys, *argv)
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gpt2") / "run"
+    fields = ("mlp=gelu_tanh", "layers=2", "heads=4", "width=16", "dropout=0.0")
+    sizes = ("total_steps=2", "steps_per_call=2", "log_every=2", "evals={}")
+    train(smoke(SMALLEST["transformer"], *sizes, *(f"model.{field}" for field in fields)), path)
+    return path
+
+
+def test_a_transformer_becomes_gpt2_whose_logits_are_the_same(text_run, tmp_path):
+    folder = exported(text_run, tmp_path, "--format=huggingface")
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["model_type"], config["n_layer"], config["n_head"], config["activation_function"]) == (
+        "gpt2",
+        2,
+        4,
+        "gelu_new",
+    )
+    found = load_file(folder / "model.safetensors")
+    run = gen_jax.load(text_run)
+    tokens = np.arange(2 * config["n_positions"]).reshape(2, -1) % config["vocab_size"]
+    batch = {"tokens": jnp.pad(tokens, ((0, 0), (0, 1))).astype(jnp.int32)}
+    want = logits({name.removeprefix("transformer."): value for name, value in found.items()}, tokens, 4)
+    np.testing.assert_allclose(run.model.logits(run.state, batch), want, atol=2e-4)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+def test_its_tensors_come_back(scan, tied):
+    from test_gpt2 import build
+
+    _, state = build(scan_layers=scan, tied=tied)
+    leaves = jax.tree_util.tree_leaves_with_path(state.nets["net"].params)
+    params = {path_name(path): np.asarray(leaf) for path, leaf in leaves}
+    back = gpt2.convert(gpt2.to_huggingface(params, 4), {name: x.shape for name, x in params.items()}, 4)
+    assert_same(back, params)
+    assert "lm_head.weight" in gpt2.to_huggingface(params, 4) or tied
+
+
+@pytest.mark.parametrize("field", [dict(norm="rms"), dict(position="rotary"), dict(mlp="swiglu"), dict(kv_heads=2)])
+def test_another_shape_is_not_gpt2(field):
+    from gen_jax.models import transformer
+
+    with pytest.raises(ConfigError, match=rf"^config\.model\.{next(iter(field))}: expected"):
+        gpt2.huggingface_config(transformer.Config(heads=4, width=16, **field))
