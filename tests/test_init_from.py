@@ -52,6 +52,19 @@ def test_load_into_is_strict_but_for_what_is_allowed(other_run):
         load_into(new, other_run, nets={"net": "critic"})
 
 
+def test_it_says_what_was_restored_what_is_new_and_what_was_left_out(other_run, capsys):
+    load_into(make_state(0), other_run)
+    every = len(jax.tree.leaves(make_state(4).nets["net"].ema))
+    said = capsys.readouterr().err
+    assert said.startswith("init_from: net: ") and "other at step 4" in said
+    restored = int(said.split()[2])
+    assert 2 < restored <= every and "new" not in said and "left out" not in said
+    load_into(make_state(0), other_run, reset=("net/params/Dense_0/kernel",))
+    said = capsys.readouterr().err.strip()
+    assert f"net: {restored - 1} leaves restored" in said
+    assert said.endswith("; new: params/Dense_0/kernel; left out: params/Dense_0/kernel")
+
+
 def test_load_into_leaves_what_is_reset(other_run):
     """A leaf of the same shape, and one of another."""
     for width in (16, 32):

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gen_jax.core import lora
 from gen_jax.core.state import Net, PyTree, State, combine, path_name
 from gen_jax.errors import ConfigError
+from gen_jax.io import paths as paths_text
+from gen_jax.parallel.processes import is_primary
 from gen_jax.runs.restore import describe, load, paths, saved_tree, step_number
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.training import gpt2
 from gen_jax.training.program import Program
+
+SHOWN = 5  # names of leaves in a line
 
 
 def first_state(program: Program) -> State:
@@ -26,6 +31,10 @@ def first_state(program: Program) -> State:
         state = load_into(state, source.workdir, source.step, source.nets, source.allow, source.reset)
     if source.safetensors:
         state = gpt2.load_into(state, source.safetensors, program.model.network.kv_shape[0], source.reset)
+        names = [f"params/{name}" for name in paths(state.nets["net"].params)]
+        new = [name for name in names if any(re.fullmatch(rule, f"net/{name}") for rule in source.reset)]
+        new += [name for name in names if f"{lora.SUFFIX}/" in name]
+        say("net", source.safetensors, [name for name in names if name not in new], new, [])
     return state
 
 
@@ -60,16 +69,32 @@ def load_into(
     if missing := sorted(set(nets) - set(state.nets)):
         raise ConfigError(f"config.init_from.nets: expected some of {sorted(state.nets)}, found {missing}")
     step = step_number(other.checkpoints, step)
-    new = {
-        here: _loaded_net(state.nets[here], other.checkpoints, step, (here, there), allow, reset)
-        for here, there in nets.items()
-    }
+    new, source = {}, f"{paths_text.shortest(other.path)} at step {step}"
+    for here, there in nets.items():
+        new[here], found = _loaded_net(state.nets[here], other.checkpoints, step, (here, there), allow, reset)
+        say(here, source, *found)
+    for here in state.nets.keys() - nets.keys():
+        say(here, source, [], ["all of it"], [])
     return State(state.step, {**state.nets, **new}, state.carry)
+
+
+def say(net: str, source: str, restored: Sequence[str], new: Sequence[str], left_out: Sequence[str]) -> None:
+    """Prints which leaves of a network came from `source`, which are new, and which of the source's are unused."""
+    if is_primary():
+        lists = [f"{name}: {_few(leaves)}" for name, leaves in (("new", new), ("left out", left_out)) if leaves]
+        line = "; ".join([f"{net}: {len(restored)} leaves restored from {source}", *lists])
+        print(f"init_from: {line}", file=sys.stderr)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(sorted(names)[:SHOWN]) + more
 
 
 def _loaded_net(
     net: Net, directory: epath.Path, step: int, names: tuple[str, str], allow: Sequence[str], reset: Sequence[str]
-) -> Net:
+) -> tuple[Net, tuple[list[str], list[str], list[str]]]:
+    """The network, and its leaves that were restored, that are new, and those of the checkpoint that it left out."""
     here, there = names
     plain, updates = lora.split(net.params)
     fresh = {"params": plain, "stats": net.stats}
@@ -96,10 +121,15 @@ def _loaded_net(
     if theirs:
         placed = jax.tree.map(lambda x: x.sharding, lora.split(loaded["params"])[0])
         loaded["params"] = jax.jit(lora.merge, out_shardings=placed)(loaded["params"])
+    restored, every = paths(loaded), paths(fresh | {"params": net.params})
+    unused = [name.removeprefix(prefix) for name in saved if name.startswith((f"{prefix}params/", f"{prefix}stats/"))]
+    merged = paths({"params": theirs})
+    unused = [name for name in unused if name not in restored and name not in merged]
     variables = combine(loaded, fresh)
     variables["params"] = lora.join(variables["params"], updates)
     ema = None if net.ema is None else net.ema | jax.tree.map(jnp.copy, variables)  # buffers of its own: donated
-    return Net(variables["params"], net.opt, variables["stats"], ema)
+    found = [*restored], [name for name in every if name not in restored], unused
+    return Net(variables["params"], net.opt, variables["stats"], ema), found
 
 
 def _updates(saved: Mapping[str, Any], prefix: str, params: PyTree) -> PyTree:
