@@ -50,7 +50,8 @@ def restated(spec: str) -> set[str]:
     given = flat(config_file.read(spec))
     fields = defaulted(config.load(spec, []))
     picks = (".source", ".type")  # the class that the fields belong to
-    return {key for key, value, default in fields if key in given and value == default and not key.endswith(picks)}
+    fields = [one for one in fields if one.key in given and not one.key.endswith(picks)]
+    return {one.key for one in fields if one.value == one.default}
 
 
 def flat(section: dict, prefix: str = "") -> set[str]:
