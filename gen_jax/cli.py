@@ -115,15 +115,21 @@ def parse(argv: list[str]) -> tuple[ModuleType, argparse.Namespace, list[str]]:
     module = importlib.import_module(f"gen_jax.commands.{args.command}")
     command = Parser(prog=f"gen-jax {args.command}", description=COMMANDS[args.command], allow_abbrev=False)
     module.add_arguments(command)
+    if hasattr(module, "epilog") and {"-h", "--help"} & {*argv}:
+        command.formatter_class, command.epilog = argparse.RawDescriptionHelpFormatter, module.epilog(argv[1:])
     args, rest = command.parse_known_args(rest + argv[1:])
     for name, value in vars(args).items():
         if isinstance(value, int) and abs(value) > LARGEST:
             raise ConfigError(f"--{name}: expected at most {LARGEST}, got a larger one")
-    return module, args, _overrides(rest, takes=hasattr(args, "config"))
+    takes = "--" if hasattr(module, "epilog") else "--config." if hasattr(args, "config") else None
+    return module, args, _overrides(rest, takes)
 
 
-def _overrides(rest: list[str], takes: bool) -> list[str]:
-    """The flags `--config.key=value` (or `--config.key value`) as `--config.key=value`."""
+def _overrides(rest: list[str], takes: str | None) -> list[str]:
+    """The flags `--config.key=value` (or `--config.key value`) as `--config.key=value`.
+
+    `takes` is what they begin with; None where the command has none.
+    """
     joined: list[str] = []
     for word in rest:
         if joined and "=" not in joined[-1] and not word.startswith("--"):
@@ -131,7 +137,7 @@ def _overrides(rest: list[str], takes: bool) -> list[str]:
         else:
             joined.append(word)
     for word in joined:
-        if not takes or not word.startswith("--config."):
+        if takes is None or not word.startswith(takes):
             raise ConfigError(f"unknown argument {word}; see --help")
         if "=" not in word:
             raise ConfigError(f"{word}: expected a value")

@@ -4,9 +4,8 @@
 has a value; `resolve` does the same for a ConfigDict in hand. Nothing here touches a device.
 """
 
-import copy
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -17,9 +16,11 @@ import gen_jax.models
 from gen_jax import config_file, data, evaluators
 from gen_jax.core.optim import Config as OptimConfig
 from gen_jax.core.optim import schedule
+from gen_jax.core.sampling import Sampling, asked, changed
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import EvalConfig
 from gen_jax.io.modules import named_module
+from gen_jax.models.base import ModelConfig
 from gen_jax.parallel.sharding import MeshConfig
 from gen_jax.settings import (
     LARGEST_SEED,
@@ -35,8 +36,6 @@ from gen_jax.settings import (
     Switch,
     UserPath,
     literal,
-    nearest,
-    one_line,
     shown,
     validate,
 )
@@ -151,8 +150,10 @@ class Experiment(Settings):
     """Its `source` names the file in `data/sources` that declares the other fields."""
     model_name: str
     """A file in `models`, a dotted path, or a file of your own."""
-    model: pydantic.SerializeAsAny[Settings]
+    model: pydantic.SerializeAsAny[ModelConfig]
     """The fields of the model's `Config`."""
+    sampling: pydantic.SerializeAsAny[Sampling] = Sampling()
+    """What `sample` and the evaluators ask of the model where they ask for nothing else: its `Sampling`."""
     optim: dict[str, OptimConfig]
     """{network: how it is updated}."""
     mesh: MeshConfig = MeshConfig()
@@ -211,7 +212,7 @@ class Experiment(Settings):
 
 def model_module(name: Any) -> Any:
     """`gen_jax.models.<name>`, or a module of the user's."""
-    return named_module(gen_jax.models, name, "config.model_name", Settings, "from_config")
+    return named_module(gen_jax.models, name, "config.model_name", ModelConfig, "from_config")
 
 
 def resolve(config: Any) -> Experiment:
@@ -229,11 +230,23 @@ def resolve(config: Any) -> Experiment:
         if key not in raw:
             raise ConfigError(f"config.{key}: expected a value, found none")
     raw["data"] = data.parse(raw["data"])
-    raw["model"] = validate(model_module(raw["model_name"]).Config, raw["model"], "config.model")
+    module = model_module(raw["model_name"])
+    raw["model"] = validate(module.Config, raw["model"], "config.model")
+    sampling = getattr(module, "Sampling", Sampling)  # a model that cannot sample has none
+    raw["sampling"] = asked(sampling, raw["model"], raw.get("sampling", {}), "config.sampling")
     if not isinstance(evals := raw.get("evals", {}), dict):
         raise ConfigError(f"config.evals: expected a section, got {shown(evals)}")
-    raw["evals"] = {name: evaluators.parse(cfg, f"config.evals.{name}") for name, cfg in evals.items()}
+    raw["evals"] = {name: _evaluator(cfg, raw["sampling"], raw["model"], name) for name, cfg in evals.items()}
     return validate(Experiment, raw, "config")
+
+
+def _evaluator(section: Any, sampling: Sampling, model: Settings, name: str) -> EvalConfig:
+    """A section of `config.evals`. Its `sampling` holds what differs from the config's, checked."""
+    if isinstance(section, dict) and "sampling" in section:
+        options = changed(sampling, model, section["sampling"], f"config.evals.{name}.sampling")
+        values = options.model_dump(mode="json")
+        section = section | {"sampling": {field: values[field] for field in section["sampling"]}}
+    return evaluators.parse(section, f"config.evals.{name}")
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
@@ -256,7 +269,7 @@ def load(spec: str, overrides: list[str]) -> Experiment:
     """
     flags = [override.removeprefix("--config.").partition("=") for override in overrides]
     values = [(key, value if isinstance(value := literal(text), dict) else Flag(text)) for key, _, text in flags]
-    return resolve(_changed(config_file.read(spec), values))
+    return resolve(config_file.changed(config_file.read(spec), values))
 
 
 def replaced(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
@@ -265,36 +278,4 @@ def replaced(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     Raises:
       ConfigError: as `load`.
     """
-    return resolve(_changed(experiment.model_dump(), values.items()))
-
-
-def _changed(config: dict[str, Any], values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A copy of a config with values at keys such as `model.latent`; a dict is merged into the section there."""
-    changed = copy.deepcopy(config)
-    for key, value in values:
-        section, names = changed, key.split(".")
-        for i, name in enumerate(names[:-1]):
-            section = section.setdefault(name, {})
-            if not isinstance(section, dict):
-                raise ConfigError(
-                    f"config.{one_line(key)}: unknown key; config.{'.'.join(names[: i + 1])} is no section"
-                )
-        _merge(section, {names[-1]: value}, one_line(".".join(["config", *names[:-1]])))
-    for key in ("optim", "evals"):  # a typo in the name of a network or an evaluator would be a new one
-        known, found = config.get(key) or {}, changed.get(key) or {}
-        for name in found.keys() - known.keys():
-            if not (isinstance(found[name], dict) and "type" in found[name]):
-                raise ConfigError(f"config.{key}.{one_line(name)}: unknown key{nearest(name, known)}")
-    return changed
-
-
-def _merge(section: dict[str, Any], values: dict[str, Any], key: str) -> None:
-    for name, value in values.items():
-        inner = section.get(name)
-        if isinstance(value, dict) and isinstance(inner, dict):
-            _merge(inner, value, f"{key}.{name}")
-        elif isinstance(inner, dict):
-            value = literal(value) if isinstance(value, Flag) else value
-            raise ConfigError(f"{key}.{name}: expected a section, such as {{'key': value}}, got {shown(value)}")
-        else:
-            section[name] = value
+    return resolve(config_file.changed(experiment.model_dump(), values.items()))

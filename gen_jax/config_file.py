@@ -1,10 +1,11 @@
 """A config's file, by its path or by the name it has in `experiments/`: run, and its `get_config(arg)` as a dict."""
 
+import copy
 import inspect
 import os
 import re
 import runpy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from ml_collections.config_dict import RequiredValueError
 
 from gen_jax.errors import ConfigError
 from gen_jax.io.modules import failures_reported
-from gen_jax.settings import expand, nearest, one_line, shown
+from gen_jax.settings import Flag, expand, literal, nearest, one_line, shown
 
 
 def read(spec: str) -> dict[str, Any]:
@@ -193,3 +194,35 @@ def _experiment(name: str) -> str:
         return str(known[name])
     files = [str(file) for file in Path("experiments").glob("*/*.py")] if name.endswith(".py") else []
     raise ConfigError(f"--config: no file {one_line(name)}{nearest(name, files or known)}")
+
+
+def changed(config: dict[str, Any], values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A copy of a config with values at keys such as `model.latent`; a dict is merged into the section there."""
+    changed = copy.deepcopy(config)
+    for key, value in values:
+        section, names = changed, key.split(".")
+        for i, name in enumerate(names[:-1]):
+            section = section.setdefault(name, {})
+            if not isinstance(section, dict):
+                raise ConfigError(
+                    f"config.{one_line(key)}: unknown key; config.{'.'.join(names[: i + 1])} is no section"
+                )
+        _merge(section, {names[-1]: value}, one_line(".".join(["config", *names[:-1]])))
+    for key in ("optim", "evals"):  # a typo in the name of a network or an evaluator would be a new one
+        known, found = config.get(key) or {}, changed.get(key) or {}
+        for name in found.keys() - known.keys():
+            if not (isinstance(found[name], dict) and "type" in found[name]):
+                raise ConfigError(f"config.{key}.{one_line(name)}: unknown key{nearest(name, known)}")
+    return changed
+
+
+def _merge(section: dict[str, Any], values: dict[str, Any], key: str) -> None:
+    for name, value in values.items():
+        inner = section.get(name)
+        if isinstance(value, dict) and isinstance(inner, dict):
+            _merge(inner, value, f"{key}.{name}")
+        elif isinstance(inner, dict):
+            value = literal(value) if isinstance(value, Flag) else value
+            raise ConfigError(f"{key}.{name}: expected a section, such as {{'key': value}}, got {shown(value)}")
+        else:
+            section[name] = value

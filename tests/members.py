@@ -2,12 +2,14 @@
 
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 import gen_jax.models
 from gen_jax import config, config_file
+from gen_jax.core.info import Info
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("experiments/*/*.py"))
@@ -50,6 +52,11 @@ def smoke(path: str, *flags: str, devices: int = 1) -> config.Experiment:
         f"{path}{',' if ':' in path else ':'}smoke",
         [f"--config.mesh.data={devices}", *(f"--config.{flag}" for flag in flags)],
     )
+
+
+def asks(cls: type, info: Info, encode: Any = None) -> dict[str, Any]:
+    """What a `Context` of a model without a config says of its `Sampling`."""
+    return {"sampling": lambda section: cls(**section), "prepared": lambda options: options.prepared(info, encode)}
 
 
 def assert_same(a, b):

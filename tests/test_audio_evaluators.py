@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
-from members import SMALLEST, smoke
+from members import SMALLEST, asks, smoke
 from sounds import RATE, load, sound
 
 from gen_jax import cli, evaluators
@@ -18,6 +18,7 @@ from gen_jax.core.state import Mean, State
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import Context
 from gen_jax.metrics.markov import Markov, Sequences
+from gen_jax.models import wavenet
 from gen_jax.runs import plots
 from gen_jax.runs.log import Writer
 from gen_jax.train import train
@@ -102,7 +103,8 @@ def evaluator(**fields):
         for i in range(feed.num_batches):
             yield jax.tree.map(jnp.asarray, feed.assemble(feed.resident, feed.rows(i)))
 
-    context = Context(Hum(), dataset.info, batches, 8, None, jax.random.key(0))
+    asked = asks(wavenet.Sampling, dataset.info)
+    context = Context(Hum(), dataset.info, batches, 8, None, jax.random.key(0), **asked)
     return dataset, evaluators.build(evaluators.parse(fields), context)(State(jnp.zeros((), jnp.int32), {}))
 
 

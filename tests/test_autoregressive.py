@@ -9,7 +9,8 @@ import pytest
 from members import SMALLEST, smoke
 
 from gen_jax.core import ops
-from gen_jax.core.sampling import SampleOptions, generate
+from gen_jax.core.generate import generate
+from gen_jax.core.sampling import Text
 from gen_jax.models.base import Autoregressive, Carries
 from gen_jax.training.program import Program
 
@@ -76,7 +77,7 @@ def test_greedy_samples_are_the_likeliest_of_the_uncached_logits(trained):
     prompt, length = 3, 5
     batch = jax.tree.map(lambda x: x[:4], batch)
     tokens = tokens_of(model, batch)
-    options = SampleOptions(temperature=0.0, length=length)
+    options = Text(temperature=0.0, length=length)
 
     @jax.jit
     def sample(state, tokens):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gen_jax.core import beam
-from gen_jax.core.sampling import SampleOptions, generate
+from gen_jax.core.generate import generate
+from gen_jax.core.sampling import Text
 from gen_jax.errors import ConfigError
 from gen_jax.models.base import Autoregressive
 
@@ -51,7 +52,7 @@ CONDITION = {"start": jax.random.normal(jax.random.key(7), (B, D))}
 
 
 def run(model=MODEL, prompt=PROMPT, condition=CONDITION, **options):
-    search = jax.jit(functools.partial(beam.search, model, options=SampleOptions(**{"end": END, **options})))
+    search = jax.jit(functools.partial(beam.search, model, options=Text(**{"end": END, **options})))
     return jax.device_get(search(STATE, prompt, condition=condition))
 
 
@@ -91,7 +92,7 @@ def test_enough_beams_find_the_best_of_all_sequences(penalty, end):
 def test_enough_beams_find_the_n_best_of_all_sequences(penalty):
     """Also where the best is finished early and the others are long."""
     length, n = 3, 9
-    options = SampleOptions(beams=V**length, length=length, length_penalty=penalty, end=END, prompts=((0,), (1,)))
+    options = Text(beams=V**length, length=length, length_penalty=penalty, end=END, prompts=((0,), (1,)))
     prompt, condition = np.tile(PROMPT[:2], (n, 1)), jax.tree.map(lambda x: jnp.tile(x[:2], (n, 1)), CONDITION)
     run = jax.jit(functools.partial(beam.sample, MODEL, lengths=[2] * 2 * n, options=options, distinct=2))
     tokens, lengths = jax.device_get(run(STATE, jax.random.key(0), prompt, condition=condition))
@@ -104,7 +105,7 @@ def test_enough_beams_find_the_n_best_of_all_sequences(penalty):
 def test_fewer_beams_than_asked_for_wait_for_as_many_as_are():
     """The first ends at once; without `best`, the search would stop there."""
     model = Recurrent(30.0)
-    options = SampleOptions(beams=3, length=4, length_penalty=0.0, end=END)
+    options = Text(beams=3, length=4, length_penalty=0.0, end=END)
     found = beam.search(model, STATE, jnp.asarray(PROMPT), options, CONDITION, best=3)
     assert (found.scores > beam.NEVER / 2).all() and (found.lengths[:, 0] == 1).all()
 
@@ -117,21 +118,24 @@ def test_fewer_beams_than_asked_for_wait_for_as_many_as_are():
         ({"top_p": 0.5}, 1, "top_p: expected 1.0 beside beams"),
         ({"min_p": 0.5}, 1, "min_p: expected 0.0 beside beams"),
         ({"repetition_penalty": 2.0}, 1, "repetition_penalty: expected 1.0 beside beams"),
+        ({"length_penalty": 1.0, "beams": 0}, 1, "length_penalty: expected 0.6 without beams"),
+        ({"min_length": 4}, 1, "min_length: expected at most the length, 3, got 4"),
         ({}, 3, "n: expected at most 2 of each prompt, the beams, got 3"),
     ],
 )
 def test_a_search_refuses_what_it_cannot_honour(options, each, says):
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises((ConfigError, ValueError), match=says):
         beam.sample(
             MODEL, STATE, jax.random.key(0), PROMPT[:1].repeat(each, 0), [2] * each,
-            SampleOptions(beams=2, length=3, **options), CONDITION, distinct=1,
+            Text(**{"beams": 2, "length": 3, **options}), CONDITION, distinct=1,
         )  # fmt: skip
 
 
 @pytest.mark.parametrize("options", [{}, {"length_penalty": 1.0}, {"min_length": 3}, {"end": None}])
 def test_one_beam_is_greedy(options):
     found = run(beams=1, length=6, **options)
-    greedy = SampleOptions(**{"end": END, "temperature": 0.0, "length": 6, **options})
+    drawn = {name: value for name, value in options.items() if name != "length_penalty"}  # which ranks hypotheses
+    greedy = Text(**{"end": END, "temperature": 0.0, "length": 6, **drawn})
     tokens, lengths = generate(MODEL, STATE, jax.random.key(0), PROMPT, [2] * B, greedy, CONDITION)
     np.testing.assert_array_equal(found.tokens[:, 0], tokens)
     np.testing.assert_array_equal(found.lengths[:, 0], lengths)

@@ -9,8 +9,9 @@ import pytest
 from members import SMALLEST, VARIANTS, smoke
 
 from gen_jax import config
-from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.sampling import Text
 from gen_jax.errors import ConfigError
+from gen_jax.models import vae
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
 from gen_jax.training import checks
@@ -97,10 +98,13 @@ def test_samples_are_measured_before_they_are_drawn(monkeypatch):
         carried = jax.lax.fori_loop(0, 3, lambda _, x: 2 * x, jnp.ones(1_000))  # and its counter, int32
         return carried[:500].sum() * jnp.ones((200, 5), jnp.int8)
 
-    def check(found, prompts=(), ways=1):
+    model = SimpleNamespace(sample=lambda state, rng, n, options: draw(state, rng))
+
+    def check(found, options=vae.Sampling(), ways=1):  # noqa: B008
         monkeypatch.setattr(checks, "available", lambda: (10**12, found))
         monkeypatch.setattr(program, "mesh", SimpleNamespace(size=ways))
-        checks.check_draw(program, draw, 8, SampleOptions(prompts=prompts), "--n")
+        monkeypatch.setattr(program, "model", model)
+        checks.check_draw(program, 8, options, "--n")
 
     check(4_004)
     with pytest.raises(ConfigError, match=r"^--n: .* needed at least 4,004 bytes, available 4,003"):
@@ -108,11 +112,11 @@ def test_samples_are_measured_before_they_are_drawn(monkeypatch):
     check(4_000, ways=2)  # the samples, float32, that are not shared
     with pytest.raises(ConfigError, match=r"needed at least 4,000 bytes"):
         check(3_999, ways=2)
-    with pytest.raises(ConfigError, match=r"needed at least 4,800 bytes"):  # 8 rows of 300 tokens
-        check(4_799, ((1,) * 300, (2,)))
-    monkeypatch.setattr(program, "model", SimpleNamespace(reads=("length",)))
-    with pytest.raises(ConfigError, match=r"needed at least 8,896 bytes"):  # and 256 that are drawn
-        check(8_895, ((1,) * 300, (2,)))
+    prompted = Text(prompts=((1,) * 300, (2,)), length=200)
+    with pytest.raises(
+        ConfigError, match=r"needed at least 8,000 bytes"
+    ):  # 8 rows of 300 tokens and 200 that are drawn
+        check(7_999, prompted)
     monkeypatch.setattr(program, "experiment", program.experiment.model_copy(update={"memory_check": False}))
     check(1)
 

@@ -73,12 +73,15 @@ def test_sample_writes_named_files_and_numbers_the_next(trained, capsys, tmp_pat
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
-        ("--top_k=3", "--top_k: expected none; the model vae does not read it"),
-        ("--top_p=1", "--top_p: expected none; the model vae does not read it"),
-        ("--repetition_penalty=2", "--repetition_penalty: expected none; the model vae does not read it"),
-        ("--length=7", "--length: expected none; the model vae does not read it"),
-        ("--beams=2", "--beams: expected none; the model vae does not read it"),
-        ("--prompt=a", "--prompt: expected none; this model does not generate text"),
+        ("--top_k=3", "--top_k: the model vae has no such option; "),
+        ("--top_p=1", "--top_p: the model vae has no such option; "),
+        ("--repetition_penalty=2", "--repetition_penalty: the model vae has no such option; "),
+        ("--length=7", "--length: the model vae has no such option; "),
+        ("--beams=2", "--beams: the model vae has no such option; "),
+        (
+            "--prompt=a",
+            "--prompt: the model vae has no such option; known: label, n, out",
+        ),
     ],
 )
 def test_a_flag_that_a_model_does_not_read_is_refused(trained, flag, says, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from members import MODELS, SMALLEST, assert_same, smoke
 
-from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.sampling import Prompted
 from gen_jax.core.state import Mean, State
 from gen_jax.models.base import Autoregressive, Model, Samples
 from gen_jax.runs.checkpoint import Checkpoints
@@ -81,7 +81,9 @@ def test_samples_are_what_the_data_are(program, state):
     if not isinstance(program.model, Samples):
         pytest.skip(f"{program.experiment.model_name} has no distribution to sample from")
     kind = program.dataset.info.kind
-    draw = jax.jit(lambda rng: program.model.sample(state, rng, 5, SampleOptions(length=7)))
+    asked = {"length": 7} if isinstance(program.experiment.sampling, Prompted) else {}
+    options = program.prepared(program.sampling(asked))
+    draw = jax.jit(lambda rng: program.model.sample(state, rng, 5, options))
     samples, again, other = (draw(jax.random.key(seed)) for seed in (0, 0, 1))
     assert_same(samples, again)
     if kind in ("tokens", "pairs"):

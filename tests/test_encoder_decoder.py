@@ -9,9 +9,9 @@ import pytest
 from members import SMALLEST, smoke
 
 from gen_jax import cli
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.data.packing import Sequences, one_a_row, pack, rows_of_pairs
 from gen_jax.models import encoder_decoder
+from gen_jax.nets.encoder_decoder import places, sinusoids
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
 from gen_jax.training.program import Program
@@ -107,11 +107,11 @@ def test_smoothing_is_the_cross_entropy_to_a_smoothed_target():
 
 def test_places_restart_at_each_segment():
     segment = jnp.array([[1, 1, 1, 2, 2, 3, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]])
-    assert encoder_decoder.places(segment).tolist() == [[0, 1, 2, 0, 1, 0, 0, 1], [0, 0, 1, 2, 3, 4, 5, 6]]
+    assert places(segment).tolist() == [[0, 1, 2, 0, 1, 0, 0, 1], [0, 0, 1, 2, 3, 4, 5, 6]]
 
 
 def test_sinusoids_are_those_of_the_paper():
-    table = np.asarray(encoder_decoder.sinusoids(jnp.arange(50), 8))
+    table = np.asarray(sinusoids(jnp.arange(50), 8))
     for i in range(4):
         angle = np.arange(50) / 10_000 ** (2 * i / 8)
         np.testing.assert_allclose(table[:, i], np.sin(angle), atol=1e-5)
@@ -124,13 +124,15 @@ def test_tables_of_tokens_are_one(program, state):
     assert tables == [(END + 1, 16)]
 
 
-@pytest.mark.parametrize("options", [SampleOptions(temperature=0.0, length=6), SampleOptions(beams=3, length=6)])
+@pytest.mark.parametrize(
+    "options", [encoder_decoder.Sampling(temperature=0.0, length=6), encoder_decoder.Sampling(beams=3, length=6)]
+)
 def test_a_prompt_is_translated_as_its_row_of_the_data(program, state, options):
     """`sample` with sources as prompts equals `translate` of the batch that holds them, whatever the padding."""
     batch = {name: array[:4] for name, array in next(iter(program.batches("test"))).items()}
     kept = np.asarray(batch["source_segment"]) > 0
     prompts = tuple(tuple(row[on].tolist()[:-1]) for row, on in zip(np.asarray(batch["source"]), kept, strict=True))
-    options = SampleOptions(**{**vars(options), "prompts": prompts})
+    options = encoder_decoder.Sampling(**{**dict(options), "prompts": prompts})
     rng = jax.random.key(0)
     tokens, lengths = jax.jit(lambda: program.model.sample(state, rng, 4, options))()
     wide = {name: jnp.pad(batch[name], ((0, 0), (0, 3))) for name in ("source", "source_segment")}

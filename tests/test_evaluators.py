@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from members import asks
 
 from gen_jax import data, evaluators
+from gen_jax.core.info import Mixture
+from gen_jax.core.sampling import Text
 from gen_jax.core.state import Mean, State
-from gen_jax.data.source import Mixture
 from gen_jax.data.sources.gaussians import ring
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import Context
 from gen_jax.metrics.ngram import NGram
+from gen_jax.models import vae
 from gen_jax.runs import metric_tags, plots
 
 STATE = State(jnp.zeros((), jnp.int32), {})
@@ -36,14 +39,16 @@ def batched(arrays: dict, size: int):
 
 
 def build(section: dict, model: Any, arrays: dict, size: int = 4, **info):
+    known = data.Info(**(dict(kind="vector", shape=(2,)) | info))
     context = Context(
         model,
-        data.Info(**(dict(kind="vector", shape=(2,)) | info)),
+        known,
         lambda split: batched(arrays, size),
         size,
         decode,
         jax.random.key(7),
         encode_text=encode,
+        **asks(Text if known.kind == "tokens" else vae.Sampling, known, encode),
     )
     return evaluators.build(evaluators.parse(section), context)
 
@@ -450,7 +455,7 @@ def test_traversal_moves_the_latents_that_vary_most():
 
 
 def test_samples_take_the_options():
-    section = {"type": "pictures", "kinds": ["samples"], "n": 4, "temperature": 1e-6}
+    section = {"type": "pictures", "kinds": ["samples"], "n": 4, "sampling": {"temperature": 1e-6}}
     found = build(section, Linear(), {"image": small_images()}, **IMAGES)(STATE).images["samples"]
     assert (found == plots.grid(np.zeros((4, 1, 3, 1), np.uint8))).all()
 
@@ -485,10 +490,12 @@ class Echo:
 
 
 def test_text_is_shown_as_it_is():
-    section = {"type": "text", "n": 2, "length": 3, "alarm_n": 0}
+    section = {"type": "text", "n": 2, "sampling": {"length": 3}, "alarm_n": 0}
     found = build(section, Echo(), {}, kind="tokens")(STATE).texts["samples"]
     assert found == "```text\na\n```\n\n```text\nab\n```"
-    found = build(section | {"prompt": "``` x"}, Echo(), {}, kind="tokens")(STATE).texts["samples"]
+    found = build(section | {"sampling": {"length": 3, "prompts": ["``` x"]}}, Echo(), {}, kind="tokens")(STATE).texts[
+        "samples"
+    ]
     assert found == "Prompt:\n\n````text\n``` x\n````\n\n```text\nf\n```\n\n```text\nfg\n```"
 
 

@@ -71,7 +71,7 @@ def test_a_run_is_loaded_and_sampled_as_by_the_command(run, workdir, tmp_path):
     with np.load(tmp_path / "sample_run_step8_seed3.npz") as file:
         assert_same(run.sample(5, seed=3, temperature=0.5), file["samples"])
     assert (run.sample(5, seed=3) != run.sample(5, seed=4)).any()
-    with pytest.raises(ConfigError, match=r"temprature: unknown option of vae; did you mean temperature\?"):
+    with pytest.raises(ConfigError, match=r"sample\.temprature: unknown key; did you mean temperature\?"):
         run.sample(1, temprature=1.0)
 
 

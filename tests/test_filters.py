@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen_jax.core.filters import keep_min_p, keep_top_k, keep_top_p, penalise, tempered
-from gen_jax.core.sampling import SampleOptions, draw_token, process
+from gen_jax.core.generate import draw_token, process
+from gen_jax.core.sampling import Text
 
 V = 7
 WEIGHTS = st.lists(st.integers(1, 4), min_size=V, max_size=V)
@@ -82,15 +83,17 @@ EXTREME = st.sampled_from([-3e38, -1e30, -7.0, -0.0, 0.0, 1e-30, 2.0, 1e30, 3e38
 @settings(max_examples=150, deadline=None)
 @given(
     logits=st.lists(EXTREME, min_size=4, max_size=4),
-    temperature=st.sampled_from([1e-300, 1e-45, 1e-30, 1.0, 1e39]),
+    temperature=st.sampled_from([1.2e-38, 1e-30, 1.0, 3.4e38]),
     top_k=st.sampled_from([0, 1, 100]),
     top_p=st.sampled_from([1e-9, 0.5, 1.0]),
-    min_p=st.sampled_from([0.0, 1e-300, 1.0]),
-    penalty=st.sampled_from([1e-300, 1.0, 1e39]),
+    min_p=st.sampled_from([0.0, 1.2e-38, 1.0]),
+    penalty=st.sampled_from([1.2e-38, 1.0, 3.4e38]),
     seen=st.lists(st.booleans(), min_size=4, max_size=4),
 )
 def test_extreme_values_leave_a_distribution(logits, temperature, top_k, top_p, min_p, penalty, seen):
-    options = SampleOptions(temperature, top_k, top_p, min_p, penalty, min_length=1, end=3)
+    options = Text(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty, min_length=1, end=3
+    )
     found = process(jnp.array([logits], jnp.float32), options, jnp.array([seen]), jnp.zeros(1, jnp.int32))
     probs = jax.nn.softmax(found)
     assert float(probs.sum()) == pytest.approx(1, abs=1e-6) and probs[0, 3] == 0
@@ -108,7 +111,7 @@ def test_filters_are_applied_in_the_order_of_hugging_face():
     weights = [8, 4, 2, 1]
 
     def left(**options):
-        return kept(process(logits_of(weights), SampleOptions(**options)))
+        return kept(process(logits_of(weights), Text(**options)))
 
     assert left(temperature=0.5, top_p=0.94) == {0, 1}  # 64, 16, 4, 1 of 85
     assert left(top_k=2, top_p=0.66) == {0}  # 8 of 12

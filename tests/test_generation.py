@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from members import asks
 
 from gen_jax import cli, data, evaluators
 from gen_jax.core.state import State
@@ -17,6 +18,7 @@ from gen_jax.evaluators.evaluator import Context
 from gen_jax.features import Features, Weights, classifier
 from gen_jax.metrics.frechet import fid, moments
 from gen_jax.metrics.precision_recall import precision_recall
+from gen_jax.models import gan
 from gen_jax.runs import metric_tags
 
 STATE = State(jnp.zeros((), jnp.int32), {})
@@ -66,7 +68,9 @@ def facts_of(report: Any) -> list[dict[str, str]]:
 
 
 def build(section: dict, model: Any, info: data.Info = SET.info):
-    context = Context(model, info, batches, 100, None, jax.random.key(0), size=SET.sizes.get)
+    context = Context(
+        model, info, batches, 100, None, jax.random.key(0), size=SET.sizes.get, **asks(gan.Sampling, info)
+    )
     return evaluators.build(evaluators.parse(section), context)
 
 
@@ -110,7 +114,7 @@ def test_no_number_is_bare():
         "n_real": "180", "n_fake": "130", "split": "test", "resize": "none",
     }  # fmt: skip
     assert facts["features"].startswith("classifier-") and len(facts["features"]) == len("classifier-") + 12
-    train = evaluator.real("train", evaluator.rows(batches("train")))
+    train = metric_tags.real("train", evaluator.rows(batches("train")))
     assert metric_tags.facts_of(floor)["of"] == train.name and facts["data"] != train.digest
 
 
@@ -195,13 +199,13 @@ def test_what_cannot_be_measured_is_refused(tmp_path):
 
 def test_real_images_are_named_by_their_pixels_whatever_the_batches_are():
     image, label = (SET.arrays["test"][name] for name in ("image", "label"))
-    one = evaluator.real("test", [(image, label)])
-    assert evaluator.real("test", [(image[i : i + 7], label[i : i + 7]) for i in range(0, 180, 7)]).facts(
+    one = metric_tags.real("test", [(image, label)])
+    assert metric_tags.real("test", [(image[i : i + 7], label[i : i + 7]) for i in range(0, 180, 7)]).facts(
         3
     ) == one.facts(3)
-    assert evaluator.real("test", evaluator.rows(batches("test"))).name == one.name == f"test-{one.digest}"
+    assert metric_tags.real("test", evaluator.rows(batches("test"))).name == one.name == f"test-{one.digest}"
     changed = [image[::-1], image.reshape(180, 16, 4, 1), image ^ (np.arange(180) == 90)[:, None, None, None]]
-    assert one.digest not in [evaluator.real("test", [(other.astype(np.uint8), label)]).digest for other in changed]
+    assert one.digest not in [metric_tags.real("test", [(other.astype(np.uint8), label)]).digest for other in changed]
     assert one.facts(3) == {"n_real": 180, "n_fake": 3, "split": "test", "data": one.digest}
 
 

@@ -10,7 +10,6 @@ from members import smoke
 
 from gen_jax import config
 from gen_jax.core import optim
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.data.sources import ar, markov
 from gen_jax.errors import ConfigError
 from gen_jax.models import linear_ar
@@ -140,14 +139,14 @@ def test_ar_decodes_as_it_reads(fitted):
 def test_ar_samples_have_the_moments_of_the_process(fitted):
     program, state = fitted
     draw = jax.jit(lambda rng, options: program.model.sample(state, rng, 2_000, options), static_argnums=1)
-    made = np.asarray(draw(jax.random.key(0), SampleOptions()))
+    made = np.asarray(draw(jax.random.key(0), linear_ar.Sampling()))
     real = program.dataset.arrays["train"]["vector"]
     assert made.shape == (2_000, 64) and made.dtype == np.float32
     for moment in (np.mean, np.std):
         assert moment(made) == pytest.approx(moment(real), rel=0.02)
     # the likeliest series is the fixed point
     params = jax.device_get(state.nets["net"].params)
-    mode = draw(jax.random.key(0), SampleOptions(temperature=0.0))
+    mode = draw(jax.random.key(0), linear_ar.Sampling(temperature=0.0))
     np.testing.assert_allclose(mode, params["constant"] / (1 - params["coefficients"].sum()), rtol=1e-3)
 
 
@@ -166,12 +165,12 @@ def test_ar_samples_leave_out_the_burn_in(burn_in):
     want = [0.0, 0.0]
     for _ in range(burn_in + size):
         want.append(constant + a[0] * want[-1] + a[1] * want[-2])
-    found = drawn(SampleOptions(temperature=0.0), data_dim=size, burn_in=burn_in)
+    found = drawn(linear_ar.Sampling(temperature=0.0), data_dim=size, burn_in=burn_in)
     np.testing.assert_allclose(found, np.tile(want[-size:], (3, 1)), rtol=1e-4)
     # with noise: the end of the longer series of the same key
-    found = drawn(SampleOptions(), data_dim=size, burn_in=burn_in)
+    found = drawn(linear_ar.Sampling(), data_dim=size, burn_in=burn_in)
     np.testing.assert_allclose(
-        found, drawn(SampleOptions(), data_dim=burn_in + size, burn_in=0)[:, burn_in:], rtol=1e-5
+        found, drawn(linear_ar.Sampling(), data_dim=burn_in + size, burn_in=0)[:, burn_in:], rtol=1e-5
     )
     assert found.std() > 0.1
 

@@ -19,7 +19,7 @@ ALLOWED = {
     "nets": "core",
     "models": "errors settings core nets",
     "text": "errors settings io",
-    "data": "errors settings io text",
+    "data": "errors settings core io text",
     "runs": "errors settings core parallel io",
     "features": "errors settings core nets io runs",
     "evaluators": "errors settings core models parallel io runs features metrics",

@@ -136,7 +136,7 @@ class Config(vae.Config):
     latent: Positive = 3
     """Numbers of mine."""
 
-from_config = vae.from_config
+Sampling, from_config = vae.Sampling, vae.from_config
 '''
 EVALUATOR = '''"""Counts examples."""
 from gen_jax.evaluators import evaluator
@@ -212,11 +212,11 @@ def test_they_are_listed_like_ours(own, capsys):
             r"config\.model_name: there is no module my_pkg\.nowhere on Python's path or in this folder",
         ),
         ("nopkg.nowhere", r"config\.model_name: there is no module nopkg\.nowhere"),
-        ("./bare.py", r"config\.model_name: \./bare\.py: expected a class Config\(Settings\), found none"),
+        ("./bare.py", r"config\.model_name: \./bare\.py: expected a class Config\(ModelConfig\), found none"),
         ("./half.py", r"config\.model_name: \./half\.py: expected a function from_config, found none"),
         ("./broken.py", r"config\.model_name: .*/broken\.py:1: ZeroDivisionError"),
         ("./spelt.py", r"config\.model_name: .*/spelt\.py:1: SyntaxError"),
-        ("my_pkg.upside", r"config\.model_name: my_pkg\.upside: expected a function from_config, found none"),
+        ("my_pkg.upside", r"config\.model_name: my_pkg\.upside: expected a class Config\(ModelConfig\), found none"),
         ("v a.e", r"config\.model_name: unknown name 'v a\.e'; did you mean vae"),
         (7, r"config\.model_name: unknown name 7"),
     ],

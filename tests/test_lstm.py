@@ -12,7 +12,6 @@ import pytest
 from members import smoke
 
 from gen_jax.core.gradients import Gradients, Optimizer
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.errors import ConfigError
 from gen_jax.models import lstm
 from gen_jax.models.base import Carries
@@ -221,16 +220,16 @@ def test_sampling():
     model = build()
     trained = state()
     sample = jax.jit(lambda rng, options: model.sample(trained, rng, 3, options), static_argnums=1)
-    options = SampleOptions(length=5, prompts=((1, 2, 3),), temperature=0.0)
+    options = lstm.Sampling(length=5, prompts=((1, 2, 3),), temperature=0.0)
     tokens, _ = sample(ROOT, options)
     assert tokens.shape == (3, 5) and tokens.dtype == jnp.int32
     # greedy: each token is the likeliest after all before it
     row = jnp.concatenate([jnp.array([1, 2, 3]), tokens[0]])[None]
     logits, _ = jax.jit(model.network.apply)(state().nets["net"].variables, row, model._zeros(1))
     np.testing.assert_array_equal(logits[0, 2:-1].argmax(-1), tokens[0])
-    drawn, _ = sample(ROOT, SampleOptions(length=64))
+    drawn, _ = sample(ROOT, lstm.Sampling(length=64))
     assert len(np.unique(drawn)) > 3 and int(drawn.min()) >= 0 and int(drawn.max()) < V
-    assert not np.array_equal(drawn, sample(jax.random.key(1), SampleOptions(length=64))[0])
+    assert not np.array_equal(drawn, sample(jax.random.key(1), lstm.Sampling(length=64))[0])
 
 
 def test_learns_a_cycle():

@@ -10,7 +10,6 @@ import optax
 import pytest
 
 from gen_jax.core.gradients import Optimizer
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.errors import ConfigError
 from gen_jax.models import code_prior, pixel_transformer
 from gen_jax.models.base import HasLogProb
@@ -45,7 +44,7 @@ def test_probabilities_of_all_images_add_up_to_one():
 
 def test_samples_follow_the_likelihood_and_the_label():
     model, state = build()
-    sample = jax.jit(lambda rng: model.sample(state, rng, 4000, SampleOptions(label=1)))
+    sample = jax.jit(lambda rng: model.sample(state, rng, 4000, pixel_transformer.Sampling(label=1)))
     codes = np.asarray(sample(ROOT)).reshape(4000, 4) @ [8, 4, 2, 1]
     expected = np.exp(model.log_prob(state, all_images(1), ROOT, 1))
     np.testing.assert_allclose(np.bincount(codes, minlength=16) / 4000, expected, atol=0.03)
@@ -57,9 +56,9 @@ def test_classes_come_in_turn_and_pixels_in_raster_order():
     image = jnp.arange(12, dtype=jnp.uint8).reshape(1, 2, 3, 2)
     tokens = model.tokens({"image": image, "label": jnp.array([2])})
     assert tokens[0].tolist() == [258, *range(12)]
-    samples = model.sample(state, ROOT, 5, SampleOptions())
+    samples = model.sample(state, ROOT, 5, pixel_transformer.Sampling())
     assert samples.shape == (5, 2, 3, 2) and samples.dtype == jnp.uint8
-    alone = model.sample(state, ROOT, 1, SampleOptions(label=0))
+    alone = model.sample(state, ROOT, 1, pixel_transformer.Sampling(label=0))
     np.testing.assert_array_equal(samples[0], alone[0])
 
 
@@ -68,7 +67,7 @@ def test_it_learns_a_fixed_image():
     batch = {"image": jnp.asarray([[[1], [0]], [[0], [1]]], jnp.uint8)[None], "label": jnp.zeros(1, jnp.int32)}
     state, means = jax.jit(lambda s: jax.lax.scan(lambda s, _: model.train_step(s, batch, ROOT), s, length=100))(state)
     assert float(means["loss"].total[-1] / means["loss"].weight[-1]) < 0.05
-    drawn = model.sample(state, ROOT, 2, SampleOptions(temperature=0.0, label=0))
+    drawn = model.sample(state, ROOT, 2, pixel_transformer.Sampling(temperature=0.0, label=0))
     np.testing.assert_array_equal(drawn, np.broadcast_to(batch["image"], (2, 2, 2, 1)))
 
 

@@ -36,7 +36,7 @@ def install(text, package, name, tmp_path, monkeypatch):
 @pytest.fixture
 def example(tmp_path, monkeypatch):
     """The README's config file, with its model where models are looked for, and the model's lines."""
-    model = next(block for block in blocks("python", README) if "class Config(Settings)" in block)
+    model = next(block for block in blocks("python", README) if "class Config(ModelConfig)" in block)
     file = next(block for block in blocks("python", README) if "def get_config" in block)
     (tmp_path / "digits_belief.py").write_text(file)
     lines = install(model, gen_jax.models, "sigmoid_belief", tmp_path, monkeypatch)
@@ -82,7 +82,7 @@ def extensions(tmp_path, monkeypatch):
 
 
 def test_an_own_evaluator_gives_the_mean_error(extensions, workdir):
-    assert max(extensions) <= 26
+    assert max(extensions) <= 28
     c = config.to_dict(config.load("experiments/vae/digits.py:smoke", ["--config.mesh.data=1"]))
     train(c | {"evals": {"error": {"type": "pixel_error"}}}, workdir)
     assert 0 < RunDir(workdir).rows()[-1]["test/pixel_error"] < 255

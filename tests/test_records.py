@@ -7,11 +7,11 @@ from members import ROOT
 from name_lists import NameChain
 
 from gen_jax import cli, config, data
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.data import tools, utf8
 from gen_jax.data.sources import names
 from gen_jax.errors import ConfigError, DataError
 from gen_jax.metrics.ngram import NGram, apart
+from gen_jax.models import lstm as lstm_model
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
 from gen_jax.training.program import Program
@@ -156,7 +156,7 @@ def test_an_n_gram_model_of_records_sees_each_by_itself(file):
 
 
 def test_samples_are_one_a_line(file):
-    program = Program(experiment(file, "evals.text.prompt=an", "evals.text.alarm_n=2"))
+    program = Program(experiment(file, "evals.text.sampling.prompts=an", "evals.text.alarm_n=2"))
     report = program.evaluators["text"](program.init())
     lines = report.texts["samples"].split("```text\n")[1].removesuffix("\n```").split("\n")
     assert all(line.startswith("an") for line in lines[:1]) and "Prompt" not in report.texts["samples"]
@@ -182,8 +182,8 @@ def get_config(arg=""):
     with pytest.raises(ConfigError, match=r"config\.model\.start: expected 256, the token before each record, got 10"):
         Program(config.load(str(lstm), []))
     model = Program(config.load(str(lstm), ["--config.model.start=256"])).model
-    assert model.prompts(SampleOptions(end=256, prompts=((97,),)), 1)[0].tolist() == [[256, 97]]
-    assert model.prompts(SampleOptions(prompts=((97,),)), 1)[0].tolist() == [[97]]
+    assert model.prompts(lstm_model.Sampling(end=256, prompts=((97,),)), 1)[0].tolist() == [[256, 97]]
+    assert model.prompts(lstm_model.Sampling(prompts=((97,),)), 1)[0].tolist() == [[97]]
 
 
 def test_the_embedded_names_are_those_of_the_library():

@@ -262,3 +262,23 @@ def test_a_key_that_an_older_config_lacks_counts_as_its_default(run):
         run.check(new, {"clip": 1.0, "profile.start": 0})
     with pytest.raises(ConfigError, match=r"clip was 'absent', is now 0\.0"):
         run.check(new, {"profile.start": 0})
+
+
+def test_a_run_of_an_earlier_version_says_its_evaluators_options_in_the_words_of_this_one(tmp_path):
+    text = dict(type="text", prompt="a ", n=2, length=400, temperature=0.7, top_k=0, top_p=1.0, min_p=0.0)
+    old = dict(
+        text=text | dict(repetition_penalty=1.0),
+        greedy=dict(type="translation", beams=0, length_penalty=0.6, length=24),
+        pictures=dict(type="pictures", n=9, temperature=1.0, label=None),
+        mean=dict(type="mean"),
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"evals": old, "seed": 0}))
+    assert RunDir(tmp_path).config() == {
+        "evals": dict(
+            text=dict(type="text", n=2, sampling=dict(prompts=["a "], length=400, temperature=0.7)),
+            greedy=dict(type="translation", sampling=dict(beams=0, length=24, temperature=0.0)),
+            pictures=dict(type="pictures", n=9, sampling={}),
+            mean=dict(type="mean"),
+        ),
+        "seed": 0,
+    }

@@ -44,6 +44,29 @@ def test_prompts_in_turn_each_with_its_texts(workdir, capsys):
     assert [part.startswith(start) for part, start in zip(parts, ("def", "clässe") * 2, strict=True)] == [True] * 4
 
 
+def test_the_long_names_of_options_ask_for_the_same(workdir, capsys):
+    assert sample(workdir, "--temperature=0", "--length=6", "--prompt=def", "--seed=5") == 0
+    short = capsys.readouterr().out
+    flags = ("--sampling.temperature=0", "--sampling.length", "6", "--sampling.prompts=def", "--seed=5", "--overwrite")
+    assert sample(workdir, *flags) == 0
+    assert capsys.readouterr().out == short
+
+
+def test_help_lists_the_options_of_the_run(workdir, capsys):
+    assert sample(workdir, "--help") == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "--top_p: float, default 1.0",
+        "--length: int or None, default None",
+        "--prompt (repeatable) or --sam",
+    ):
+        assert line in shown
+    assert "Draws of the fewest likeliest tokens whose probability reaches p" in " ".join(shown.split())
+    with pytest.raises(SystemExit):
+        cli.main(["sample", "--help"])
+    assert "With --workdir=D also the options of the run's model" in capsys.readouterr().out
+
+
 def test_streaming_writes_the_same_text(workdir, capsys):
     flags = ("--prompt=def", "--length=40", "--top_p=0.9")  # beyond the context of 16
     assert sample(workdir, *flags, "--seed=2") == 0
@@ -71,30 +94,35 @@ def test_files_are_numbered_where_any_of_that_name_is_there(tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (("--top_p=0",), "--top_p: expected more than 0 and at most 1, got 0.0"),
-        (("--top_k=-1",), "--top_k: expected at least 0"),
-        (("--repetition_penalty=0",), "--repetition_penalty: expected more than 0"),
+        (("--top_p=0",), "--top_p: expected greater than 0, got 0"),
+        (("--top_k=-1",), "--top_k: expected greater than or equal to 0, got -1"),
+        (("--repetition_penalty=0",), "--repetition_penalty: expected greater than 0"),
         (("--stream", "--n=2"), "--stream: expected one prompt"),
         (
             ("--beams=2", "--length=500", "--seed=9"),
             "--length: expected prompt and text to fit into 16 tokens",
         ),
-        (("--label=1",), "--label: expected none"),
+        (("--label=1",), "--label: the model transformer has no such option; known: "),
+        (("--tempature=0.5",), "--tempature: the model transformer has no such option; did you mean temperature?"),
+        (("--sampling.topp=0.5",), "--sampling.topp: the model transformer has no such option; did you mean top_p?"),
+        (("--temperature",), "--temperature: expected a value"),
+        (("--prompt",), "--prompt: expected a value"),
+        (("--sampling.prompts=((300,),)",), "--prompts: expected token ids from 0 to 255, got 300"),
         (("--seed=4294967296",), "--seed: expected at most 4294967295, got a larger one"),
         (("--n=1000000000000000000000000000000",), "--n: expected at most 4294967295, got a larger one"),
         (("--n=1048577",), "--n: expected at least 1 and at most 1048576, got 1048577"),
-        (("--length=2147483647",), "--length: expected at least 1 and at most 16777216, got 2147483647"),
+        (("--length=2147483647",), "--length: expected less than or equal to 16777216, got 2147483647"),
         (("--n=1048576", "--length=16777216"), "gen-jax: --length: expected what fits the memory of a device: needed"),
         (
             ("--n=1048576", "--length=100000"),
             "gen-jax: --n: expected what fits the memory of a device: needed",
         ),
         (("--n=1048576", "--prompt=" + "ab" * 10**5), "gen-jax: --n: expected what fits the memory of a device"),
-        (("--temperature=nan",), "--temperature: expected at least 0"),
-        (("--temperature=inf",), "--temperature: expected at least 0"),
-        (("--min_p=1.5",), "--min_p: expected at least 0 and at most 1"),
+        (("--temperature=nan",), "--temperature: expected"),
+        (("--temperature=inf",), "--temperature: expected"),
+        (("--min_p=1.5",), "--min_p: expected less than or equal to 1, got 1.5"),
         (("--min_length=2",), "--min_length: expected none; the texts of this model have no end token"),
-        (("--length_penalty=1",), "--length_penalty: expected none without --beams"),
+        (("--length_penalty=1",), "--length_penalty: expected 0.6 without beams"),
         (("--beams=2", "--temperature=0.5"), "--temperature: expected 1.0 beside beams: a beam search draws nothing"),
         (("--beams=2", "--top_k=3"), "--top_k: expected 0 beside beams"),
         (("--beams=2", "--top_p=0.5"), "--top_p: expected 1.0 beside beams"),

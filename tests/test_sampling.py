@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen_jax.core import sampling
-from gen_jax.core.sampling import SampleOptions, generate, process, rows, stream
+from gen_jax.core.filters import keep_top_k
+from gen_jax.core.generate import draw_token, generate, process, rows, stream
+from gen_jax.core.sampling import Text
 
 ROOT = jax.random.key(0)
 V = 7
@@ -77,7 +78,15 @@ def test_processors_equal_numpy(seed, temperature, top_k, top_p, min_p, penalty,
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(3, V)).astype(np.float32) * 3
     seen, fresh = rng.random((3, V)) < 0.4, np.array([0, 1, 5], np.int32)
-    options = SampleOptions(temperature, top_k, top_p, min_p, penalty, min_length, end=2)
+    options = Text(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=penalty,
+        min_length=min_length,
+        end=2,
+    )
     ours = process(jnp.asarray(logits), options, jnp.asarray(seen), jnp.asarray(fresh))
     theirs = np.stack([numpy_process(*row) for row in zip(logits, [options] * 3, seen, fresh, strict=True)])
     np.testing.assert_array_equal(np.isinf(ours), np.isinf(theirs))
@@ -99,77 +108,79 @@ def greedy(state, prompt, length, capacity=None):
 @pytest.mark.parametrize("capacity", [None, 64, 6])
 def test_greedy_rows_of_unequal_prompts_equal_those_alone(capacity):
     prompts = ((1, 2, 3, 4), (5,), (6, 1))
-    options = SampleOptions(temperature=0.0, length=9, prompts=prompts)
-    tokens, lengths = generate(Window(capacity), 0.7, ROOT, *rows(options, 3), options)
+    options = Text(temperature=0.0, length=9, prompts=prompts)
+    tokens, lengths = generate(Window(capacity), 0.7, ROOT, *rows(options.prompts, 3), options)
     assert lengths.tolist() == [9, 9, 9]
     if capacity is None:
         # the toy model weighs places by the size of the cache, which the longest row sets
         for row, prompt in zip(tokens, prompts, strict=True):
             assert row.tolist() == greedy(0.7, prompt, 9)
     for i, prompt in enumerate(prompts if capacity != 6 else ()):
-        alone = dataclasses.replace(options, prompts=(prompt,))
-        assert generate(Window(capacity), 0.7, ROOT, *rows(alone, 1), alone)[0][0].tolist() == tokens[i].tolist()
+        alone = options.model_copy(update={"prompts": (prompt,)})
+        assert (
+            generate(Window(capacity), 0.7, ROOT, *rows(alone.prompts, 1), alone)[0][0].tolist() == tokens[i].tolist()
+        )
 
 
 @pytest.mark.parametrize("length", [4, 5, 6, 7, 8, 9, 23])
 def test_a_full_cache_is_refilled_with_its_later_half(length):
-    options = SampleOptions(temperature=0.0, length=length, prompts=((1, 2, 3),))
-    tokens, _ = generate(Window(6), 0.7, ROOT, *rows(options, 2), options)
+    options = Text(temperature=0.0, length=length, prompts=((1, 2, 3),))
+    tokens, _ = generate(Window(6), 0.7, ROOT, *rows(options.prompts, 2), options)
     assert tokens[0].tolist() == greedy(0.7, (1, 2, 3), length, capacity=6)
 
 
 def test_a_prompt_longer_than_the_cache():
-    options = SampleOptions(temperature=0.0, length=4, prompts=(tuple(i % V for i in range(20)),))
-    tokens, _ = generate(Window(6), 0.7, ROOT, *rows(options, 1), options)
+    options = Text(temperature=0.0, length=4, prompts=(tuple(i % V for i in range(20)),))
+    tokens, _ = generate(Window(6), 0.7, ROOT, *rows(options.prompts, 1), options)
     assert tokens[0].tolist() == greedy(0.7, options.prompts[0], 4, capacity=6)
 
 
 def test_a_row_depends_on_its_own_key_and_prompt():
-    options = SampleOptions(length=12, prompts=((1, 2), (3, 4, 5, 6)))
-    pair, _ = generate(Window(64), 0.3, ROOT, *rows(options, 2), options)
-    alone = dataclasses.replace(options, prompts=((1, 2),))
-    np.testing.assert_array_equal(pair[0], generate(Window(64), 0.3, ROOT, *rows(alone, 1), alone)[0][0])
-    again, _ = generate(Window(), 0.3, jax.random.key(1), *rows(options, 2), options)
+    options = Text(length=12, prompts=((1, 2), (3, 4, 5, 6)))
+    pair, _ = generate(Window(64), 0.3, ROOT, *rows(options.prompts, 2), options)
+    alone = options.model_copy(update={"prompts": ((1, 2),)})
+    np.testing.assert_array_equal(pair[0], generate(Window(64), 0.3, ROOT, *rows(alone.prompts, 1), alone)[0][0])
+    again, _ = generate(Window(), 0.3, jax.random.key(1), *rows(options.prompts, 2), options)
     assert not np.array_equal(pair, again)
 
 
 def test_the_draw_follows_the_probabilities():
-    options = SampleOptions(length=1, prompts=((1,),))
-    tokens, _ = generate(Window(), 0.3, ROOT, *rows(options, 4000), options)
+    options = Text(length=1, prompts=((1,),))
+    tokens, _ = generate(Window(), 0.3, ROOT, *rows(options.prompts, 4000), options)
     logits = Window._logits(0.3, jnp.asarray([[1]]))[0]
     found = np.bincount(np.asarray(tokens[:, 0]), minlength=V) / 4000
     np.testing.assert_allclose(found, jax.nn.softmax(logits), atol=0.025)
 
 
 def test_an_end_stops_a_row_and_min_length_puts_it_off():
-    options = SampleOptions(length=40, end=3, prompts=((1,), (2, 3)))
-    tokens, lengths = jax.device_get(generate(Window(), 0.3, ROOT, *rows(options, 8), options))
+    options = Text(length=40, end=3, prompts=((1,), (2, 3)))
+    tokens, lengths = jax.device_get(generate(Window(), 0.3, ROOT, *rows(options.prompts, 8), options))
     assert lengths.min() < 40  # the end comes up
     for row, size in zip(tokens, lengths, strict=True):
         ends = np.flatnonzero(row == 3)
         assert size == (ends[0] + 1 if len(ends) else 40)
         assert (row[size:] == 0).all()
-    late = dataclasses.replace(options, min_length=10)
-    tokens, lengths = jax.device_get(generate(Window(), 0.3, ROOT, *rows(late, 8), late))
+    late = options.model_copy(update={"min_length": 10})
+    tokens, lengths = jax.device_get(generate(Window(), 0.3, ROOT, *rows(late.prompts, 8), late))
     assert lengths.min() > 10 and not (tokens[:, :10] == 3).any()
 
 
 def test_a_huge_penalty_never_repeats():
-    options = SampleOptions(length=5, repetition_penalty=1e9, temperature=0.0, prompts=((1, 4),))
+    options = Text(length=5, repetition_penalty=1e9, temperature=0.0, prompts=((1, 4),))
 
     class Positive(Window):
         @staticmethod
         def _logits(state, kept):
             return 2 + Window._logits(state, kept)
 
-    tokens, _ = generate(Positive(), 0.3, ROOT, *rows(options, 1), options)
+    tokens, _ = generate(Positive(), 0.3, ROOT, *rows(options.prompts, 1), options)
     assert sorted(tokens[0].tolist()) == [0, 2, 3, 5, 6]
 
 
 @pytest.mark.parametrize("capacity", [None, 6])
 def test_streaming_gives_the_same_tokens(capacity):
-    options = SampleOptions(length=15, end=3, prompts=((1, 2, 3, 4), (5,), (6, 1)))
-    prompt, lengths = rows(options, 3)
+    options = Text(length=15, end=3, prompts=((1, 2, 3, 4), (5,), (6, 1)))
+    prompt, lengths = rows(options.prompts, 3)
     tokens, sizes = jax.device_get(generate(Window(capacity), 0.3, ROOT, prompt, lengths, options))
     written = [[], [], []]
     for token, new in stream(Window(capacity), 0.3, ROOT, prompt, lengths, options):
@@ -179,7 +190,7 @@ def test_streaming_gives_the_same_tokens(capacity):
 
 
 def test_a_model_can_draw_its_own_values():
-    options = SampleOptions(length=4)
+    options = Text(length=4)
 
     def draw(keys, outputs, options):
         return outputs[:, 0] * 2
@@ -193,8 +204,8 @@ def test_a_model_can_draw_its_own_values():
 def test_what_cannot_be_drawn_is_never_drawn(seed, k):
     """Cumulative sums round: at the ends of the range and beside masked tokens too."""
     logits = np.random.default_rng(seed).normal(size=(1, V)).astype(np.float32) * 5
-    kept = sampling.keep_top_k(jnp.asarray(logits), k)
+    kept = keep_top_k(jnp.asarray(logits), k)
     uniform = jnp.linspace(0, 1 - 2**-23, 64)
-    tokens = sampling.draw_token(uniform, jnp.broadcast_to(kept, (64, V)), SampleOptions())
+    tokens = draw_token(uniform, jnp.broadcast_to(kept, (64, V)), Text())
     assert np.isfinite(np.asarray(kept)[0, np.asarray(tokens)]).all()
     assert (np.diff(tokens) >= 0).all()

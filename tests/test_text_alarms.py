@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from members import asks
 
 from gen_jax import evaluators
+from gen_jax.core.sampling import Text
 from gen_jax.core.state import State
 from gen_jax.data import Info
-from gen_jax.errors import ConfigError
 from gen_jax.evaluators import text
 from gen_jax.evaluators.evaluator import Context
 from gen_jax.metrics import text as metrics
@@ -38,18 +39,19 @@ class Writer:
 
 def report(period=0, end=None, real=REAL, **section):
     batch = {"tokens": jnp.asarray(real)[None], "valid": jnp.ones(1, bool), "index": jnp.zeros(1, jnp.int32)}
+    info = Info("tokens", (9,), vocab_size=27, end=end)
     context = Context(
         Writer(period),
-        Info("tokens", (9,), vocab_size=27, end=end),
+        info,
         lambda split: iter([batch]),
         1,
         TOKENIZER.decode,
         jax.random.key(0),
         TOKENIZER.encode,
+        **asks(Text, info, TOKENIZER.encode),
     )
-    return evaluators.build(evaluators.parse({"type": "text", "length": 80, "repetition_n": 4} | section), context)(
-        STATE
-    )
+    section = {"type": "text", "sampling": {"length": 80}, "repetition_n": 4} | section
+    return evaluators.build(evaluators.parse(section), context)(STATE)
 
 
 def test_varied_samples_are_like_real_text():
@@ -83,9 +85,10 @@ def test_a_split_too_short_has_no_real_numbers():
 
 
 def test_options_reach_the_model():
-    report(end=3, prompt="ab", temperature=0.0, top_k=5, top_p=0.9, repetition_penalty=1.2)
+    asked = dict(length=80, prompts=["ab"], temperature=0.0, top_k=5, top_p=0.9, repetition_penalty=1.2)
+    report(end=3, sampling=asked)
     options = ASKED[-1]
     assert (options.end, options.prompts, options.temperature) == (3, ((1, 2),), 0)
     assert (options.top_k, options.top_p, options.repetition_penalty, options.length) == (5, 0.9, 1.2, 80)
-    with pytest.raises(ConfigError, match=r"prompt: .*'A'"):
-        report(prompt="A")
+    with pytest.raises(ValueError, match=r"prompts: .*'A'"):
+        report(sampling={"prompts": ["A"]})

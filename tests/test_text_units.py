@@ -10,8 +10,8 @@ from gen_jax import data, evaluators
 from gen_jax.core.state import Mean, State
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import Context
-from gen_jax.models import transformer
-from gen_jax.training.program import _check_fit
+from gen_jax.models import code_prior, gan, linear_ar, transformer, vae, vaegan, wavenet
+from gen_jax.models.base import ModelConfig
 
 STATE = State(jnp.zeros((), jnp.int32), {})
 DOCUMENTS = [f"你{i:02}> the cat, 你好 😀\r\n" + "of the mat " * i for i in range(20)]
@@ -70,6 +70,29 @@ def test_units_of_a_split(tmp_path, monkeypatch, section, documents):
 def test_a_model_must_know_the_end_that_the_data_have():
     model = transformer.Config(vocab=300, end=255)
     with pytest.raises(ConfigError, match=r"config\.model\.end: expected 256, as in the data, got 255"):
-        _check_fit(model, None, data.Info("tokens", (9,), vocab_size=257, end=256))
-    _check_fit(model, None, data.Info("tokens", (9,), vocab_size=256, end=255))
-    _check_fit(model, None, data.Info("tokens", (9,), vocab_size=256))
+        model.check_data(data.Info("tokens", (9,), vocab_size=257, end=256))
+    model.check_data(data.Info("tokens", (9,), vocab_size=256, end=255))
+    model.check_data(data.Info("tokens", (9,), vocab_size=256))
+
+
+@pytest.mark.parametrize(
+    ("config", "info", "message"),
+    [
+        (vae.Config(image=(8, 8, 1), num_classes=7), dict(), "num_classes: expected 10, as in the data, got 7"),
+        (vae.Config(image=(8, 8, 3)), dict(), r"image: expected \(8, 8, 1\), as in the data, got \(8, 8, 3\)"),
+        (gan.Config(image=(8, 8, 1), num_classes=7), dict(), "num_classes: expected 10, as in the data, got 7"),
+        (gan.Config(data_dim=3), dict(kind="vector", shape=(2,)), "data_dim: expected 2, as in the data, got 3"),
+        (gan.Config(data_dim=3), dict(), "expected vectors, as the model reads, found image"),
+        (wavenet.Config(), dict(), "expected sound, as the model reads, found image"),
+        (wavenet.Config(num_classes=7), dict(kind="audio", shape=(9,)), "num_classes: expected 10, as in the data"),
+        (linear_ar.Config(data_dim=3), dict(kind="vector", shape=(2,)), "data_dim: expected 2, as in the data"),
+        (transformer.Config(vocab=300), dict(), "expected tokens, as the model reads, found image"),
+        (transformer.Config(vocab=9), dict(kind="tokens", shape=(9,), vocab_size=10), "vocab: expected at least 10"),
+        (code_prior.Config(), dict(), r"first_stage.image: expected \(8, 8, 1\), as in the data"),
+        (vaegan.Config(), dict(), r"image: expected \(8, 8, 1\), as in the data"),
+        (ModelConfig(), dict(), r"expected Config.check_data\(info\) in gen_jax.models.base, found none"),
+    ],
+)
+def test_each_model_checks_its_data(config, info, message):
+    with pytest.raises(ConfigError, match=message):
+        config.check_data(data.Info(**(dict(kind="image", shape=(8, 8, 1), num_classes=10) | info)))

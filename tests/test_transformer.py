@@ -11,8 +11,8 @@ import optax
 import pytest
 from members import smoke
 
+from gen_jax.core.generate import rows
 from gen_jax.core.gradients import Optimizer
-from gen_jax.core.sampling import SampleOptions, rows
 from gen_jax.core.state import path_name
 from gen_jax.errors import ConfigError
 from gen_jax.models import transformer
@@ -179,12 +179,14 @@ def test_bfloat16_computes_what_float32_does():
 
 
 def test_a_text_longer_than_the_context():
-    options = SampleOptions(length=3 * T, temperature=0.0, prompts=((1, 2, 3),))
+    options = transformer.Sampling(length=3 * T, temperature=0.0, prompts=((1, 2, 3),))
     tokens, lengths = build().sample(state_of(), ROOT, 2, options)
     assert tokens.shape == (2, 3 * T) and lengths.tolist() == [3 * T] * 2
-    short, _ = build().sample(state_of(), ROOT, 2, SampleOptions(length=T - 2, temperature=0.0, prompts=((1, 2, 3),)))
+    short, _ = build().sample(
+        state_of(), ROOT, 2, transformer.Sampling(length=T - 2, temperature=0.0, prompts=((1, 2, 3),))
+    )
     np.testing.assert_array_equal(tokens[:, : T - 2], short)
-    assert rows(options, 2)[0].shape == (2, 3)
+    assert rows(options.prompts, 2)[0].shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -242,9 +244,9 @@ def test_attention_is_drawn_with_its_tokens():
 @pytest.mark.slow
 def test_a_document_starts_with_its_token_when_it_is_sampled():
     model = build(end=V - 1)
-    tokens, lengths = model.prompts(SampleOptions(prompts=((1, 2), ())), 2)
+    tokens, lengths = model.prompts(transformer.Sampling(prompts=((1, 2), ())), 2)
     assert tokens.tolist() == [[V - 1, 1, 2], [V - 1, 0, 0]] and lengths.tolist() == [3, 1]
-    options = SampleOptions(prompts=((1, 2),), temperature=0.0, length=1, end=V - 1)
+    options = transformer.Sampling(prompts=((1, 2),), temperature=0.0, length=1, end=V - 1)
     drawn, _ = model.sample(state_of(end=V - 1), ROOT, B, options)
     row = jnp.asarray([[V - 1, 1, 2, 0]] * B)
     expected = model.logits(state_of(end=V - 1), batch_of(row))[:, 2].argmax(axis=-1)

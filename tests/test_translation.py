@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from members import asks
 
 from gen_jax.core.state import State
 from gen_jax.data.packing import Sequences, one_a_row, rows_of_pairs
@@ -13,6 +14,7 @@ from gen_jax.data.source import Info
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators import translation
 from gen_jax.evaluators.evaluator import Context
+from gen_jax.models.encoder_decoder import Sampling
 from gen_jax.text import BPETokenizer, WithEnd
 
 SOURCES = ["Ein Hund läuft durch das hohe Gras .", "Zwei Katzen schlafen auf dem roten Sofa .", "Drei Männer singen ."]
@@ -26,9 +28,7 @@ class Copies:
     drop: int = 0
 
     def translate(self, state, rng, condition, options):
-        assert options.end == TOKENIZER.end and options.temperature == (
-            1.0 if options.beams else 0.0
-        )  # beams refuse it
+        assert (options.beams, options.length) == (5, 40)
         lengths = jnp.maximum(condition["source_segment"].sum(axis=1) - self.drop, 0)
         kept = jnp.arange(options.length) < lengths[:, None]
         source = jnp.pad(condition["source"], ((0, 0), (0, options.length)))[:, : options.length]
@@ -42,11 +42,19 @@ def context(references, model=None, kind="pairs"):
     rows["valid"] = np.array([True, True, True, False])
     info = Info(kind, (32, 33), vocab_size=TOKENIZER.vocab_size, end=TOKENIZER.end)
     halves = [{name: jnp.asarray(x[i : i + 2]) for name, x in rows.items()} for i in (0, 2)]
-    return Context(model or Copies(), info, lambda split: iter(halves), 2, TOKENIZER.decode, jax.random.key(0))
+    return Context(
+        model or Copies(),
+        info,
+        lambda split: iter(halves),
+        2,
+        TOKENIZER.decode,
+        jax.random.key(0),
+        **asks(Sampling, info),
+    )
 
 
 def evaluate(references, model=None, **fields):
-    cfg = translation.Config(type="translation", length=40, **fields)
+    cfg = translation.Config(type="translation", sampling={"length": 40, "beams": 5}, **fields)
     return translation.from_config(cfg, context(references, model))(State(jnp.int32(0), {}))
 
 

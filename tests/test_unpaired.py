@@ -147,9 +147,9 @@ def test_wrong_sections_are_refused(section, message):
         (
             "experiments/vae/digits.py",
             dict(source="colours"),
-            "expected one set of examples, as VAE reads, found unpaired",
+            "expected images, as the model reads, found unpaired",
         ),
-        (FOLDERS, dict(source="digits"), "expected two unpaired sets of images, as CycleGAN reads, found image"),
+        (FOLDERS, dict(source="digits"), "expected two unpaired sets of images, as the model reads, found image"),
     ],
 )
 def test_data_that_do_not_fit_the_model_are_refused(path, section, message):

@@ -11,7 +11,6 @@ import pytest
 
 from gen_jax.core import likelihoods, losses, ops
 from gen_jax.core.gradients import Optimizer
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.errors import ConfigError
 from gen_jax.models import vae
 
@@ -73,7 +72,7 @@ def test_every_variant_learns_and_shows(fields):
     assert image.shape == (6, *shape) and image.dtype == jnp.uint8
     assert shown(model.encode, batch).shape == (6, 3)
     if fields.get("kind") != "ae":
-        assert shown(lambda s: model.sample(s, jax.random.key(2), 5, SampleOptions())).shape == (5, *shape)
+        assert shown(lambda s: model.sample(s, jax.random.key(2), 5, vae.Sampling())).shape == (5, *shape)
         assert shown(lambda s: model.log_prob(s, batch, jax.random.key(2), 4)).shape == (6,)
 
 
@@ -209,9 +208,9 @@ def test_frozen_encoder_stays_and_keeps_no_moments():
 def test_labels_steer_the_conditional_model():
     model, batch = model_of(num_classes=3), batch_of()
     state = started(model, batch)
-    zero, one = (model.sample(state, jax.random.key(0), 4, SampleOptions(label=i)) for i in (0, 1))
+    zero, one = (model.sample(state, jax.random.key(0), 4, vae.Sampling(label=i)) for i in (0, 1))
     assert (zero != one).any()
-    turns = model.sample(state, jax.random.key(0), 4, SampleOptions())
+    turns = model.sample(state, jax.random.key(0), 4, vae.Sampling())
     np.testing.assert_array_equal(turns[0], zero[0])
     np.testing.assert_array_equal(turns[1], one[1])
     with pytest.raises(ConfigError, match="num_classes"):

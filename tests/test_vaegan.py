@@ -12,7 +12,6 @@ import pytest
 
 from gen_jax.core import ops
 from gen_jax.core.gradients import Optimizer
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.core.state import Net
 from gen_jax.errors import ConfigError
 from gen_jax.models import vaegan
@@ -157,7 +156,7 @@ def test_evaluation_is_by_the_example_and_the_averages():
 
 def test_samples_are_decoded_noise():
     state, model = start()[1], small()
-    found = model.sample(state, ROOT, 3, SampleOptions(temperature=0.5))
+    found = model.sample(state, ROOT, 3, vaegan.Sampling(temperature=0.5))
     expected = model.decode(state, 0.5 * jax.random.normal(ROOT, (3, LATENT)))
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == jnp.uint8

@@ -10,7 +10,6 @@ import optax
 import pytest
 
 from gen_jax.core.gradients import Optimizer
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.errors import ConfigError
 from gen_jax.models import code_prior, vqvae
 from gen_jax.models.base import Decodes, Encodes, Preprocesses, Quantises
@@ -222,10 +221,10 @@ def test_prior_loss_is_the_cross_entropy_of_the_true_codes():
 def test_prior_samples(num_classes):
     model, state = prior(num_classes)
     sample = jax.jit(lambda rng, options: model.sample(state, rng, 5, options), static_argnums=1)
-    images = sample(ROOT, SampleOptions())
+    images = sample(ROOT, code_prior.Sampling())
     assert images.shape == (5, 8, 8, 1) and images.dtype == jnp.uint8
     # greedy: each code is the likeliest given those before it
-    options = SampleOptions(temperature=0.0, label=2)
+    options = code_prior.Sampling(temperature=0.0, label=2)
     codes = jax.jit(lambda: model.sample_codes(state, ROOT, 5, options))().reshape(5, -1)
     label = jnp.full(5, 2 if num_classes else 0)
     logits = prior_logits(codes, label, num_classes)

@@ -19,8 +19,10 @@ def get_config(arg):
     c.eval_batch_size = 128
     c.evals = dict(
         val=dict(type="mean", split="validation"),
-        greedy=dict(type="translation", split="validation", prefix="greedy_", beams=0),
-        test=dict(type="translation", when="end"),
+        greedy=dict(
+            type="translation", split="validation", prefix="greedy_", sampling=dict(temperature=0.0, length=64)
+        ),
+        test=dict(type="translation", sampling=dict(beams=5, length=64), when="end"),
     )
     return smoke(c) if arg.smoke else c
 
@@ -31,9 +33,9 @@ def smoke(c):
     c.log_every, c.eval_every, c.save_every = 2, 4, 4
     c.data = dict(source="reversal", pairs=400)
     c.model.vocab, c.model.end, c.model.width, c.model.encoder_layers, c.model.decoder_layers = 301, 300, 16, 1, 1
-    c.optim.net.warmup, c.evals.test.beams = 2, 2
+    c.optim.net.warmup, c.evals.test.sampling.beams = 2, 2
     for name in ("greedy", "test"):
-        c.evals[name].max_examples, c.evals[name].length = 64, 8
+        c.evals[name].max_examples, c.evals[name].sampling.length = 64, 8
     return c
 
 

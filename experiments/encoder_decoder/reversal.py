@@ -19,8 +19,14 @@ def get_config(arg):
     c.eval_batch_size = 64
     c.evals = dict(
         val=dict(type="mean", split="validation"),
-        greedy=dict(type="translation", split="validation", prefix="greedy_", beams=0, length=24, metrics=("exact",)),
-        test=dict(type="translation", length=24, metrics=("exact", "bleu"), when="end"),
+        greedy=dict(
+            type="translation",
+            split="validation",
+            prefix="greedy_",
+            sampling=dict(temperature=0.0, length=24),
+            metrics=("exact",),
+        ),
+        test=dict(type="translation", sampling=dict(beams=5, length=24), metrics=("exact", "bleu"), when="end"),
     )
     return smoke(c) if arg.smoke else c
 
@@ -31,7 +37,8 @@ def smoke(c):
     c.log_every, c.eval_every, c.save_every = 4, 8, 8
     c.data.pairs = 400
     c.model.width, c.model.heads, c.model.encoder_layers, c.model.decoder_layers = 16, 2, 1, 1
-    c.optim.net.warmup, c.evals.test.beams, c.evals.greedy.length, c.evals.test.length = 2, 2, 12, 12
+    c.optim.net.warmup, c.evals.test.sampling.beams = 2, 2
+    c.evals.greedy.sampling.length = c.evals.test.sampling.length = 12
     return c
 
 

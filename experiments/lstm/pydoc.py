@@ -20,7 +20,7 @@ def get_config(arg):
         carried=dict(type="mean", carried=True),
         cold=dict(type="mean", prefix="cold_"),
         ngram=dict(type="ngram"),
-        text=dict(type="text", prompt="class ", n=2, length=400, temperature=0.7),
+        text=dict(type="text", n=2, sampling=dict(prompts=("class ",), length=400, temperature=0.7)),
     )
     return smoke(c) if arg.smoke else c
 
@@ -30,7 +30,7 @@ def smoke(c):
     c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 16, 2, 64
     c.log_every, c.eval_every, c.save_every = 4, 8, 8
     c.data.context, c.data.test = 32, 0.01
-    c.model.embed, c.model.width, c.optim.net.warmup, c.evals.text.length = 8, 16, 2, 20
+    c.model.embed, c.model.width, c.optim.net.warmup, c.evals.text.sampling.length = 8, 16, 2, 20
     return c
 
 

@@ -21,7 +21,9 @@ def get_config(arg):
         carried=dict(type="mean", split="validation", carried=True),
         test=dict(type="mean", carried=True, when="end"),
         cold=dict(type="mean", split="validation", prefix="cold_", when="end"),
-        text=dict(type="text", split="validation", prompt="ROMEO:", n=2, length=400, temperature=0.8),
+        text=dict(
+            type="text", split="validation", n=2, sampling=dict(prompts=("ROMEO:",), length=400, temperature=0.8)
+        ),
     )
     c.best = dict(metric="val/loss")
     return smoke(c) if arg.smoke else c
@@ -32,7 +34,7 @@ def smoke(c):
     c.data = dict(source="pydoc", order="streams", context=32, tokenizer="byte", test=0.01, validation=0.01)
     c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 16, 2, 64
     c.log_every, c.eval_every, c.save_every = 4, 8, 8
-    c.model.vocab, c.model.embed, c.model.width, c.optim.net.warmup, c.evals.text.length = 256, 8, 16, 2, 20
+    c.model.vocab, c.model.embed, c.model.width, c.optim.net.warmup, c.evals.text.sampling.length = 256, 8, 16, 2, 20
     return c
 
 

@@ -27,7 +27,7 @@ def get_config(arg):
     c.evals = dict(
         validation=dict(type="mean", split="validation"),
         test=dict(type="mean"),
-        text=dict(type="text", prompt="Return ", n=2, length=400, temperature=0.8, when="end"),
+        text=dict(type="text", n=2, sampling=dict(prompts=("Return ",), length=400, temperature=0.8), when="end"),
     )
     return smoke(c) if arg.smoke else c
 
@@ -38,7 +38,7 @@ def smoke(c):
     c.log_every, c.eval_every, c.save_every = 4, 8, 8
     c.data.context, c.init_from.workdir = 16, ""
     c.model.update(context=16, layers=2, heads=2, width=16)
-    c.optim.net.warmup, c.evals.text.length = 2, 20
+    c.optim.net.warmup, c.evals.text.sampling.length = 2, 20
     c.optim.net.lora = dict(rank=2, alpha=4.0, targets=("blocks/.*/kernel", "token/embedding"))
     return c
 

@@ -23,7 +23,7 @@ def get_config(arg):
     c.evals = dict(
         validation=dict(type="mean", split="validation"),
         test=dict(type="mean"),
-        text=dict(type="text", split="validation", n=20, length=64, alarm_n=0, when="end"),
+        text=dict(type="text", split="validation", n=20, sampling=dict(length=64), alarm_n=0, when="end"),
     )
     return smoke(c) if arg.smoke else c
 
@@ -33,7 +33,7 @@ def smoke(c):
     c.total_steps, c.batch_size, c.steps_per_call = 8, 16, 2
     c.log_every, c.eval_every, c.save_every = 4, 8, 8
     c.data.validation, c.data.test = 0.01, 0.01
-    c.model.layers, c.model.heads, c.model.width, c.optim.net.warmup, c.evals.text.length = 2, 2, 16, 2, 8
+    c.model.layers, c.model.heads, c.model.width, c.optim.net.warmup, c.evals.text.sampling.length = 2, 2, 16, 2, 8
     return c
 
 

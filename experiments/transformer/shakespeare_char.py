@@ -24,7 +24,13 @@ def get_config(arg):
         validation=dict(type="mean", split="validation"),
         loss=dict(type="mean", split="validation+test"),
         attention=dict(type="attention", split="validation", when="end"),
-        text=dict(type="text", split="validation", prompt="ROMEO:", n=2, length=400, temperature=0.8, when="end"),
+        text=dict(
+            type="text",
+            split="validation",
+            n=2,
+            sampling=dict(prompts=("ROMEO:",), length=400, temperature=0.8),
+            when="end",
+        ),
     )
     return smoke(c) if arg.smoke else c
 
@@ -35,7 +41,7 @@ def smoke(c):
     c.log_every, c.eval_every, c.save_every = 4, 8, 8
     c.data = dict(source="pydoc", order="windows", context=16, tokenizer="byte", test=0.01, validation=0.01)
     c.model = dict(vocab=256, context=16, layers=2, heads=2, width=16, bias=False, dropout=0.2)
-    c.optim.net.warmup, c.evals.text.length, c.evals.text.alarm_n = 2, 20, 0
+    c.optim.net.warmup, c.evals.text.sampling.length, c.evals.text.alarm_n = 2, 20, 0
     return c
 
 

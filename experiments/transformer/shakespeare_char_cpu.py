@@ -22,7 +22,13 @@ def get_config(arg):
     c.evals = dict(
         loss=dict(type="mean", split="validation+test"),
         attention=dict(type="attention", split="validation", when="end"),
-        text=dict(type="text", split="validation", prompt="ROMEO:", n=2, length=400, temperature=0.8, alarm_n=0),
+        text=dict(
+            type="text",
+            split="validation",
+            n=2,
+            sampling=dict(prompts=("ROMEO:",), length=400, temperature=0.8),
+            alarm_n=0,
+        ),
     )
     return smoke(c) if arg.smoke else c
 
@@ -33,7 +39,7 @@ def smoke(c):
     c.log_every, c.eval_every, c.save_every = 4, 8, 8
     c.data = dict(source="pydoc", order="windows", context=16, tokenizer="byte", test=0.01, validation=0.01)
     c.model = dict(vocab=256, context=16, layers=2, heads=2, width=16, bias=False, dropout=0.0)
-    c.optim.net.warmup, c.evals.text.length = 2, 20
+    c.optim.net.warmup, c.evals.text.sampling.length = 2, 20
     return c
 
 

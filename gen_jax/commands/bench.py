@@ -5,7 +5,6 @@ samples of 64 tokens from the untrained model instead, of one seed.
 """
 
 import argparse
-import functools
 import json
 import resource
 import sys
@@ -14,11 +13,10 @@ import time
 import jax
 
 from gen_jax import cli, config
-from gen_jax.commands import sample
-from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.sampling import LONGEST, MOST_SAMPLES, Prompted
 from gen_jax.errors import ConfigError
 from gen_jax.io import paths
-from gen_jax.models.base import Autoregressive
+from gen_jax.models.base import Autoregressive, sampler
 from gen_jax.training import checks, flops
 from gen_jax.training.program import Program
 from gen_jax.training.seeds import make
@@ -35,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
     if not 0 < args.seconds < float("inf"):
         raise ConfigError(f"--seconds: expected a positive number, got {args.seconds}")
-    for name, value, most in (("sample", args.sample, sample.LONGEST), ("n", args.n, sample.MOST)):
+    for name, value, most in (("sample", args.sample, LONGEST), ("n", args.n, MOST_SAMPLES)):
         if value is not None and not 1 <= value <= most:
             raise ConfigError(f"--{name}: expected at least 1 and at most {most}, got {value}")
     if args.n and not args.sample:
@@ -49,9 +47,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def measure_sampling(program: Program, args: argparse.Namespace) -> dict:
     """Times whole generations; a step is one, of `n` samples. Tokens are counted: images have a length of their own."""
-    options, n = SampleOptions(length=args.sample), args.n or 1
-    draw = jax.jit(functools.partial(program.model.sample, n=n, options=options))
-    checks.check_draw(program, draw, n, options, "--sample" if args.sample > n else "--n")
+    asked = {"length": args.sample} if isinstance(program.experiment.sampling, Prompted) else {}
+    options, n = program.prepared(program.sampling(asked)), args.n or 1
+    draw = sampler(program.model, n, options)
+    checks.check_draw(program, n, options, "--sample" if args.sample > n else "--n")
     state = program.init()
     jax.block_until_ready(draw(state, jax.random.key(0)))
     first = time.monotonic() - cli.START

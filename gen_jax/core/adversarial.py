@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from gen_jax.core import ops
+from gen_jax.settings import NonNegative, Settings
 
 MIN_DIVERSITY = 1e-3  # a standard deviation of 3 % of the data's
 Logits = Float[Array, " B"]
@@ -175,3 +176,16 @@ def collapsed(confidence: Float[Array, ""], diversity: Float[Array, ""], seen: F
         more (Laplace's rule of succession); what is beyond is a critic whose steps are too large.
     """
     return ((confidence > jnp.log1p(seen)) | (diversity < MIN_DIVERSITY)).astype(jnp.float32)
+
+
+class Penalties(Settings):
+    """Weights of the penalties of `gen_jax.core.adversarial`; 0 = off."""
+
+    gradient: NonNegative = 0.0
+    r1: NonNegative = 0.0
+    r2: NonNegative = 0.0
+
+    @property
+    def weights(self) -> tuple[tuple[str, float], ...]:
+        """(name, weight) of those that are on."""
+        return tuple((name, weight) for name, weight in self if weight)

@@ -6,15 +6,17 @@ Each function takes images [B, H, W, C] in [-1, 1] and one key, or one a row (`o
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from gen_jax.core import ops
 
 Images = Float[Array, "B H W C"]
+View = Callable[[Array, jax.Array, Any], Array]  # (x [B, ...], key, training step) -> what the critic is shown of it
 
 
 def color(x: Images, rng: Key[Array, "*rows"]) -> Images:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from gen_jax.core.sampling import DRAWING, SampleOptions, generate
+from gen_jax.core.generate import generate
+from gen_jax.core.sampling import Text
 from gen_jax.core.state import PyTree
 from gen_jax.errors import ConfigError
 
@@ -43,7 +44,7 @@ def search(
     model: Any,
     state: PyTree,
     prompt: Int[Array, "B P"],
-    options: SampleOptions,
+    options: Text,
     condition: PyTree = None,
     best: int = 1,
 ) -> Beams:
@@ -62,6 +63,7 @@ def search(
       condition: arrays [B, ...] that `prefill` takes.
       best: hypotheses a row that are asked for, at most K.
     """
+    assert options.length is not None
     b, k, length = len(prompt), options.beams, options.length
     cache = model.prefill(state, prompt[:, :-1], prompt.shape[1] - 1 + length, condition or {})
     cache = jax.tree.map(lambda x: jnp.repeat(x, k, axis=0) if x.ndim else x, cache)
@@ -89,7 +91,7 @@ def sample(
     rng: Key[Array, ""],
     prompt: Any,
     lengths: Any,
-    options: SampleOptions,
+    options: Text,
     condition: PyTree = None,
     distinct: int | None = None,
 ) -> tuple[Int[Array, "B T"], Int[Array, " B"]]:
@@ -101,16 +103,19 @@ def sample(
         of row i % P, the best first; its length is 0 where there are fewer hypotheses.
 
     Raises:
-      ConfigError: a search over prompts of unequal length, or one that does not fit into the cache; or as `check`.
+      ConfigError: a search over prompts of unequal length, one that does not fit into the cache, or fewer beams than
+        hypotheses that are asked for of a prompt.
     """
     if not options.beams:
         return generate(model, state, rng, prompt, lengths, options, condition)
     n = len(prompt)
     p = min(n, distinct or n)
     each = -(-n // p)
-    check(options, each)
+    if each > options.beams:
+        raise ConfigError(f"n: expected at most {options.beams} of each prompt, the beams, got {each}")
     if len(set(map(int, lengths))) > 1:
         raise ConfigError("beams: expected prompts of one length for a beam search")
+    assert options.length is not None
     needed = int(lengths[0]) - 1 + options.length
     if model.capacity is not None and needed > model.capacity:
         raise ConfigError(f"length: expected prompt and text to fit into {model.capacity} tokens, found {needed}")
@@ -121,17 +126,7 @@ def sample(
     return tokens, sizes
 
 
-def check(options: SampleOptions, each: int = 1) -> None:
-    """Raises ConfigError where a search cannot honour the options, or not give `each` hypotheses of a prompt."""
-    for name in DRAWING:
-        if getattr(options, name) != getattr(SampleOptions, name):
-            known = getattr(SampleOptions, name)
-            raise ConfigError(f"{name}: expected {known} beside beams: a beam search draws nothing")
-    if each > options.beams:
-        raise ConfigError(f"n: expected at most {options.beams} of each prompt, the beams, got {each}")
-
-
-def _score(log_probs: jax.Array, length: Any, options: SampleOptions) -> jax.Array:
+def _score(log_probs: jax.Array, length: Any, options: Text) -> jax.Array:
     return log_probs / jnp.asarray(length, jnp.float32) ** options.length_penalty
 
 
@@ -142,14 +137,14 @@ def _best(a: Beams, b: Beams) -> Beams:
     return jax.tree.map(lambda x: jnp.take_along_axis(x, index[..., None] if x.ndim == 3 else index, axis=1), both)
 
 
-def _stops(now: Search, options: SampleOptions, best: int) -> jax.Array:
+def _stops(now: Search, options: Text, best: int) -> jax.Array:
     """[B] bool: K hypotheses are finished, or no unfinished one can beat the finished one of rank `best`."""
     full = (now.finished.scores > NEVER / 2).all(axis=1)
     reachable = _score(now.log_probs.max(axis=1), options.length, options)  # log p never rises
     return full | (reachable <= now.finished.scores[:, best - 1])
 
 
-def _advance(now: Search, log_p: Float[Array, "B K V"], cache: PyTree, options: SampleOptions, best: int) -> Search:
+def _advance(now: Search, log_p: Float[Array, "B K V"], cache: PyTree, options: Text, best: int) -> Search:
     """One more token for every hypothesis."""
     b, k, vocab = log_p.shape
     stopped = _stops(now, options, best)

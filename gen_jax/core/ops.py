@@ -131,24 +131,22 @@ def row_keys(rng: Key[Array, ""], index: jax.Array) -> Key[Array, " B"]:
     return jax.vmap(functools.partial(jax.random.fold_in, rng))(index)
 
 
-def _convolves(jaxpr: Any) -> bool:
+def convolves(jaxpr: Any) -> bool:
+    """Whether a convolution is in it: XLA's CPU backend runs one in a loop 7 to 30 times slower than outside."""
     return any(
         equation.primitive.name == "conv_general_dilated"
-        or any(_convolves(inner.jaxpr) for inner in compat.inner_jaxprs(equation))
+        or any(convolves(inner.jaxpr) for inner in compat.inner_jaxprs(equation))
         for equation in jaxpr.eqns
     )
 
 
 def scan(body: Callable, init: Any, xs: Any) -> tuple[Any, Any]:
-    """`lax.scan`, unrolled on CPU where the body holds a convolution, and no loop at all where there is one turn.
-
-    XLA's CPU backend runs a convolution inside a loop 7 to 30 times slower than outside.
-    """
+    """`lax.scan`, unrolled on CPU where the body holds a convolution, and no loop at all where there is one turn."""
     first = jax.tree.map(lambda x: x[0], xs)
     if len(jax.tree.leaves(xs)[0]) == 1:  # which `unroll` leaves a loop
         carry, y = body(init, first)
         return carry, jax.tree.map(lambda y: y[None], y)
-    unroll = platform() == "cpu" and _convolves(jax.make_jaxpr(body)(init, first).jaxpr)
+    unroll = platform() == "cpu" and convolves(jax.make_jaxpr(body)(init, first).jaxpr)
     return jax.lax.scan(body, init, xs, unroll=unroll)
 
 
@@ -158,6 +156,6 @@ def where_due(due: Bool[Array, ""], compute: Callable[[], jax.Array]) -> jax.Arr
     Those are as slow in a branch as they are in a loop.
     """
     jaxpr, shape = jax.make_jaxpr(compute, return_shape=True)()
-    if platform() == "cpu" and _convolves(jaxpr.jaxpr):
+    if platform() == "cpu" and convolves(jaxpr.jaxpr):
         return jnp.where(due, compute(), 0)
     return jax.lax.cond(due, compute, lambda: jnp.zeros(shape.shape, shape.dtype))

@@ -1,325 +1,254 @@
-"""How samples are drawn: options, processors of logits, and one loop over `prefill` and `decode_token`.
+"""What a user can ask of `sample`: sections that a model's own `Sampling` is made of.
 
-All rows of a batch stand at the same position. Prompts of unequal length cost nothing extra in a model: beyond the
-shortest, the tokens of a prompt are fed like drawn ones.
+A model file declares `class Sampling(...)` beside its `Config`, with exactly the fields that its sampler reads. The
+flags of `gen-jax sample`, `config.sampling`, `evals.<name>.sampling` and the facts in a metric's tag derive from it.
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
 
-import flax.struct
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, Num
+import pydantic
+from jaxtyping import Array, Int
+from pydantic import BeforeValidator, Field
 
-from gen_jax.core.filters import keep_min_p, keep_top_k, keep_top_p, penalise, tempered
-from gen_jax.core.state import PyTree
+from gen_jax.core.info import Info
+from gen_jax.errors import ConfigError
+from gen_jax.settings import (
+    Fraction,
+    NonNegative,
+    Number,
+    Period,
+    Positive,
+    PositiveFloat,
+    Settings,
+    Whole,
+    validate,
+)
 
-# the options that say how a token is drawn
-DRAWING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-LATENT = ("temperature", "label")  # what `sample` reads of models of latents, and of models of texts
-TEXT = (*DRAWING, "length", "min_length", "prompts", "beams", "length_penalty")
-Draw = Callable[..., jax.Array]  # (keys [B], outputs [B, V], options) -> [B]
+MOST_SAMPLES = 2**20  # at once
+LONGEST, LENGTH = 2**24, 256  # of a sample: the most tokens, and how many where neither user nor data say
+Encode = Callable[[str], Any]  # text -> token ids
 
 
-@dataclasses.dataclass(frozen=True)
-class SampleOptions:
-    """What a user can ask of `Model.sample`; a model reads those that its `reads` names (`models.base.Samples`).
+def _label(value: Any) -> Any:
+    if value not in ("each", "none") and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError("expected a class, 'each' or 'none'")
+    return value
 
-    Attributes:
-      temperature: scales the noise (latents) or divides the logits (tokens, codes); 1 is the model itself, 0 its mode.
-      top_k: exactly the k likeliest tokens can be drawn, of equal ones those with the lowest ids; 0 = all.
-      top_p: only the smallest set of tokens whose probability reaches p (Holtzman et al. 2020), chosen as top_k
-        chooses; 1 = all.
-      min_p: only tokens at least p times as likely as the likeliest (Nguyen et al. 2024); 0 = all.
-      repetition_penalty: logits of tokens that are already there are divided by it where they are positive and
-        multiplied where they are negative (Keskar et al. 2019); 1 = off.
-      min_length, length: tokens to generate at least and at most; before `min_length`, `end` cannot be drawn.
-      end: the token that ends a sequence; None = none does.
-      beams: hypotheses of a beam search, which takes none of `DRAWING`; 0 = draw.
-      length_penalty: a finished hypothesis scores log p / length ** length_penalty (`beam.search`).
-      label: the class of every sample; None takes all classes in turn.
-      prompts: token ids that the samples continue from, in turn; empty = from the start.
-    """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    min_length: int = 0
-    length: int = 256
-    end: int | None = None
-    beams: int = 0
-    length_penalty: float = 0.6
-    label: int | None = None
-    prompts: tuple[tuple[int, ...], ...] = ()
+def _prompt(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list | tuple) or any(isinstance(i, bool) or not isinstance(i, int) for i in value):
+        raise ValueError("expected a text or token ids")
+    return tuple(value)
+
+
+Label = Annotated[int | str, BeforeValidator(_label)]
+Prompt = Annotated[Any, BeforeValidator(_prompt)]
+
+
+class Sampling(Settings):
+    """The base of every model's `Sampling`."""
+
+    def check(self, model: Settings) -> None:
+        """Refuses what a model of this `Config` cannot do.
+
+        Raises:
+          ValueError: the message begins with a field's name.
+        """
+
+    def completed(self, info: Info, encode: Encode | None) -> dict[str, Any]:
+        """The fields that depend on the data: texts as tokens, lengths, the token that ends a text.
+
+        Raises:
+          ValueError: the data lack what is asked for. The message begins with a field's name.
+        """
+        return {}
+
+    def prepared(self, info: Info, encode: Encode | None) -> "Sampling":
+        """What `sample` takes: the same with the fields that `completed` gives, and its errors."""
+        return self.model_copy(update=self.completed(info, encode))
 
     @property
     def distinct(self) -> int:
         """Prompts before they come again."""
-        return max(1, len(self.prompts))
-
-    def labels(self, n: int, num_classes: int) -> Int[Array, " n"] | None:
-        """The classes of n samples; None of a model without classes."""
-        if not num_classes:
-            return None
-        return jnp.arange(n) % num_classes if self.label is None else jnp.full(n, self.label)
-
-
-def process(
-    logits: Float[Array, "B V"],
-    options: SampleOptions,
-    seen: Bool[Array, "B V"] | None = None,
-    fresh: Int[Array, " B"] | None = None,
-) -> Float[Array, "B V"]:
-    """The logits that a token is drawn from.
-
-    In this order, which is that of Hugging Face's `generate`: repetition penalty, shortest length, temperature, top-k,
-    top-p, min-p. Each reads the probabilities that the one before it leaves.
-
-    Args:
-      logits: the model's.
-      options: at temperature 0 only the penalty and the shortest length matter.
-      seen: tokens in the prompt or drawn before.
-      fresh: tokens drawn so far, of each row.
-    """
-    if options.repetition_penalty != 1 and seen is not None:
-        logits = penalise(logits, seen, options.repetition_penalty)
-    if options.end is not None and options.min_length and fresh is not None:
-        ends = jnp.arange(logits.shape[-1]) == options.end
-        logits = jnp.where(ends & (fresh < options.min_length)[:, None], -jnp.inf, logits)
-    if options.temperature == 0:
-        return logits
-    logits = tempered(logits, options.temperature)
-    if options.top_k:
-        logits = keep_top_k(logits, options.top_k)
-    if options.top_p < 1:
-        logits = keep_top_p(logits, options.top_p)
-    if options.min_p:
-        logits = keep_min_p(logits, options.min_p)
-    return logits
-
-
-def draw_token(uniform: Float[Array, " B"], logits: Float[Array, "B V"], options: SampleOptions) -> Int[Array, " B"]:
-    """One token a row from processed logits: where the cumulative probability passes `uniform`, in [0, 1).
-
-    At temperature 0 the likeliest. A number a row, not one a token: noise over the vocabulary costs as much as a small
-    model.
-    """
-    if options.temperature == 0:
-        return logits.argmax(-1).astype(jnp.int32)
-    probs = jax.nn.softmax(logits, axis=-1)
-    cumulative = jnp.cumsum(probs, axis=-1)
-    passed = cumulative > uniform[:, None] * cumulative.max(axis=-1, keepdims=True)
-    return (passed & (probs > 0)).argmax(-1).astype(jnp.int32)
-
-
-@flax.struct.dataclass
-class Generation:
-    """Sequences that are being written."""
-
-    tokens: PyTree  # [B, S] the prompt, then what was drawn
-    position: PyTree  # [] int32, of the token that comes next
-    done: PyTree  # [B] bool
-    seen: PyTree  # [B, V] bool; None where no processor asks
-    cache: PyTree
-
-
-def rows(
-    options: SampleOptions, n: int, start: int = 0, *, leads: bool = False
-) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
-    """The prompts of n rows, in turn, padded with 0, and their lengths.
-
-    `start` stands for an empty prompt, and where it `leads`, before every one.
-    """
-    prompts = [[start, *prompt] if leads else list(prompt) or [start] for prompt in options.prompts] or [[start]]
-    lengths = np.array([len(prompts[i % len(prompts)]) for i in range(n)], np.int32)
-    tokens = np.zeros((n, lengths.max()), np.int32)
-    for i, row in enumerate(tokens):
-        row[: lengths[i]] = prompts[i % len(prompts)]
-    return tokens, lengths
-
-
-@dataclasses.dataclass(frozen=True)
-class Generator:
-    """Draws token after token from an `Autoregressive` model (models.base).
-
-    The cache of a model with a `capacity` may be too small for the whole sequence: where it is full, its later half is
-    read again into a new one, so that a token is drawn from at least half of `capacity` tokens before it.
-
-    Args:
-      model, options: what is asked, and of whom.
-      lengths: tokens in each row's prompt, at least 1; known before anything is compiled.
-      draw: replaces the draw from processed logits where the model's outputs are no logits.
-    """
-
-    model: Any
-    options: SampleOptions
-    lengths: tuple[int, ...]
-    draw: Draw | None = None
+        return 1
 
     @property
     def size(self) -> int:
-        """Tokens of the longest sequence."""
-        return max(self.lengths) + self.options.length
+        """Tokens, or samples of sound, of one sample and its prompt; 0 where it has the shape of the data."""
+        return 0
+
+    def labels(self, n: int, num_classes: int) -> Int[Array, " n"] | None:
+        """The classes of n samples, each class in turn; None of a model without classes."""
+        return jnp.arange(n) % num_classes if num_classes else None
+
+    def facts(self) -> dict[str, str]:
+        """What differs from the defaults, as a metric's tag says it: no value holds a comma."""
+        values = self.model_dump(mode="json")
+        changed = {name: value for name, value in self if value != type(self).model_fields[name].default}
+        return {f"sampling.{name}": _fact(values[name]) for name in changed}
+
+
+def _fact(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if text.isalnum() or isinstance(value, float) else hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class Noise(Sampling):
+    """Of models that map noise to samples."""
+
+    temperature: NonNegative = 1.0
+    """Scales the noise; 1 is the model itself, 0 its mode."""
+
+
+class Classes(Sampling):
+    """Of models that may be conditioned on a class: `Config.num_classes` > 0."""
+
+    label: Label = "each"
+    """The class of all samples; `each` takes every class in turn, `none` asks for samples of no class."""
+
+    def check(self, model: Settings) -> None:
+        super().check(model)
+        classes: int = model.num_classes  # pyright: ignore[reportAttributeAccessIssue] - as the docstring says
+        if self.label == "none" and classes:
+            raise ValueError(f"label: expected 'each' or a class below {classes}: the model draws none without a class")
+        if isinstance(self.label, int) and self.label >= classes:
+            known = f"'each' or a class below {classes}" if classes else "none; this model knows no classes"
+            raise ValueError(f"label: expected {known}, got {self.label}")
+
+    def labels(self, n: int, num_classes: int) -> Int[Array, " n"] | None:
+        if isinstance(self.label, int) and num_classes:
+            return jnp.full(n, self.label)
+        return super().labels(n, num_classes)
+
+
+class Tokens(Sampling):
+    """How a token is drawn from logits."""
+
+    temperature: NonNegative = 1.0
+    """Divides the logits; 1 is the model itself, 0 always takes the likeliest token."""
+    top_k: Period = 0
+    """Draws of the k likeliest tokens, of equal ones those with the lowest ids; 0 = of all."""
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Draws of the fewest likeliest tokens whose probability reaches p (Holtzman et al. 2020); 1 = of all."""
+    min_p: Fraction = 0.0
+    """Draws of tokens at least p times as likely as the likeliest (Nguyen et al. 2024); 0 = of all."""
+    repetition_penalty: PositiveFloat = 1.0
+    """Divides positive logits of earlier tokens and multiplies negative ones (Keskar et al. 2019); 1 = off."""
+
+    def drawing(self) -> dict[str, Any]:
+        """The fields above."""
+        return {name: getattr(self, name) for name in Tokens.model_fields}
+
+
+class Prompted(Sampling):
+    """Of sequences that continue prompts."""
+
+    length: Annotated[Positive, Field(le=LONGEST)] | None = None
+    """The most new tokens, or samples of sound; None = as many as the longest record or sound of the data, else 256."""
+    prompts: tuple[Prompt, ...] = Field(default=(), json_schema_extra={"flag": "prompt"})
+    """Texts, or token ids, that the samples continue, in turn; () = from the start."""
+
+    def completed(self, info: Info, encode: Encode | None) -> dict[str, Any]:
+        longest = info.shape[0] if info.kind == "audio" else info.shape[0] - 1 if info.records else LENGTH
+        prompts = tuple(_ids(prompt, info, encode) for prompt in self.prompts)
+        return super().completed(info, encode) | {"length": self.length or longest, "prompts": prompts}
 
     @property
-    def capacity(self) -> int:
-        """Positions in one cache; the last token of all needs none."""
-        return min(self.size - 1, self.model.capacity or self.size - 1)
+    def distinct(self) -> int:
+        return max(1, len(self.prompts))
 
     @property
-    def kept(self) -> int:
-        """Tokens that are read again where the cache is full."""
-        return max(1, self.capacity // 2)
-
-    @property
-    def first(self) -> int:
-        """The position that the first cache begins with: not 0 where the shortest prompt does not fit."""
-        shortest = min(self.lengths)
-        return 0 if shortest <= self.capacity else shortest - self.kept
-
-    def start(self, state: PyTree, prompt: Num[Array, "B P"], condition: PyTree) -> Generation:
-        """All that the prompts have in common but the last token is read at once."""
-        shortest = min(self.lengths)
-        tokens = jnp.zeros((len(prompt), self.size), prompt.dtype).at[:, : prompt.shape[1]].set(prompt)
-        seen = None
-        if self.options.repetition_penalty != 1 and self.draw is None:
-            vocab = self._outputs(state, tokens, condition)
-            seen = jax.nn.one_hot(tokens[:, :shortest], vocab, dtype=jnp.int32).sum(axis=1) > 0
-        cache = self.model.prefill(state, tokens[:, self.first : shortest - 1], self.capacity, condition)
-        return Generation(tokens, jnp.int32(shortest), jnp.zeros(len(prompt), bool), seen, cache)
-
-    def _outputs(self, state: PyTree, tokens: jax.Array, condition: PyTree) -> int:
-        def decode(state, tokens, condition):
-            cache = self.model.prefill(state, tokens[:, :0], self.capacity, condition)
-            return self.model.decode_token(state, cache, tokens[:, 0])[0]
-
-        return jax.eval_shape(decode, state, tokens, condition).shape[-1]
-
-    def noise(self, keys: Key[Array, " B"]) -> PyTree:
-        """What tokens are drawn with: uniform numbers [B, S], one a position, or the keys themselves."""
-        return jax.vmap(lambda key: jax.random.uniform(key, (self.size,)))(keys) if self.draw is None else keys
-
-    def advance(self, state: PyTree, noise: PyTree, generation: Generation) -> Generation:
-        """One more token in every row: the prompt's, the drawn one, or 0 after the end."""
-        t, lengths = generation.position, jnp.asarray(np.asarray(self.lengths, np.int32))
-        before = jax.lax.dynamic_index_in_dim(generation.tokens, t - 1, axis=1, keepdims=False)
-        outputs, cache = self.model.decode_token(state, generation.cache, before)
-        if self.draw is None:
-            here = jax.lax.dynamic_index_in_dim(noise, t, axis=1, keepdims=False)
-            drawn = draw_token(here, process(outputs, self.options, generation.seen, t - lengths), self.options)
-        else:
-            drawn = self.draw(jax.vmap(jax.random.fold_in, (0, None))(noise, t), outputs, self.options)
-        given = jax.lax.dynamic_index_in_dim(generation.tokens, t, axis=1, keepdims=False)
-        token = jnp.where(t < lengths, given, jnp.where(generation.done, 0, drawn).astype(given.dtype))
-        tokens = jax.lax.dynamic_update_index_in_dim(generation.tokens, token, t, axis=1)
-        ended = t + 1 >= lengths + self.options.length
-        if self.options.end is not None:
-            ended |= (t >= lengths) & (token == self.options.end)
-        seen = generation.seen
-        if seen is not None:
-            seen |= (token[:, None] == jnp.arange(seen.shape[1])) & ~generation.done[:, None]
-        return Generation(tokens, t + 1, generation.done | ended, seen, cache)
-
-    def refill(self, state: PyTree, generation: Generation, condition: PyTree) -> Generation:
-        """The same with a new cache, which holds the last tokens."""
-        start = generation.position - self.kept
-        last = jax.lax.dynamic_slice_in_dim(generation.tokens, start, self.kept - 1, axis=1)
-        return dataclasses.replace(generation, cache=self.model.prefill(state, last, self.capacity, condition))
-
-    @property
-    def first_stop(self) -> int:
-        """The position at which the first cache is full."""
-        return min(self.size, self.first + self.capacity + 1)
-
-    @property
-    def stride(self) -> int:
-        """Tokens that a refilled cache has room for."""
-        return self.capacity - self.kept + 1
-
-    def run(self, state: PyTree, keys: Key[Array, " B"], prompt: Num[Array, "B P"], condition: PyTree) -> Generation:
-        """Until every row is done, compiled as one loop for each cache."""
-        advance = functools.partial(self.advance, state, self.noise(keys))
-
-        def until(generation, stop):
-            return jax.lax.while_loop(lambda g: (g.position < stop) & ~g.done.all(), advance, generation)
-
-        generation = until(self.start(state, prompt, condition), self.first_stop)
-        if self.first_stop == self.size:
-            return generation
-
-        def refilled(generation):
-            stop = jnp.minimum(self.size, generation.position + self.stride)
-            return until(self.refill(state, generation, condition), stop)
-
-        return jax.lax.while_loop(lambda g: (g.position < self.size) & ~g.done.all(), refilled, generation)
-
-    def result(self, generation: Generation) -> tuple[Num[Array, "B length"], Int[Array, " B"]]:
-        """What follows the prompts, 0 after the end, and how much of it there is (an `end` counts)."""
-        lengths = jnp.asarray(np.asarray(self.lengths, np.int32))
-        places = lengths[:, None] + jnp.arange(self.options.length)
-        tokens = jnp.take_along_axis(generation.tokens, places, axis=1)
-        if self.options.end is None:
-            return tokens, jnp.full(len(tokens), self.options.length, jnp.int32)
-        # a row that was not finished when all others were does not exist: all run until they are done
-        ends = tokens == self.options.end
-        sizes = jnp.where(ends.any(axis=1), ends.argmax(axis=1) + 1, self.options.length)
-        return tokens, sizes.astype(jnp.int32)
+    def size(self) -> int:
+        return max(map(len, self.prompts), default=0) + (self.length or LENGTH)
 
 
-def generate(
-    model: Any,
-    state: PyTree,
-    rng: Key[Array, ""],
-    prompt: Num[Array, "B P"] | Num[np.ndarray, "B P"],
-    lengths: Any,
-    options: SampleOptions,
-    condition: PyTree = None,
-    draw: Draw | None = None,
-) -> tuple[Num[Array, "B length"], Int[Array, " B"]]:
-    """Samples after prompts; a row's depend on its own key and prompt, and not on its company while a cache holds all.
+def _ids(prompt: str | tuple[int, ...], info: Info, encode: Encode | None) -> tuple[int, ...]:
+    if isinstance(prompt, str):
+        if encode is None:
+            raise ValueError("prompts: expected no text: the data have no tokenizer that encodes; token ids are taken")
+        try:
+            return tuple(int(i) for i in encode(prompt))
+        except ValueError as error:
+            raise ValueError(f"prompts: {error}") from None
+    if info.vocab_size and any(not 0 <= token < info.vocab_size for token in prompt):
+        raise ValueError(f"prompts: expected token ids from 0 to {info.vocab_size - 1}, got {max(prompt)}")
+    return prompt
 
-    Where it does not, all rows read their last tokens again at the same time, which is that of the shortest prompt.
+
+class Continuation(Tokens, Prompted):
+    """Of models of text that end a text by themselves; `core.beam` searches where it is asked to."""
+
+    min_length: Annotated[Period, Field(le=LONGEST)] = 0
+    """New tokens before a text may end."""
+    beams: Period = 0
+    """Hypotheses of a beam search, which draws nothing; 0 = draw."""
+    length_penalty: NonNegative = 0.6
+    """A hypothesis scores log p / length ** length_penalty."""
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> "Continuation":
+        for name in Tokens.model_fields if self.beams else ():
+            default = Tokens.model_fields[name].default
+            if getattr(self, name) != default:
+                raise ValueError(f"{name}: expected {default} beside beams: a beam search draws nothing")
+        if not self.beams and self.length_penalty != (default := Continuation.model_fields["length_penalty"].default):
+            raise ValueError(f"length_penalty: expected {default} without beams, whose hypotheses it ranks")
+        if self.length is not None:
+            self._check_min_length(self.length)
+        return self
+
+    def completed(self, info: Info, encode: Encode | None) -> dict[str, Any]:
+        found = super().completed(info, encode)
+        self._check_min_length(found["length"])
+        return found
+
+    def _check_min_length(self, length: int) -> None:
+        if self.min_length > length:
+            raise ValueError(f"min_length: expected at most the length, {length}, got {self.min_length}")
+
+
+class Text(Continuation):
+    """Of language models: `end` is the data's where it is not asked for."""
+
+    end: Whole | None = None
+    """The token that ends a text; None = that of the data, if they have one."""
+
+    def completed(self, info: Info, encode: Encode | None) -> dict[str, Any]:
+        end = info.end if self.end is None else self.end
+        if self.min_length and end is None:
+            raise ValueError("min_length: expected none; the texts of this model have no end token")
+        return super().completed(info, encode) | {"end": end}
+
+
+Asked = TypeVar("Asked", bound=Sampling)
+
+
+def asked(cls: type[Asked], model: Settings, section: Any, key: str) -> Asked:
+    """A section of a config as a model's `Sampling`.
 
     Args:
-      model: `Autoregressive` (models.base).
-      rng: row b draws with fold_in(rng, b), its token at position t with the t-th number of that key.
-      prompt: padded on the right; a row has at least one token.
-      lengths: ints [B] on the host: the tokens in each row's prompt.
-      condition: arrays [B, ...] that `prefill` takes: labels, a source text.
-      draw: as `Generator`.
+      model: the model's `Config`.
+      key: of the section, for an error.
 
-    Returns:
-      The new tokens [B, options.length], 0 after the end, and how many of them there are [B], the end counted.
+    Raises:
+      ConfigError: a field is unknown or wrong, or the model cannot do what is asked.
     """
-    generator = Generator(model, options, tuple(int(length) for length in lengths), draw)
-    keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(jnp.arange(len(prompt)))
-    return generator.result(generator.run(state, keys, jnp.asarray(prompt), condition or {}))
+    found = validate(cls, section, key)
+    try:
+        found.check(model)
+    except ValueError as error:
+        raise ConfigError(f"{key}.{error}") from None
+    return found
 
 
-def stream(
-    model: Any, state: PyTree, rng: Key[Array, ""], prompt: Any, lengths: Any, options: SampleOptions
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`generate` token by token, while any row continues: the tokens [B] at the next position, and which are new [B].
-
-    The same tokens as `generate`'s, one dispatch each.
-    """
-    generator = Generator(model, options, tuple(int(length) for length in lengths))
-    keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(jnp.arange(len(prompt)))
-    noise = generator.noise(keys)
-    advance, refill = jax.jit(generator.advance), jax.jit(functools.partial(generator.refill, condition={}))
-    generation = jax.jit(functools.partial(generator.start, condition={}))(state, jnp.asarray(prompt))
-    position, stop = min(generator.lengths), generator.first_stop
-    going = np.ones(len(prompt), bool)
-    while position < generator.size and going.any():
-        if position == stop:
-            generation, stop = refill(state, generation), position + generator.stride
-        generation = advance(state, noise, generation)
-        token, done = jax.device_get((generation.tokens[:, position], generation.done))
-        yield token, going & (position >= np.asarray(generator.lengths))
-        going, position = ~done, position + 1
+def changed(options: Asked, model: Settings, section: Any, key: str) -> Asked:
+    """`options` with the fields that a section names; as `asked`."""
+    if isinstance(section, Mapping):
+        section = {**options.model_dump(), **section}
+    return asked(type(options), model, section, key)

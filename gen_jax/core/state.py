@@ -70,6 +70,7 @@ class State:
     step: PyTree  # [] int32, calls of train_step
     nets: dict[str, Net]
     carry: PyTree = None  # rows of recurrent carry, image buffer
+    extra: PyTree = None  # what is not rows: schedules learned from losses, controllers; the same on all devices
 
 
 def path_name(path: tuple) -> str:

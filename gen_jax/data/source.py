@@ -4,14 +4,14 @@ Data is a pure function of (seed, step): no iterator has a state, so nothing nee
 see the same global batch and each takes its slice.
 """
 
-import dataclasses
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pydantic
 from pydantic import Field
 
+from gen_jax.core.info import Info
 from gen_jax.errors import ConfigError, DataError
 from gen_jax.settings import LARGEST_VOCABULARY, Count, Number, Positive, Settings, UserPath
 
@@ -105,46 +105,6 @@ class AnySource(TokenSource):
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value != default and name not in reads:
                 raise ConfigError(f"config.data.{name}: expected {default!r} for {kind}s, found {value!r}")
-
-
-class Mixture(NamedTuple):
-    """Equally likely Gaussians: centres, D numbers each, and the standard deviation of every coordinate."""
-
-    centres: tuple[tuple[float, ...], ...]
-    sigma: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Info:
-    """What a model may need to know of a data set.
-
-    Attributes:
-      kind: what an example is.
-      shape: of one example: (H, W, C), (T + 1,) or (D,); (S, T + 1), most source and target tokens, of pairs; (T,) of
-        sound; (H, W, C) of an image of either of two unpaired sets.
-      num_classes: 0 where there are no labels.
-      class_names: one a class, or empty.
-      vocab_size: 0 where there are no tokens.
-      end: the token before each document; None if there is none.
-      records: each example is one record of text, a row `[end, t_1 ... t_n, end, padding]`.
-      sample_rate: of sound, in Hz; 0 where there is none.
-      entropy: of the source, nats a token or value, where it is known.
-      aligned: of unpaired sets: row i of both is the same picture in all splits but train, so that a translation can be
-        held against the truth.
-      mixture: what vectors are drawn from, where it is known.
-    """
-
-    kind: Literal["image", "tokens", "vector", "pairs", "audio", "unpaired"]
-    shape: tuple[int, ...]
-    num_classes: int = 0
-    class_names: tuple[str, ...] = ()
-    vocab_size: int = 0
-    end: int | None = None
-    records: bool = False
-    sample_rate: int = 0
-    entropy: float | None = None
-    aligned: bool = False
-    mixture: Mixture | None = None
 
 
 @runtime_checkable

@@ -3,26 +3,21 @@
 import jax
 import numpy as np
 
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.core.state import State
 from gen_jax.evaluators import evaluator
 from gen_jax.models import base as models
 from gen_jax.parallel.processes import gather
 from gen_jax.runs import plots
-from gen_jax.settings import Count, Few, NonNegative
+from gen_jax.settings import Few
 
 
-class Config(evaluator.EvalConfig):
+class Config(evaluator.SampledConfig):
     """What is shown."""
 
     columns: Few = 3
     """Sounds of each class, sampled, and as many real ones."""
     rows: Few = 4
     """Rows where there are no classes."""
-    length: Count = 0
-    """Samples of each; 0 = as the data's."""
-    temperature: NonNegative = 1.0
-    """Of the samples."""
 
 
 def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
@@ -34,18 +29,17 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     evaluator.require(info.kind == "audio", "audio", f"sound, the data are {info.kind}")
     evaluator.require(isinstance(model, models.Samples), "audio", f"a model that samples, not {type(model).__name__}")
     classes = info.num_classes if getattr(model, "num_classes", 0) else 0
-    rows, length = classes or cfg.rows, cfg.length or info.shape[0]
-    options = SampleOptions(temperature=cfg.temperature, length=length)
-
-    @jax.jit
-    def sample(state, rng):  # all classes in turn: [columns * rows, T]
-        return model.sample(state, rng, cfg.columns * rows, options)
+    rows, options = classes or cfg.rows, context.options(cfg)
+    asked = options.labels(rows, classes)
+    in_turn = asked is None or np.array_equal(asked, np.arange(rows))
+    evaluator.require(in_turn, "audio: sampling", "samples of all classes in turn")
+    sample = evaluator.drawer(context, cfg, cfg.columns * rows)  # all classes in turn: [columns * rows, T]
 
     @jax.jit
     def examples(batch):
         return (batch["audio"], batch["label"] if classes else batch["index"] % rows), batch["valid"]
 
-    def real() -> np.ndarray:
+    def real(length: int) -> np.ndarray:
         """[rows, columns, T]; silence where the split has too few of a class."""
         parts = [(s[v], n[v]) for (s, n), v in evaluator.results(examples, context.batches(cfg.split))]
         sounds, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -57,17 +51,17 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         return found
 
     def evaluate(state: State) -> evaluator.Report:
-        made = gather(sample(state, context.rng)).reshape(cfg.columns, rows, length).swapaxes(0, 1)
-        shown = np.concatenate([real(), made], axis=1)  # [rows, 2 columns, T]
+        made = gather(sample(state, context.rng)).reshape(cfg.columns, rows, -1).swapaxes(0, 1)
+        shown = np.concatenate([real(made.shape[-1]), made], axis=1)  # [rows, 2 columns, T]
         names = info.class_names if classes and len(info.class_names) == rows else tuple(map(str, range(rows)))
         heads = ("real",) * cfg.columns + ("sampled",) * cfg.columns
         picture = plots.spectrograms(shown, info.sample_rate, names, heads)
-        sounds = made.reshape(-1, length)
+        sounds = made.reshape(-1, made.shape[-1])
         return evaluator.Report(
             images={"spectrograms": picture}, audios={"samples": sounds}, sample_rate=info.sample_rate
         )
 
     def trace(state: State, batch: dict, rng: jax.Array) -> tuple:
-        return sample(state, rng), examples(batch)
+        return model.sample(state, rng, cfg.columns * rows, options), examples(batch)
 
     return evaluator.Evaluator(evaluate, trace, draws=cfg.columns * rows)

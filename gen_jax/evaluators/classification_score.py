@@ -10,7 +10,7 @@ from gen_jax.runs import metric_tags
 from gen_jax.settings import Positive
 
 
-class Config(evaluator.EvalConfig):
+class Config(evaluator.SampledConfig):
     """What the classifier is trained on."""
 
     n: Positive = 50_000
@@ -36,18 +36,18 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     conditional = bool(getattr(context.model, "num_classes", 0))
     evaluator.require(conditional, "classification_score", "a class-conditional model")
     features = evaluator.choose_features(choice.Config(recipe=cfg.recipe), context, "classification_score", cfg.split)
-    sample = evaluator.sampler(context, "classification_score", lambda image, asked: (image, asked))
+    sample = evaluator.sampler(context, cfg, "classification_score", lambda image, asked: (image, asked))
     load = functools.cache(features.load)
 
     def evaluate(state: State) -> evaluator.Report:
         weights, test = load(), evaluator.images(context.batches(cfg.split))
         trained = classifier.train(cfg.recipe, sample(state, cfg.n), context.info.num_classes, context.poll)
-        real, facts = evaluator.real(cfg.split, [test]), features.facts(weights)
+        real, facts = metric_tags.real(cfg.split, [test]), features.facts(weights)
         scores = {
-            metric_tags.tag("classification_accuracy", **real.facts(cfg.n), **facts): trained,
+            metric_tags.tag("classification_accuracy", **real.facts(cfg.n), **facts, **context.facts(cfg)): trained,
             metric_tags.tag("classification_accuracy_real", **real.facts(0), **facts, of="train"): weights.variables,
         }
         return evaluator.Report({tag: classifier.accuracy(features.apply, w, test) for tag, w in scores.items()})
 
     names = evaluator.named("classification_accuracy", "classification_accuracy_real")
-    return evaluator.Evaluator(evaluate, evaluator.draws(context.model), names, cfg.n)
+    return evaluator.Evaluator(evaluate, evaluator.draws(context, cfg), names, cfg.n)

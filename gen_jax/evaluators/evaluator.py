@@ -5,15 +5,15 @@
 """
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pydantic import Field
 
-from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.sampling import Sampling
 from gen_jax.core.state import PyTree, State
 from gen_jax.errors import ConfigError
 from gen_jax.features import Features, choice
@@ -41,6 +41,13 @@ class EvalConfig(Settings):
     def splits(self) -> tuple[str, ...]:
         """All that are read."""
         return (self.split,)
+
+
+class SampledConfig(EvalConfig):
+    """Of evaluators that sample."""
+
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the model's `Sampling`, where they differ from `config.sampling`."""
 
 
 @dataclasses.dataclass
@@ -71,6 +78,8 @@ class Context:
       encode_text: text -> token ids, where the data are tokens.
       count_bytes: token ids [T] -> bytes of their text in UTF-8, also where they begin or end inside a character.
       poll: called now and then in long work; ends it on SIGTERM by raising.
+      sampling: what a section's `sampling` asks of the model, as a whole.
+      prepared: the same as `sample` takes it, completed by what the data say.
       size: split -> its examples, or tokens where the set is text; None where that is not known.
     """
 
@@ -84,6 +93,16 @@ class Context:
     count_bytes: Callable[[np.ndarray], int] | None = None
     poll: Callable[[], None] = lambda: None
     size: Callable[[str], int | None] = lambda split: None
+    sampling: Callable[[Mapping[str, Any]], Any] = lambda section: Sampling()
+    prepared: Callable[[Any], Any] = lambda options: options
+
+    def options(self, cfg: SampledConfig) -> Any:
+        """The model's `Sampling` that an evaluator draws with."""
+        return self.prepared(self.sampling(cfg.sampling))
+
+    def facts(self, cfg: SampledConfig) -> dict[str, str]:
+        """How its samples differ from the model's own, for a metric's tag."""
+        return self.sampling(cfg.sampling).facts()
 
 
 def _traces_nothing(state: State, batch: dict, rng: jax.Array) -> PyTree:
@@ -205,61 +224,40 @@ def images(batches: Iterable[dict]) -> Images:
     return image, label
 
 
-@dataclasses.dataclass(frozen=True)
-class Real:
-    """The real images that a number depends on.
-
-    Attributes:
-      digest: the first 12 digits of the sha256 of the pixels, whatever the batches were.
-      label: int32 [N].
-    """
-
-    split: str
-    digest: str
-    label: np.ndarray
-
-    @property
-    def name(self) -> str:
-        """As a fact: what stands in place of samples."""
-        return f"{self.split}-{self.digest}"
-
-    def facts(self, n_fake: int) -> dict[str, object]:
-        """What the tag of a number that is measured against them says (`gen_jax.runs.metric_tags`); n_fake: samples."""
-        return {"n_real": len(self.label), "n_fake": n_fake, "split": self.split, "data": self.digest}
+def drawer(context: Context, cfg: SampledConfig, n: int) -> Callable[[State, jax.Array], PyTree]:
+    """(state, rng) -> n samples, compiled."""
+    return models.sampler(context.model, n, context.options(cfg), lambda done, steps: context.poll())
 
 
-def real(split: str, found: Iterable[Images]) -> Real:
-    """Which images of `split` were found."""
-    pixels, shape, labels = hashlib.sha256(), (), []
-    for image, label in found:
-        pixels.update(image.tobytes())
-        shape = image.shape[1:]
-        labels.append(label)
-    pixels.update(f"{shape}".encode())
-    return Real(split, pixels.hexdigest()[:12], np.concatenate(labels))
-
-
-def draws(model: Any) -> Callable[[State, dict, jax.Array], PyTree]:
+def draws(context: Context, cfg: SampledConfig) -> Callable[[State, dict, jax.Array], PyTree]:
     """`Evaluator.trace` of what samples images one batch at a time, as `sampler`."""
-    return lambda state, batch, rng: model.sample(state, rng, len(batch["index"]), SampleOptions())
+    model, options = context.model, context.options(cfg)
+    return lambda state, batch, rng: model.sample(state, rng, len(batch["index"]), options)
 
 
-def sampler(context: Context, what: str, of_samples: Callable[..., PyTree]) -> Callable[..., PyTree]:
+def sampler(
+    context: Context, cfg: SampledConfig, what: str, of_samples: Callable[..., PyTree]
+) -> Callable[..., PyTree]:
     """(state, n, *args) -> `of_samples(*args, image, label)` of n samples on the host, in compiled batches.
 
-    image: uint8 [B, H, W, C]. label [B]: what a class-conditional model was asked for, all classes in turn; else -1.
+    image: uint8 [B, H, W, C]. label [B]: what a class-conditional model was asked for; else -1.
     """
-    model = context.model
+    model, options = context.model, context.options(cfg)
     require(context.info.kind == "image", what, f"images, the data are {context.info.kind}")
     require(isinstance(model, models.Samples), what, f"a model that samples, not {type(model).__name__}")
     classes = getattr(model, "num_classes", 0)
     rows = context.batch_size - context.batch_size % (classes or 1)  # each batch has all classes equally often
     require(rows > 0, what, f"an eval_batch_size of at least {classes}, the number of classes")
 
-    @jax.jit
-    def step(state, rng, *args):
-        asked = jnp.arange(rows) % classes if classes else jnp.full(rows, -1)
-        return of_samples(*args, model.sample(state, rng, rows, SampleOptions()), asked)
+    def judged(images, *args):
+        label = options.labels(rows, classes)
+        return of_samples(*args, images, jnp.full(rows, -1) if label is None else label)
+
+    if isinstance(model, models.Stepped):
+        draw, judge = drawer(context, cfg, rows), jax.jit(judged)
+        step = lambda state, rng, *args: judge(draw(state, rng), *args)  # noqa: E731
+    else:
+        step = jax.jit(lambda state, rng, *args: judged(model.sample(state, rng, rows, options), *args))
 
     def sample(state: State, n: int, *args: Any) -> PyTree:
         def drawn(i):

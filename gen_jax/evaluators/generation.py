@@ -23,7 +23,7 @@ MEASURED = ("fid", "kid", "inception_score", "precision", "recall")
 RARE = 0.2  # of the share of a class among real images
 
 
-class Config(evaluator.EvalConfig):
+class Config(evaluator.SampledConfig):
     """What is measured."""
 
     n: Positive = 10_000
@@ -67,14 +67,14 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         )
     features = evaluator.choose_features(cfg.features, context, "generation", cfg.split)
     sample = evaluator.sampler(
-        context, "generation", lambda variables, image, asked: (*features.apply(variables, image), asked)
+        context, cfg, "generation", lambda variables, image, asked: (*features.apply(variables, image), asked)
     )
     reference = functools.cache(lambda: _Reference(cfg, context, features))
 
     def evaluate(state: State) -> evaluator.Report:
         known = reference()
         found, logits, asked = sample(state, cfg.n, known.weights.variables)
-        report = evaluator.Report(known.measured(found, logits) | known.floors)
+        report = evaluator.Report(known.measured(found, logits, **context.facts(cfg)) | known.floors)
         if features.name == "classifier":
             known.add_classes(report, logits.argmax(1), asked)
         return report
@@ -82,7 +82,7 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     measured = [name + suffix for name in MEASURED for suffix in ("", "_floor")]
     classes = ("class_share_min", "class_share_max", "as_asked", "classifier_accuracy")
     names = evaluator.named(*measured, *classes if features.name == "classifier" else ())
-    return evaluator.Evaluator(evaluate, evaluator.draws(context.model), names, cfg.n)
+    return evaluator.Evaluator(evaluate, evaluator.draws(context, cfg), names, cfg.n)
 
 
 class _Reference:
@@ -107,14 +107,14 @@ class _Reference:
         floor, arrays = self._read(cfg.floor, cfg.n)
         self.floors = self.measured(arrays["features"], arrays["logits"], "_floor", of=floor.name)
 
-    def _key(self, real: evaluator.Real) -> str:
+    def _key(self, real: metric_tags.Real) -> str:
         return f"{self.features.name}-{self.weights.digest}_{real.digest}"
 
-    def _read(self, split: str, most: int | None = None) -> tuple[evaluator.Real, Arrays]:
+    def _read(self, split: str, most: int | None = None) -> tuple[metric_tags.Real, Arrays]:
         """Which images a split has; features and logits of them, or of `most`, drawn with a fixed key, in the order
         of the draw. Kept in the cache, in the order of the split."""
         batches = self.context.batches
-        real = evaluator.real(split, evaluator.rows(batches(split)))
+        real = metric_tags.real(split, evaluator.rows(batches(split)))
         n = len(real.label)
         chosen = np.arange(n) if most is None else np.random.default_rng(0).permutation(n)[:most]
         extract = jax.jit(self.features.apply)
@@ -160,7 +160,10 @@ class _Reference:
         values = {"class_share_min": share.min(), "class_share_max": share.max()}
         if asked[0] >= 0:
             values["as_asked"] = (predicted == asked).mean()
-        report.scalars |= {self.tag(name, len(predicted)): float(value) for name, value in values.items()}
+        report.scalars |= {
+            self.tag(name, len(predicted), **self.context.facts(self.cfg)): float(value)
+            for name, value in values.items()
+        }
         right = (self.arrays["logits"].argmax(1) == self.real.label).mean()
         report.scalars[self.tag("classifier_accuracy", 0)] = float(right)
         names = info.class_names or tuple(map(str, range(info.num_classes)))

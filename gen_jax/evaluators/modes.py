@@ -2,10 +2,8 @@
 
 import math
 
-import jax
 import numpy as np
 
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.core.state import State
 from gen_jax.evaluators import evaluator
 from gen_jax.evaluators.pictures import beside
@@ -17,7 +15,7 @@ from gen_jax.runs import metric_tags
 from gen_jax.settings import Fraction, Positive, PositiveFloat
 
 
-class Config(evaluator.EvalConfig):
+class Config(evaluator.SampledConfig):
     """When a mode counts as found."""
 
     n: Positive = 2500
@@ -43,11 +41,9 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     evaluator.require(cfg.min_share * len(centres) <= 0.5, "modes: min_share", f"at most half of 1 / {len(centres)}")
     evaluator.require(isinstance(context.model, Samples), "modes", "a model that samples")
     reach = {"within": cfg.within, "min_share": cfg.min_share}
-    facts = {"n_fake": cfg.n, "mixture": digest([centres, mixture.sigma])[:12], **reach}
+    facts = {"n_fake": cfg.n, "mixture": digest([centres, mixture.sigma])[:12], **reach, **context.facts(cfg)}
 
-    @jax.jit
-    def sample(state, rng):
-        return context.model.sample(state, rng, cfg.n, SampleOptions())
+    options, sample = context.options(cfg), evaluator.drawer(context, cfg, cfg.n)
 
     def evaluate(state: State) -> evaluator.Report:
         batches = ((gather(batch["vector"]), gather(batch["valid"])) for batch in context.batches(cfg.split))
@@ -62,4 +58,6 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         return report
 
     names = evaluator.named("modes", "near_share", "mode_kl")
-    return evaluator.Evaluator(evaluate, lambda state, batch, rng: sample(state, rng), names, cfg.n)
+    return evaluator.Evaluator(
+        evaluate, lambda state, batch, rng: context.model.sample(state, rng, cfg.n, options), names, cfg.n
+    )

@@ -12,7 +12,7 @@ from gen_jax.runs import metric_tags, plots
 from gen_jax.settings import Few, Positive
 
 
-class Config(evaluator.EvalConfig):
+class Config(evaluator.SampledConfig):
     """What is compared."""
 
     n: Positive = 1000
@@ -35,16 +35,16 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     The picture `neighbours` shows the samples that are nearest, above what they are near to.
     """
     evaluator.require_apart("neighbours: split", cfg.split, "train")
-    sample = evaluator.sampler(context, "neighbours", lambda image, asked: image)
+    sample = evaluator.sampler(context, cfg, "neighbours", lambda image, asked: image)
 
     @functools.cache
-    def known() -> tuple[np.ndarray, np.ndarray, evaluator.Real, evaluator.Real]:
+    def known() -> tuple[np.ndarray, np.ndarray, metric_tags.Real, metric_tags.Real]:
         """The training images, the distances of the floor's, and which both are."""
         train, label = evaluator.images(context.batches("train"))
         floor, floor_label = evaluator.images(context.batches(cfg.split))
         drawn = np.random.default_rng(0).permutation(len(floor))[: cfg.n]
         floor, floor_label = floor[drawn], floor_label[drawn]
-        which = evaluator.real("train", [(train, label)]), evaluator.real(cfg.split, [(floor, floor_label)])
+        which = metric_tags.real("train", [(train, label)]), metric_tags.real(cfg.split, [(floor, floor_label)])
         return train, _distances(floor, train)[0], *which
 
     def evaluate(state: State) -> evaluator.Report:
@@ -55,16 +55,17 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         def tag(name: str, n_fake: int, **facts: object) -> str:
             return metric_tags.tag(name, **of_train.facts(n_fake), features="pixels", resize="none", **facts)
 
+        asked, share = context.facts(cfg), (distance < np.quantile(floor, 0.01)).mean()
         scalars = {
-            tag("neighbour_distance", len(made)): float(np.median(distance)),
-            tag("neighbour_copies", len(made), of=of_floor.name): float((distance < np.quantile(floor, 0.01)).mean()),
+            tag("neighbour_distance", len(made), **asked): float(np.median(distance)),
+            tag("neighbour_copies", len(made), of=of_floor.name, **asked): float(share),
             tag("neighbour_distance_floor", len(floor), of=of_floor.name): float(np.median(floor)),
         }
         closest = np.argsort(distance, kind="stable")[: cfg.shown]
         return evaluator.Report(scalars, {"neighbours": plots.pairs(made[closest], train[index[closest]])})
 
     names = evaluator.named("neighbour_distance", "neighbour_copies", "neighbour_distance_floor")
-    return evaluator.Evaluator(evaluate, evaluator.draws(context.model), names, cfg.n)
+    return evaluator.Evaluator(evaluate, evaluator.draws(context, cfg), names, cfg.n)
 
 
 def _distances(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,21 +6,20 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.core.state import State
 from gen_jax.evaluators import evaluator
 from gen_jax.metrics.moments import Moments, most_varied
 from gen_jax.models import base as models
 from gen_jax.parallel.processes import gather
 from gen_jax.runs import plots
-from gen_jax.settings import Few, Positive, PositiveFloat, Whole
+from gen_jax.settings import Few, Positive
 
 Kind = Literal["reconstruction", "samples", "interpolation", "traversal", "scatter"]
 Draw = Callable[[State], Any]  # uint8 [H, W, 1 or 3]
 Trace = Callable[[State, dict, jax.Array], Any]  # what a Draw compiles, as `base.Evaluator.trace`
 
 
-class Config(evaluator.EvalConfig):
+class Config(evaluator.SampledConfig):
     """What is drawn."""
 
     kinds: tuple[Kind, ...] = ()
@@ -33,10 +32,6 @@ class Config(evaluator.EvalConfig):
     """Of interpolation and traversal."""
     points: Positive = 2000
     """In the scatter plot, and to find the latents that vary most."""
-    temperature: PositiveFloat = 1.0
-    """Of samples."""
-    label: Whole | None = None
-    """Of samples."""
 
 
 def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
@@ -61,6 +56,7 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         evaluator.require(not (cfg.kinds and missing), f"pictures: kinds: {kind}", missing)
         if not missing:
             drawn[kind] = make(cfg, context)
+    evaluator.require(not cfg.sampling or "samples" in drawn, "pictures: sampling", "the kind samples")
 
     def evaluate(state: State) -> evaluator.Report:
         return evaluator.Report(images={kind: draw(state) for kind, (draw, _) in drawn.items()})
@@ -107,11 +103,7 @@ def _reconstruction(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trac
 
 
 def _samples(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
-    options = SampleOptions(temperature=cfg.temperature, label=cfg.label)
-
-    @jax.jit
-    def sample(state, rng):
-        return context.model.sample(state, rng, cfg.n, options)
+    options, sample = context.options(cfg), evaluator.drawer(context, cfg, cfg.n)
 
     def draw(state):
         made = gather(sample(state, context.rng))
@@ -120,7 +112,7 @@ def _samples(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
         batches = ((gather(batch["vector"]), gather(batch["valid"])) for batch in context.batches(cfg.split))
         return beside(evaluator.first(batches, cfg.n), made)
 
-    return draw, lambda state, batch, rng: sample(state, rng)
+    return draw, lambda state, batch, rng: context.model.sample(state, rng, cfg.n, options)
 
 
 def beside(real: np.ndarray, made: np.ndarray) -> np.ndarray:

@@ -1,24 +1,20 @@
 """Samples of a model of series beside real ones, as lines."""
 
-import jax
 import numpy as np
 
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.core.state import State
 from gen_jax.evaluators import evaluator
 from gen_jax.models import base as models
 from gen_jax.parallel.processes import gather
 from gen_jax.runs import plots
-from gen_jax.settings import Positive, PositiveFloat
+from gen_jax.settings import Positive
 
 
-class Config(evaluator.EvalConfig):
+class Config(evaluator.SampledConfig):
     """What is drawn."""
 
     n: Positive = 3
     """Series of each kind."""
-    temperature: PositiveFloat = 1.0
-    """Of samples."""
 
 
 def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
@@ -27,9 +23,7 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     samples = isinstance(context.model, models.Samples)
     evaluator.require(samples, "series", f"a model that samples, not {type(context.model).__name__}")
 
-    @jax.jit
-    def sample(state, rng):
-        return context.model.sample(state, rng, context.batch_size, SampleOptions(cfg.temperature))
+    sample = evaluator.drawer(context, cfg, context.batch_size)
 
     def evaluate(state: State) -> evaluator.Report:
         batches = ((gather(batch["vector"]), gather(batch["valid"])) for batch in context.batches(cfg.split))
@@ -46,4 +40,4 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         return report
 
     names = evaluator.named(*(f"{kind}_{what}" for kind in ("real", "sample") for what in ("mean", "std")))
-    return evaluator.Evaluator(evaluate, lambda state, batch, rng: sample(state, rng), names)
+    return evaluator.Evaluator(evaluate, evaluator.draws(context, cfg), names)

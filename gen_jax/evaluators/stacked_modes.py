@@ -14,7 +14,7 @@ from gen_jax.runs import metric_tags
 from gen_jax.settings import Positive
 
 
-class Config(evaluator.EvalConfig):
+class Config(evaluator.SampledConfig):
     """What is measured."""
 
     n: Positive = 26_000
@@ -57,7 +57,7 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         digits = features.apply(variables, channels)[1].argmax(-1).reshape(-1, 3)
         return digits @ classes ** jnp.arange(2, -1, -1)
 
-    sample = evaluator.sampler(context, "stacked_modes", modes)
+    sample = evaluator.sampler(context, cfg, "stacked_modes", modes)
 
     def counted(found: np.ndarray, suffix: str, **facts: object) -> dict[str, float]:
         share = np.bincount(found, minlength=info.num_classes) / len(found)
@@ -65,10 +65,12 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         return {metric_tags.tag(name + suffix, **facts): float(value) for name, value in values.items()}
 
     @functools.cache
-    def known() -> tuple[Weights, evaluator.Real, dict[str, float]]:
+    def known() -> tuple[Weights, metric_tags.Real, dict[str, float]]:
         """The classifier, which the training images are, and the numbers that need no samples."""
         weights = features.load()
-        train, test = (evaluator.real(split, evaluator.rows(context.batches(split))) for split in ("train", cfg.split))
+        train, test = (
+            metric_tags.real(split, evaluator.rows(context.batches(split))) for split in ("train", cfg.split)
+        )
         drawn = np.random.default_rng(0).choice(train.label, cfg.n)
         of_labels = dict(features="labels", resize="none", of=train.name)
         scalars = counted(drawn, "_floor", **train.facts(cfg.n), **of_labels)
@@ -79,7 +81,9 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     def evaluate(state: State) -> evaluator.Report:
         weights, train, scalars = known()
         found = sample(state, cfg.n, weights.variables)
-        return evaluator.Report(counted(found, "", **train.facts(cfg.n), **features.facts(weights)) | scalars)
+        return evaluator.Report(
+            counted(found, "", **train.facts(cfg.n), **features.facts(weights), **context.facts(cfg)) | scalars
+        )
 
     names = ("stacked_modes", "stacked_kl", "stacked_modes_floor", "stacked_kl_floor", "stacked_channel_accuracy")
-    return evaluator.Evaluator(evaluate, evaluator.draws(context.model), evaluator.named(*names), cfg.n)
+    return evaluator.Evaluator(evaluate, evaluator.draws(context, cfg), evaluator.named(*names), cfg.n)

@@ -6,7 +6,6 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from gen_jax.core.sampling import SampleOptions
 from gen_jax.core.state import State
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators import evaluator
@@ -14,18 +13,12 @@ from gen_jax.evaluators.text import fenced
 from gen_jax.metrics.bleu import bleu
 from gen_jax.metrics.rouge import rouge
 from gen_jax.models import base as models
-from gen_jax.settings import Count, NonNegative, Positive
+from gen_jax.settings import Count
 
 
-class Config(evaluator.EvalConfig):
+class Config(evaluator.SampledConfig):
     """What is translated and measured."""
 
-    beams: Count = 5
-    """Of the beam search; 0 = the likeliest token each time."""
-    length_penalty: NonNegative = 0.6
-    """Of the beam search: log p / length ** penalty."""
-    length: Positive = 64
-    """Most tokens of a translation."""
     max_examples: Count = 0
     """Only that many first pairs of the split; 0 = all."""
     metrics: tuple[Literal["bleu", "rouge", "exact"], ...] = ("bleu",)
@@ -72,13 +65,10 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     evaluator.require(able, "translation", f"a model that translates, not {type(model).__name__}")
     if kind != "pairs" or decode is None:
         raise ConfigError(f"evals: translation: expected pairs of texts, they are {kind}s")
-    options = SampleOptions(
-        temperature=1.0 if cfg.beams else 0.0,
-        beams=cfg.beams,
-        length=cfg.length,
-        length_penalty=cfg.length_penalty,
-        end=context.info.end,
+    evaluator.require(
+        "prompts" not in cfg.sampling, "translation: sampling.prompts", "none: the sources are the data's"
     )
+    options = context.options(cfg)
 
     @jax.jit
     def step(state: State, batch: dict, rng: jax.Array) -> dict[str, Any]:

@@ -5,6 +5,8 @@ calls `init`, `train_step` and `eval_step` and knows nothing else about it.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -13,7 +15,13 @@ import jax.numpy as jnp
 
 from gen_jax.core import ops
 from gen_jax.core.gradients import Batch, Optimizer, Terms
+from gen_jax.core.info import Info
+from gen_jax.core.sampling import Sampling
 from gen_jax.core.state import Mean, PyTree, State
+from gen_jax.errors import ConfigError
+from gen_jax.settings import Settings
+
+DISPATCHES = 20  # of a sampler's steps, where they are a loop on the device
 
 
 @runtime_checkable
@@ -23,6 +31,20 @@ class Model(Protocol):
     def init(self, rng: jax.Array, batch: Batch) -> State: ...
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]: ...
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]: ...
+
+
+class ModelConfig(Settings):
+    """The base of each model's `Config`, the section `config.model`."""
+
+    def check_data(self, info: Info) -> None:
+        """Refuses data that the model cannot learn from: kind and shape of an example, classes, tokens.
+
+        Called before anything is compiled, so that no other check depends on the names of a model's fields.
+
+        Raises:
+          ConfigError: names the key and what was expected (`Info.require_kind` and the like).
+        """
+        raise ConfigError(f"config.model_name: expected Config.check_data(info) in {type(self).__module__}, found none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +87,7 @@ class LossModel:
 
         rng = jax.random.fold_in(rng, state.step)
         net, terms = self.optimizer.step(state.nets["net"], loss_fn, batch, rng)
-        return State(state.step + 1, {"net": net}, terms.carry), terms.means
+        return dataclasses.replace(state, step=state.step + 1, nets={"net": net}, carry=terms.carry), terms.means
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
         keys = ops.row_keys(rng, batch["index"])
@@ -75,13 +97,79 @@ class LossModel:
 
 @runtime_checkable
 class Samples(Protocol):
-    """Draws; options: SampleOptions, of which `sample` reads the fields that the model's tuple `reads` names.
+    """Draws; `options` is the `Sampling` of the model's file, completed by `Sampling.prepared`.
 
-    `gen-jax sample` refuses the flags of other fields, and all of a model without `reads`.
     uint8 images [n, H, W, C], float32 vectors [n, D], int16 sound [n, T], or int32 tokens [n, T] and their lengths [n].
     """
 
-    def sample(self, state: State, rng: jax.Array, n: int, options: Any) -> Any: ...
+    def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> Any: ...
+
+
+@runtime_checkable
+class Stepped(Samples, Protocol):
+    """Samples in many calls of a network: inherit it. No program grows with the steps, and `sampler` shows progress.
+
+    A carry is a tree of arrays [n, ...] or []; it keeps its shapes and types.
+    """
+
+    def sample_steps(self, options: Any) -> int:
+        """How many steps there are."""
+        ...
+
+    def sample_init(self, state: State, rng: jax.Array, n: int, options: Any) -> PyTree:
+        """The carry before the first step: noise, keys."""
+        ...
+
+    def sample_step(self, state: State, carry: PyTree, i: jax.Array, options: Any) -> PyTree:
+        """The carry after step i, [] int32, counted from 0."""
+        ...
+
+    def sample_finish(self, state: State, carry: PyTree, options: Any) -> Any:
+        """The samples, as `Samples` says."""
+        ...
+
+    def sample(self, state: State, rng: jax.Array, n: int, options: Any) -> Any:
+        """All steps as one loop."""
+        carry = self.sample_init(state, rng, n, options)
+        carry = _steps(self, options, state, carry, jnp.int32(0), jnp.int32(self.sample_steps(options)))
+        return self.sample_finish(state, carry, options)
+
+
+def _steps(model: Stepped, options: Any, state: State, carry: PyTree, first: jax.Array, end: jax.Array) -> PyTree:
+    return jax.lax.fori_loop(first, end, lambda i, carry: model.sample_step(state, carry, i, options), carry)
+
+
+def sampler(
+    model: Any, n: int, options: Any, progress: Callable[[int, int], None] = lambda done, steps: None
+) -> Callable[[State, jax.Array], Any]:
+    """(state, rng) -> n samples, compiled.
+
+    The steps of a `Stepped` model are a loop on the device, a share of them in a dispatch; on a CPU, whose loops are
+    slow around convolutions, each is a dispatch. Both compile one step.
+
+    Args:
+      progress: called with the steps that are done and all of them, before each dispatch of a `Stepped` model.
+    """
+    if not isinstance(model, Stepped):
+        return jax.jit(functools.partial(model.sample, n=n, options=options))
+    steps = model.sample_steps(options)
+    init = jax.jit(functools.partial(model.sample_init, n=n, options=options))
+    one = jax.jit(functools.partial(model.sample_step, options=options), donate_argnums=1)
+    share = jax.jit(functools.partial(_steps, model, options), donate_argnums=1)
+    finish = jax.jit(functools.partial(model.sample_finish, options=options))
+
+    def draw(state: State, rng: jax.Array) -> Any:
+        carry = init(state, rng)
+        alone = ops.platform() == "cpu" and ops.convolves(jax.make_jaxpr(one)(state, carry, jnp.int32(0)).jaxpr)
+        size = 1 if alone else -(-steps // DISPATCHES)
+        for first in range(0, steps, size):
+            progress(first, steps)
+            end = min(first + size, steps)
+            carry = one(state, carry, jnp.int32(first)) if alone else share(state, carry, first, end)
+            jax.block_until_ready(carry)  # else all steps are dispatched at once, and progress says nothing
+        return finish(state, carry)
+
+    return draw
 
 
 @runtime_checkable
@@ -150,7 +238,7 @@ class Carries(Protocol):
 
 @runtime_checkable
 class Autoregressive(Protocol):
-    """Token by token: what `sampling` and `beam` are built on.
+    """Token by token: what `generate` and `beam` are built on.
 
     A cache is a tree of [B, ...], which beam search reorders, and of []: all rows stand at the same position.
     `condition` holds what the model is conditioned on beside the tokens, [B, ...]: {} where that is nothing.
@@ -178,7 +266,7 @@ class Autoregressive(Protocol):
 class Translates(Protocol):
     """Texts to texts: condition (`source`, `source_segment` [B, S]) -> tokens [B, options.length] and lengths [B]."""
 
-    def translate(self, state: State, rng: jax.Array, condition: Batch, options: Any) -> Any: ...
+    def translate(self, state: State, rng: jax.Array, condition: Batch, options: Sampling) -> Any: ...
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Int
 
 from gen_jax.core.gradients import Batch, Optimizer, Terms
-from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.info import Info
 from gen_jax.core.state import Mean, Net, PyTree, State
 from gen_jax.models import pixel_transformer, vqvae
 from gen_jax.models.base import LossModel
@@ -23,6 +23,14 @@ class Config(pixel_transformer.GridConfig):
     first_stage: vqvae.Config = vqvae.Config()
     dropout: Fraction = 0.1
 
+    def check_data(self, info: Info) -> None:
+        info.require_images("first_stage.image", self.first_stage.image)
+        info.require_classes("num_classes", self.num_classes)
+
+
+class Sampling(pixel_transformer.Sampling):
+    """The section `config.sampling`: how codes are drawn."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CodePrior(LossModel):
@@ -33,7 +41,6 @@ class CodePrior(LossModel):
 
     prior: PixelTransformer
     first_stage: vqvae.VQVAE
-    reads = PixelTransformer.reads
 
     def init(self, rng: jax.Array, batch: Batch) -> State:
         prior_rng, first_rng = jax.random.split(rng)
@@ -66,11 +73,11 @@ class CodePrior(LossModel):
         grid = batch | {"image": batch["codes"][..., None]}
         return self.prior.terms(variables, grid, rng, step=step, train=train)
 
-    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Array:
+    def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> Array:
         """uint8 [n, H, W, C]: codes drawn one after the other, then decoded by the first stage."""
         return self.first_stage.decode(self._first(state), self.sample_codes(state, rng, n, options))
 
-    def sample_codes(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Int[Array, "n h w"]:
+    def sample_codes(self, state: State, rng: jax.Array, n: int, options: Sampling) -> Int[Array, "n h w"]:
         return self.prior.sample_values(state, rng, n, options)[..., 0]
 
     def _first(self, state: State) -> State:

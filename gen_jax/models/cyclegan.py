@@ -18,16 +18,18 @@ from pydantic import model_validator
 from gen_jax.core import ops
 from gen_jax.core.adversarial import LOSSES, Loss, sure
 from gen_jax.core.gradients import Batch, Optimizer, Terms, players, step_together
+from gen_jax.core.info import Info
 from gen_jax.core.state import Mean, Net, PyTree, State
 from gen_jax.errors import ConfigError
+from gen_jax.models.base import ModelConfig
 from gen_jax.nets.image_to_image import PatchCritic, ResNetTranslator
-from gen_jax.settings import FewOrNone, NonNegative, Positive, Settings
+from gen_jax.settings import FewOrNone, NonNegative, Positive
 
 NETS = ("gen_ab", "gen_ba", "disc_a", "disc_b")
 Images = Float[Array, "B H W C"]  # in [-1, 1]
 
 
-class Config(Settings):
+class Config(ModelConfig):
     """The section `config.model`; `config.optim` has the entries `gen_ab`, `gen_ba`, `disc_a` and `disc_b`.
 
     image: (height, width, channels) of both domains.
@@ -66,6 +68,10 @@ class Config(Settings):
         if self.blocks and short < 2 * 2**self.stages:
             raise ValueError(f"stages: expected at least 2 pixels a side between them, got {short >> self.stages}")
         return self
+
+    def check_data(self, info: Info) -> None:
+        info.require_kind("unpaired")
+        info.require_equal("image", self.image, info.shape)
 
 
 def exchange(

@@ -13,18 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.linen import initializers
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 from pydantic import model_validator
 
-from gen_jax.core import beam, losses, ops
+from gen_jax.core import beam, losses
+from gen_jax.core.generate import rows
 from gen_jax.core.gradients import Batch, Optimizer, Terms
-from gen_jax.core.sampling import TEXT, SampleOptions, rows
+from gen_jax.core.info import Info
+from gen_jax.core.sampling import Continuation, Text
 from gen_jax.core.state import Mean, PyTree, State
-from gen_jax.models.base import LossModel
+from gen_jax.models.base import LossModel, ModelConfig
 from gen_jax.nets import transformer as nets
 from gen_jax.nets.cross import CrossAttention, DecoderBlock
-from gen_jax.nets.dense import dot
-from gen_jax.settings import Count, Few, Fraction, Positive, Settings
+from gen_jax.nets.encoder_decoder import Network
+from gen_jax.settings import Count, Few, Fraction, Positive
 
 # what `config.sharding` takes: heads, the MLP and the vocabulary over the axis "model"; the rest over "data"
 TENSOR_PARALLEL = (
@@ -36,7 +38,7 @@ TENSOR_PARALLEL = (
 )
 
 
-class Config(Settings):
+class Config(ModelConfig):
     """The section `config.model`.
 
     vocab: number of tokens of both languages. end: the token that begins and ends a target and ends a source, as in the
@@ -70,96 +72,19 @@ class Config(Settings):
         """As in `models.transformer`."""
         return {".*/qkv/kernel": 3 * self.heads, ".*/kv/kernel": 2 * self.heads, ".*/q/kernel": self.heads}
 
+    def check_data(self, info: Info) -> None:
+        info.require_kind("pairs")
+        info.require_vocabulary("vocab", self.vocab)
+        info.require_equal("end", self.end_token, info.end)
 
-def sinusoids(positions: Int[Array, "*rows"], width: int) -> Float[Array, "*rows D"]:
-    """Positions as sines and cosines (Vaswani et al. 2017, section 3.5; sines first, then cosines)."""
-    half = width // 2
-    angle = positions[..., None] * 10_000.0 ** (-jnp.arange(half) / half)
-    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
-
-
-def places(segment: Int[Array, "B T"]) -> Int[Array, "B T"]:
-    """The position of each token in its segment."""
-    t = jnp.arange(segment.shape[1])
-    new = jnp.pad(segment[:, 1:] != segment[:, :-1], ((0, 0), (1, 0)))
-    return t - jax.lax.cummax(jnp.where(new, t, 0), axis=1)
+    @property
+    def end_token(self) -> int:
+        """`end`, or the last token."""
+        return self.vocab - 1 if self.end is None else self.end
 
 
-def same(query: Int[Array, "B T"], key: Int[Array, "B S"]) -> Bool[Array, "B 1 T S"]:
-    """Where both are of one segment."""
-    return (query[:, :, None] == key[:, None, :])[:, None]
-
-
-class Network(nn.Module):
-    """Token vectors, an encoder, a decoder, logits; the table of tokens is shared by all three (section 3.4)."""
-
-    vocab: int
-    width: int
-    heads: int
-    encoder: nets.Factory
-    decoder: nets.Factory
-    decoder_layers: int
-    norm: nets.Factory
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
-
-    def setup(self):
-        init = initializers.normal(self.width**-0.5)
-        self.token = nn.Embed(self.vocab, self.width, embedding_init=init, name="token")
-        self.reader, self.reader_norm = self.encoder(name="encoder"), self.norm(name="encoder_norm")
-        self.writer = [self.decoder(name=f"decoder_{i}") for i in range(self.decoder_layers)]
-        self.writer_norm = self.norm(name="decoder_norm")
-        self.drop = nn.Dropout(self.dropout)
-
-    def _embed(self, tokens, positions, train):
-        x = nets.look_up(self.token.embedding, tokens) * self.width**0.5 + sinusoids(positions, self.width)
-        return self.drop(x.astype(self.dtype), deterministic=not train)
-
-    def read(
-        self, source: Int[Array, "B S"], segment: Int[Array, "B S"], *, train: bool = False
-    ) -> tuple[nets.Cache, ...]:
-        """Keys and values of the source for each layer of the decoder."""
-        positions = places(segment)
-        x = self._embed(source, positions, train)
-        x, _ = self.reader(x, None, positions, same(segment, segment), 0, train)
-        memory = self.reader_norm(x)
-        return tuple(layer.keys(memory) for layer in self.writer)
-
-    def write(
-        self,
-        tokens: Int[Array, "B T"],
-        keys: tuple[nets.Cache, ...],
-        positions: Int[Array, "#B T"],
-        mask: Bool[Array, "#B 1 T K"],
-        cross_mask: Bool[Array, "B 1 #T S"],
-        cache: tuple[nets.Cache, ...] | None = None,
-        index: Int[Array, ""] | int = 0,
-        *,
-        train: bool = False,
-    ) -> tuple[Float[Array, "B T V"], tuple[nets.Cache | None, ...]]:
-        """float32 logits of the token after each, and the cache with `tokens` behind the `index` that it had."""
-        x, after = self._embed(tokens, positions, train), []
-        for i, layer in enumerate(self.writer):
-            before = None if cache is None else cache[i]
-            x, one = layer(x, before, keys[i], positions, mask, cross_mask, index, train)
-            after.append(one)
-        logits = dot(self.writer_norm(x), self.token.embedding.astype(self.dtype).T)
-        return ops.constrain(logits.astype(jnp.float32), ops.ROWS, None, "model"), tuple(after)
-
-    def __call__(
-        self,
-        source: Int[Array, "B S"],
-        source_segment: Int[Array, "B S"],
-        tokens: Int[Array, "B T"],
-        segment: Int[Array, "B T"],
-        *,
-        train: bool = False,
-    ) -> Float[Array, "B T V"]:
-        """Logits of the token after each. Padding behind the last target counts to it, as in decoding."""
-        segment = jax.lax.cummax(segment, axis=1)
-        mask = same(segment, segment) & jnp.tri(tokens.shape[1], dtype=bool)
-        keys = self.read(source, source_segment, train=train)
-        return self.write(tokens, keys, places(segment), mask, same(segment, source_segment), train=train)[0]
+class Sampling(Continuation):
+    """The section `config.sampling`; `prompts` are the texts to translate."""
 
 
 def smoothed(
@@ -181,7 +106,6 @@ class EncoderDecoder(LossModel):
     end: int = 0
     smoothing: float = 0.0
     capacity: None = None  # sinusoids have no end
-    reads = TEXT
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         one = jnp.ones((1, 2), jnp.int32)
@@ -245,20 +169,19 @@ class EncoderDecoder(LossModel):
         return logits, cache | {"layers": layers, "index": cache["index"] + tokens.shape[1]}
 
     def translate(
-        self, state: State, rng: jax.Array, condition: Batch, options: SampleOptions, distinct: int | None = None
+        self, state: State, rng: jax.Array, condition: Batch, options: Sampling, distinct: int | None = None
     ) -> tuple[Int[Array, "B T"], Int[Array, " B"]]:
         """Targets of the sources in `condition` and their lengths: of a beam search (`beam.sample`), or draws."""
         n = len(condition["source"])
-        options = dataclasses.replace(options, end=self.end, prompts=())
+        text = Text(**{**dict(options), "prompts": (), "end": self.end})
         starts = np.full((n, 1), self.end, np.int32), np.ones(n, np.int32)
-        return beam.sample(self, state, rng, *starts, options, condition, distinct)
+        return beam.sample(self, state, rng, *starts, text, condition, distinct)
 
     def sample(
-        self, state: State, rng: jax.Array, n: int, options: SampleOptions
+        self, state: State, rng: jax.Array, n: int, options: Sampling
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
         """Translations of `options.prompts`, which are the sources, in turn; without any, of the empty one."""
-        sources = dataclasses.replace(options, prompts=tuple((*prompt, self.end) for prompt in options.prompts))
-        source, lengths = rows(sources, n, self.end)
+        source, lengths = rows([(*prompt, self.end) for prompt in options.prompts], n, self.end)
         segment = (np.arange(source.shape[1]) < lengths[:, None]).astype(np.int32)
         condition = {"source": jnp.asarray(source), "source_segment": jnp.asarray(segment)}
         return self.translate(state, rng, condition, options, options.distinct)
@@ -302,5 +225,4 @@ def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> EncoderDecoder
         cfg.dropout,
         dtype,
     )
-    end = cfg.vocab - 1 if cfg.end is None else cfg.end
-    return EncoderDecoder(network, optimizers["net"], end, cfg.smoothing)
+    return EncoderDecoder(network, optimizers["net"], cfg.end_token, cfg.smoothing)

@@ -5,7 +5,6 @@ Each step returns the one network that it moves, so a generator update cannot mo
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -15,35 +14,19 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from pydantic import Field, model_validator
 
 from gen_jax.core import adversarial, ops
-from gen_jax.core.adversarial import LOSSES, PENALTIES, Loss
-from gen_jax.core.augment import view
+from gen_jax.core.adversarial import LOSSES, PENALTIES, Loss, Penalties
+from gen_jax.core.augment import View, view
 from gen_jax.core.gradients import Batch, Optimizer, Terms, players
-from gen_jax.core.sampling import LATENT, SampleOptions
+from gen_jax.core.info import Info
+from gen_jax.core.sampling import Classes, Noise
 from gen_jax.core.state import Mean, Net, PyTree, State
 from gen_jax.errors import ConfigError
-from gen_jax.nets.adversarial import BatchNorm, ConditionalBatchNorm, Identity, MLPCritic, MLPGenerator, plain, spectral
-from gen_jax.nets.dcgan import DCGANCritic, DCGANGenerator
-from gen_jax.nets.sngan import ResNetCritic, ResNetGenerator, sides
-from gen_jax.settings import Count, Fraction, NonNegative, Period, Positive, Settings, Steps, Widths
-
-# (x [B, ...], key, training step) -> what the critic is shown of it
-View = Callable[[Array, jax.Array, Any], Array]
+from gen_jax.models.base import ModelConfig
+from gen_jax.nets.gan import check_pair, pair, run
+from gen_jax.settings import Count, Fraction, NonNegative, Period, Positive, Steps, Widths
 
 
-class Penalties(Settings):
-    """Weights of the penalties of `gen_jax.core.adversarial`; 0 = off."""
-
-    gradient: NonNegative = 0.0
-    r1: NonNegative = 0.0
-    r2: NonNegative = 0.0
-
-    @property
-    def weights(self) -> tuple[tuple[str, float], ...]:
-        """(name, weight) of those that are on."""
-        return tuple((name, weight) for name, weight in self if weight)
-
-
-class Config(Settings):
+class Config(ModelConfig):
     """The section `config.model`; `config.optim` has the entries `gen` and `disc`.
 
     The batch of the data is `n_critic` batches of the critic: set `batch_size = n_critic * critic_batch`.
@@ -90,21 +73,13 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Config":
-        stages = 2 ** max(len(self.widths), len(self.critic_widths) if self.net == "dcgan" else 0)
         if len(self.image) not in (0, 3):
             raise ValueError("image: expected height, width and channels, or nothing")
         if bool(self.image) == bool(self.data_dim):
             raise ValueError("image: expected it or data_dim, and not both")
         if not self.image and (self.net != "mlp" or self.augment):
             raise ValueError("image: expected one beside the nets dcgan and resnet and beside augment")
-        if self.net != "mlp" and (self.image[0] % stages or self.image[1] % stages):
-            raise ValueError(f"widths: expected image sides divisible by 2**(number of stages) = {stages}")
-        blocks = len(self.widths), len(self.critic_widths or self.widths)
-        known = [0, *(sides(self.image, *blocks) if self.net == "resnet" else [])]
-        if self.attention not in known:
-            raise ValueError(f"attention: expected one of {known}, sides of maps of both networks of the net resnet")
-        if self.hidden and self.net != "dcgan":
-            raise ValueError("hidden: expected 0 beside another net than dcgan")
+        check_pair(self.image, self.net, self.widths, self.critic_widths, self.attention, self.hidden)
         if self.critic_norm == "batch" and (self.net != "dcgan" or self.penalties.weights):
             raise ValueError(
                 "critic_norm: expected 'batch' beside the net dcgan only, and without penalties: it mixes rows"
@@ -119,6 +94,16 @@ class Config(Settings):
     def updates_per_step(self) -> dict[str, int]:
         """Of the networks that move more than once in a training step."""
         return {"disc": self.n_critic}
+
+    def check_data(self, info: Info) -> None:
+        info.require_kind("image" if self.image else "vector")
+        size = info.shape if self.image else info.shape[0]
+        info.require_equal("image" if self.image else "data_dim", self.image or self.data_dim, size)
+        info.require_classes("num_classes", self.num_classes)
+
+
+class Sampling(Noise, Classes):
+    """The section `config.sampling`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,12 +122,8 @@ class GAN:
     penalty_every: int
     view: View
     n_critic: int
-    reads = LATENT
 
     def init(self, rng: jax.Array, batch: Batch) -> State:
-        """Raises ConfigError where classes are asked for and the data have no labels."""
-        if self.num_classes and "label" not in batch:
-            raise ConfigError("model.num_classes: expected 0, since the data set has no labels")
         gen_rng, disc_rng = jax.random.split(rng)
         x, label = self._examples({name: rows[:1] for name, rows in batch.items()})
         gen = self.generator.init(gen_rng, jnp.zeros((1, self.latent)), label, train=True)
@@ -198,9 +179,9 @@ class GAN:
         def loss_fn(params, stats, batch, rng):
             real_rng, fake_rng = ops.split(rng, 2)
             x, label = self._examples(batch)
-            fake, stats = _run(self.generator, {"params": params, **stats}, batch["noise"], label, True)
-            real_logits, _ = _run(self.critic, disc.variables, self.view(x, real_rng, step), label, True)
-            fake_logits, _ = _run(self.critic, disc.variables, self.view(fake, fake_rng, step), label, True)
+            fake, stats = run(self.generator, {"params": params, **stats}, batch["noise"], label, True)
+            real_logits, _ = run(self.critic, disc.variables, self.view(x, real_rng, step), label, True)
+            fake_logits, _ = run(self.critic, disc.variables, self.view(fake, fake_rng, step), label, True)
             loss = Mean.of(self.loss.generator(real_logits, fake_logits))
             return Terms({"loss": loss, "generator_loss": loss}, stats)
 
@@ -221,18 +202,18 @@ class GAN:
         """
         real_rng, fake_rng, mix_rng = ops.split(rng, 3)
         real, label = self._examples(batch)
-        fake, _ = _run(self.generator, gen, batch["noise"], label, train)
+        fake, _ = run(self.generator, gen, batch["noise"], label, train)
         apart = adversarial.squared_distances
         means = {"diversity": Mean(apart(fake), apart(real))} if train else {}
         if train:
             step = update // self.n_critic
             real, fake = self.view(real, real_rng, step), self.view(fake, fake_rng, step)
         params = disc["params"]
-        real_logits, stats = _run(self.critic, disc, real, label, train)
-        fake_logits, stats = _run(self.critic, {"params": params, **stats}, fake, label, train)
+        real_logits, stats = run(self.critic, disc, real, label, train)
+        fake_logits, stats = run(self.critic, {"params": params, **stats}, fake, label, train)
 
         def critic(x):
-            return _run(self.critic, {"params": params, **stats}, x, label, False)[0]
+            return run(self.critic, {"params": params, **stats}, x, label, False)[0]
 
         loss = adversarial.smoothed(self.loss, self.label_smoothing).critic(real_logits, fake_logits)
         for name, weight in self.penalties:
@@ -274,12 +255,12 @@ class GAN:
         return {name: mean.where(batch["valid"]) for name, mean in terms.means.items() if name != "loss"}
 
     def sample(
-        self, state: State, rng: jax.Array, n: int, options: SampleOptions
+        self, state: State, rng: jax.Array, n: int, options: Sampling
     ) -> UInt8[Array, "n H W C"] | Float[Array, "n D"]:
         """`options.temperature` scales the noise; classes come in turn unless `options.label` asks for one."""
         noise = ops.normal(rng, (n, self.latent)) * options.temperature
         label = options.labels(n, self.num_classes)
-        x, _ = _run(self.generator, state.nets["gen"].averaged, noise, label, False)
+        x, _ = run(self.generator, state.nets["gen"].averaged, noise, label, False)
         return ops.signed_to_uint8(x) if x.ndim == 4 else x
 
     def _examples(self, batch: Batch) -> tuple[Array, Array | None]:
@@ -294,37 +275,14 @@ class GAN:
         return batch | {"noise": ops.constrain(ops.normal(rng, (len(x), self.latent)), ops.ROWS)}
 
 
-def _run(module: nn.Module, variables: PyTree, x: Array, label: Array | None, train: bool) -> tuple[Any, PyTree]:
-    """What a network gives, and its statistics, which change in training."""
-    stats = {name: tree for name, tree in variables.items() if name != "params"}
-    result: Any = module.apply(variables, x, label, train, mutable=list(stats) if train else [])
-    return result[0], stats | result[1]
-
-
-def _networks(cfg: Config) -> tuple[nn.Module, nn.Module]:
-    shape, widths, classes = cfg.image or (cfg.data_dim,), cfg.critic_widths or cfg.widths[::-1], cfg.num_classes
-    wrap = spectral if cfg.critic_norm == "spectral" else plain
-    if cfg.net == "mlp":
-        return MLPGenerator(shape, cfg.widths, classes), MLPCritic(widths, classes, wrap)
-    norm = functools.partial(ConditionalBatchNorm, classes) if classes else BatchNorm
-    if cfg.net == "resnet":
-        return (
-            ResNetGenerator(cfg.image, cfg.widths, norm, cfg.attention),
-            ResNetCritic(widths, classes, wrap, cfg.attention),
-        )
-    critic_norm = BatchNorm if cfg.critic_norm == "batch" else Identity
-    return (
-        DCGANGenerator(cfg.image, cfg.widths, norm, cfg.hidden),
-        DCGANCritic(widths, classes, critic_norm, wrap, cfg.hidden),
-    )
-
-
 def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> GAN:
     """Raises ConfigError where `optimizers` is not one optimizer called `gen` and one called `disc`."""
     gen, disc = players(optimizers, "gen", "disc")
     if cfg.clip_weights:
         disc = dataclasses.replace(disc, tx=adversarial.clipped(disc.tx, cfg.clip_weights))
-    generator, critic = _networks(cfg)
+    fields = ("net", "widths", "num_classes", "critic_norm", "attention", "hidden")
+    shape, critic_widths = cfg.image or (cfg.data_dim,), cfg.critic_widths or cfg.widths[::-1]
+    generator, critic = pair(shape, critic_widths=critic_widths, **{name: getattr(cfg, name) for name in fields})
     return GAN(
         generator=generator,
         critic=critic,

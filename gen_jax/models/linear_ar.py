@@ -10,14 +10,16 @@ from jaxtyping import Array, Float, Key
 from pydantic import model_validator
 
 from gen_jax.core import losses, ops
+from gen_jax.core.generate import generate
 from gen_jax.core.gradients import Batch, Optimizer, Terms
-from gen_jax.core.sampling import SampleOptions, generate
+from gen_jax.core.info import Info
+from gen_jax.core.sampling import Noise, Text
 from gen_jax.core.state import Mean, PyTree, State
-from gen_jax.models.base import LossModel
-from gen_jax.settings import Period, Positive, Settings
+from gen_jax.models.base import LossModel, ModelConfig
+from gen_jax.settings import Period, Positive
 
 
-class Config(Settings):
+class Config(ModelConfig):
     """The section `config.model`.
 
     order: k, the values that one depends on.
@@ -35,6 +37,14 @@ class Config(Settings):
             raise ValueError(f"order: expected less than data_dim = {self.data_dim}, got {self.order}")
         return self
 
+    def check_data(self, info: Info) -> None:
+        info.require_kind("vector")
+        info.require_equal("data_dim", self.data_dim, info.shape[0])
+
+
+class Sampling(Noise):
+    """The section `config.sampling`."""
+
 
 class Network(nn.Module):
     """Mean and log-scale of the value after each window of k."""
@@ -51,7 +61,7 @@ class Network(nn.Module):
         return jnp.stack([mean, jnp.broadcast_to(log_scale, mean.shape)], axis=-1)
 
 
-def draw_value(keys: Key[Array, " B"], outputs: Float[Array, "B 2"], options: SampleOptions) -> Float[Array, " B"]:
+def draw_value(keys: Key[Array, " B"], outputs: Float[Array, "B 2"], options: Text) -> Float[Array, " B"]:
     """A value a row, the noise scaled by the temperature."""
     return outputs[:, 0] + options.temperature * jnp.exp(outputs[:, 1]) * ops.normal(keys, (len(outputs),))
 
@@ -65,7 +75,6 @@ class LinearAR(LossModel):
 
     data_dim: int
     burn_in: int
-    reads = ("temperature",)
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         return self.network.init(rng, jnp.zeros((1, self.network.order)))
@@ -97,10 +106,10 @@ class LinearAR(LossModel):
         cache = jnp.concatenate([cache[:, 1:], token[:, None]], axis=1)
         return self._apply(state.nets["net"].averaged, cache), cache
 
-    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Float[Array, "n D"]:
+    def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> Float[Array, "n D"]:
         """Series from where `burn_in` values have passed after zeros."""
-        options = SampleOptions(options.temperature, length=self.burn_in + self.data_dim)
-        values, _ = generate(self, state, rng, jnp.zeros((n, 1)), [1] * n, options, draw=draw_value)
+        text = Text(temperature=options.temperature, length=self.burn_in + self.data_dim)
+        values, _ = generate(self, state, rng, jnp.zeros((n, 1)), [1] * n, text, draw=draw_value)
         return values[:, self.burn_in :]
 
     def _outputs(self, variables: PyTree, series: Float[Array, "B D"]) -> Float[Array, "B V 2"]:

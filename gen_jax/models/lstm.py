@@ -15,15 +15,18 @@ from jaxtyping import Array, Bool, Float, Int
 from pydantic import model_validator
 
 from gen_jax.core import beam, losses, ops
+from gen_jax.core.generate import rows
 from gen_jax.core.gradients import Batch, Optimizer, Terms
-from gen_jax.core.sampling import TEXT, SampleOptions, rows
+from gen_jax.core.info import Info
+from gen_jax.core.sampling import Text
 from gen_jax.core.state import Mean, PyTree, State
-from gen_jax.models.base import LossModel
+from gen_jax.errors import ConfigError
+from gen_jax.models.base import LossModel, ModelConfig
 from gen_jax.nets.recurrent import GRU, LSTM
-from gen_jax.settings import Count, Decay, Few, Positive, Settings, Switch
+from gen_jax.settings import Count, Decay, Few, Positive, Switch
 
 
-class Config(Settings):
+class Config(ModelConfig):
     """The section `config.model`.
 
     vocab: number of tokens; 256 for bytes.
@@ -61,6 +64,17 @@ class Config(Settings):
     def fused(self) -> dict[str, int]:
         """Kernels that hold a matrix for each gate side by side."""
         return {r"layers_\d+/(input/kernel|recurrent)": {"lstm": 4, "gru": 3}[self.cell]}
+
+    def check_data(self, info: Info) -> None:
+        info.require_vocabulary("vocab", self.vocab)
+        if info.records and self.start != info.end:
+            raise ConfigError(
+                f"config.model.start: expected {info.end}, the token before each record, got {self.start}"
+            )
+
+
+class Sampling(Text):
+    """The section `config.sampling`."""
 
 
 class Network(nn.Module):
@@ -109,7 +123,6 @@ class LSTMModel(LossModel):
     """
 
     start: int = 0
-    reads = TEXT
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         tokens = batch["tokens"][:1, :1]
@@ -163,12 +176,12 @@ class LSTMModel(LossModel):
         logits, carry = self.network.apply(state.nets["net"].averaged, token[:, None], cache)
         return logits[:, 0], carry
 
-    def prompts(self, options: SampleOptions, n: int) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
+    def prompts(self, options: Sampling, n: int) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
         """What n rows start from, and its lengths: `start` also before a prompt where it is the end of a text."""
-        return rows(options, n, self.start, leads=self.start == options.end)
+        return rows(options.prompts, n, self.start, leads=self.start == options.end)
 
     def sample(
-        self, state: State, rng: jax.Array, n: int, options: SampleOptions
+        self, state: State, rng: jax.Array, n: int, options: Sampling
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
         """What follows `options.prompts`, and its lengths."""
         return beam.sample(self, state, rng, *self.prompts(options, n), options, distinct=options.distinct)

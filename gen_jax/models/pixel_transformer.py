@@ -6,20 +6,21 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 from pydantic import model_validator
 
 from gen_jax.core import losses
+from gen_jax.core.generate import generate
 from gen_jax.core.gradients import Batch, Optimizer, Terms
-from gen_jax.core.sampling import DRAWING, SampleOptions, generate
+from gen_jax.core.info import Info
+from gen_jax.core.sampling import Classes, Text, Tokens
 from gen_jax.core.state import Mean, PyTree, State
-from gen_jax.models.base import LossModel
+from gen_jax.models.base import LossModel, ModelConfig
 from gen_jax.nets.decoder import decoder
-from gen_jax.settings import Count, Few, Fraction, Positive, Settings
+from gen_jax.settings import Count, Few, Fraction, Positive
 
 
-class GridConfig(Settings):
+class GridConfig(ModelConfig):
     """Of a Transformer over any grid.
 
     num_classes: 0, or the number of labels that it is conditioned on.
@@ -62,6 +63,14 @@ class Config(GridConfig):
             raise ValueError("width: expected an even number a head for rotary positions")
         return self
 
+    def check_data(self, info: Info) -> None:
+        info.require_images("image", self.image)
+        info.require_classes("num_classes", self.num_classes)
+
+
+class Sampling(Tokens, Classes):
+    """The section `config.sampling`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class PixelTransformer(LossModel):
@@ -78,7 +87,6 @@ class PixelTransformer(LossModel):
     num_classes: int
     discrete_likelihood: bool = True
     normalised_likelihood: bool = True
-    reads = (*DRAWING, "label")
 
     @property
     def capacity(self) -> int:
@@ -116,17 +124,15 @@ class PixelTransformer(LossModel):
         logits, cache = self.network.apply(state.nets["net"].averaged, token[:, None], cache)
         return logits[:, 0, : self.levels], cache
 
-    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> UInt8[Array, "n H W C"]:
+    def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> UInt8[Array, "n H W C"]:
         return self.sample_values(state, rng, n, options).astype(jnp.uint8)
 
-    def sample_values(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Int[Array, "n H W C"]:
+    def sample_values(self, state: State, rng: jax.Array, n: int, options: Sampling) -> Int[Array, "n H W C"]:
         """Classes in turn, or all of `options.label`."""
-        label = np.arange(n) % max(self.num_classes, 1)
-        if self.num_classes and options.label is not None:
-            label = np.full(n, options.label)
-        first = (self.levels + label[:, None]).astype(np.int32)
-        options = dataclasses.replace(options, length=math.prod(self.image), end=None)
-        values, _ = generate(self, state, rng, first, [1] * n, options)
+        label = options.labels(n, self.num_classes)
+        first = jnp.full((n, 1), self.levels, jnp.int32) if label is None else (self.levels + label[:, None])
+        text = Text(**options.drawing(), length=math.prod(self.image))
+        values, _ = generate(self, state, rng, first, [1] * n, text)
         return values.reshape(n, *self.image)
 
 

@@ -10,14 +10,16 @@ from jaxtyping import Array, Float, Int
 from pydantic import model_validator
 
 from gen_jax.core import beam, losses
+from gen_jax.core.generate import rows
 from gen_jax.core.gradients import Batch, Optimizer, Terms
-from gen_jax.core.sampling import TEXT, SampleOptions, rows
+from gen_jax.core.info import Info
+from gen_jax.core.sampling import Text
 from gen_jax.core.state import PyTree, State
 from gen_jax.errors import ConfigError
-from gen_jax.models.base import LossModel
+from gen_jax.models.base import LossModel, ModelConfig
 from gen_jax.nets.decoder import decoder
 from gen_jax.nets.transformer import recorded_weights
-from gen_jax.settings import Count, Few, Fraction, Positive, Settings, Switch
+from gen_jax.settings import Count, Few, Fraction, Positive, Switch
 
 # What `config.sharding` takes. For any Transformer, also over grids and from texts to texts: heads, the MLP and the
 # vocabulary over "model", their other axis over "fsdp".
@@ -33,7 +35,7 @@ TENSOR_PARALLEL = (
 FSDP = ((".*", "fsdp"),)
 
 
-class Config(Settings):
+class Config(ModelConfig):
     """The section `config.model`.
 
     vocab: number of tokens. context: the most positions that it has seen.
@@ -88,6 +90,17 @@ class Config(Settings):
         """Kernels that hold several matrices of equal width side by side: one for each head of q, k and v."""
         return {".*/qkv/kernel": self.heads + 2 * (self.kv_heads or self.heads)}
 
+    def check_data(self, info: Info) -> None:
+        info.require_vocabulary("vocab", self.vocab)
+        if self.context < (length := info.shape[-1] - 1):
+            raise ConfigError(f"config.model.context: expected at least {length}, as in the data, got {self.context}")
+        if info.end is not None:
+            info.require_equal("end", self.end, info.end)
+
+
+class Sampling(Text):
+    """The section `config.sampling`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TransformerModel(LossModel):
@@ -95,7 +108,6 @@ class TransformerModel(LossModel):
 
     start: int = 0
     loss_parts: int = 1
-    reads = TEXT
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         return self.network.init(rng, jnp.zeros((1, 1), jnp.int32))
@@ -135,12 +147,12 @@ class TransformerModel(LossModel):
         logits, cache = self.network.apply(state.nets["net"].averaged, token[:, None], cache)
         return logits[:, 0], cache
 
-    def prompts(self, options: SampleOptions, n: int) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
+    def prompts(self, options: Sampling, n: int) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
         """What n rows start from, and its lengths: the end token stands before each document."""
-        return rows(options, n, self.start, leads=self.network.end is not None)
+        return rows(options.prompts, n, self.start, leads=self.network.end is not None)
 
     def sample(
-        self, state: State, rng: jax.Array, n: int, options: SampleOptions
+        self, state: State, rng: jax.Array, n: int, options: Sampling
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
         """What follows `options.prompts`, and its lengths."""
         return beam.sample(self, state, rng, *self.prompts(options, n), options, distinct=options.distinct)

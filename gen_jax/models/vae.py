@@ -8,7 +8,6 @@ import dataclasses
 import math
 from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
@@ -16,11 +15,13 @@ from pydantic import model_validator
 
 from gen_jax.core import likelihoods, losses, ops
 from gen_jax.core.gradients import Batch, Optimizer, Terms, require_optimizers
+from gen_jax.core.info import Info
 from gen_jax.core.likelihoods import Likelihood
-from gen_jax.core.sampling import LATENT, SampleOptions
+from gen_jax.core.sampling import Classes, Noise
 from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.errors import ConfigError
-from gen_jax.models.base import LossModel
+from gen_jax.models.base import LossModel, ModelConfig
+from gen_jax.nets.autoencoder import Network, PointHead, SharedVarianceHead
 from gen_jax.nets.conv import ConvDecoder, ConvEncoder
 from gen_jax.nets.mlp import ACTIVATIONS, GaussianHead, MLPDecoder, MLPEncoder
 from gen_jax.nets.residual import ResidualDecoder, ResidualEncoder
@@ -29,7 +30,7 @@ from gen_jax.settings import Count, NonNegative, Period, Positive, Settings, Wid
 LOG_PROB_ROWS = 8192  # decoder rows at a time: large matrix products, and a few hundred MB at most
 
 
-class Config(Settings):
+class Config(ModelConfig):
     """The section `model`.
 
     image: (height, width, channels). kind: `vae`, or `ae` for a plain autoencoder without noise or divergence.
@@ -78,60 +79,20 @@ class Config(Settings):
             raise ValueError("kind: expected 'vae' beside k, beta, free_bits or warmup; 'ae' has no divergence")
         return self
 
-
-class SharedVarianceHead(nn.Module):
-    """The same with one variance for all inputs, which is the exact posterior of a linear model."""
-
-    latent: int
-
-    @nn.compact
-    def __call__(self, h: Float[Array, "B F"]) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
-        mean = nn.Dense(self.latent)(h)
-        log_var = self.param("log_var", nn.initializers.zeros, (self.latent,))
-        return mean, jnp.broadcast_to(log_var, mean.shape)
+    def check_data(self, info: Info) -> None:
+        info.require_images("image", self.image)
+        info.require_classes("num_classes", self.num_classes)
 
 
-class PointHead(nn.Module):
-    """Features [B, F] -> a latent [B, D] without variance."""
+class Sampling(Noise, Classes):
+    """The section `config.sampling`."""
 
-    latent: int
-
-    @nn.compact
-    def __call__(self, h: Float[Array, "B F"]) -> tuple[Float[Array, "B D"], None]:
-        return nn.Dense(self.latent)(h), None
-
-
-class Network(nn.Module):
-    """Encoder [B, H, W, C] -> [B, F], head, and decoder [B, D] -> [B, H, W, C * size]."""
-
-    encoder: nn.Module
-    head: nn.Module
-    decoder: nn.Module
-    num_classes: int
-    learned_scale: bool
-
-    def setup(self):
-        if self.learned_scale:
-            self.log_scale = self.param("log_scale", nn.initializers.zeros, ())
-
-    def __call__(self, x: Float[Array, "B H W C"], label: Int[Array, " B"] | None) -> Any:
-        return self.decode(self.encode(x, label)[0], label)
-
-    def encode(
-        self, x: Float[Array, "B H W C"], label: Int[Array, " B"] | None
-    ) -> tuple[Float[Array, "B D"], Float[Array, "B D"] | None]:
-        """Mean and log-variance of q(z | x, label)."""
-        return self.head(self._conditioned(self.encoder(x).astype(jnp.float32), label))
-
-    def decode(self, z: Float[Array, "B D"], label: Int[Array, " B"] | None) -> Any:
-        """The parameters of p(x | z, label), as `Likelihood` reads them; float32."""
-        outputs = self.decoder(self._conditioned(z, label)).astype(jnp.float32)
-        return (outputs, self.log_scale) if self.learned_scale else outputs
-
-    def _conditioned(self, rows, label):
-        if not self.num_classes:
-            return rows
-        return jnp.concatenate([rows, jax.nn.one_hot(label, self.num_classes)], axis=-1)
+    def check(self, model: Settings) -> None:
+        super().check(model)
+        assert isinstance(model, Config)
+        for name, value in self if model.kind == "ae" else ():
+            if value != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: expected none: a plain autoencoder draws no samples")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +103,6 @@ class Autoencoder(LossModel):
     num_classes: int
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
-        if self.num_classes and "label" not in batch:
-            raise ConfigError("model.num_classes: expected 0, since the data set has no labels")
         return self.network.init(rng, ops.to_unit(batch["image"]), self._label(batch))
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
@@ -201,7 +160,6 @@ class VAE(Autoencoder):
     warmup_steps: int
     free_bits: float
     k: int
-    reads = LATENT
 
     @property
     def discrete_likelihood(self) -> bool:
@@ -260,7 +218,7 @@ class VAE(Autoencoder):
         log_sum, _ = ops.scan(body, jnp.full(rows, -jnp.inf), starts)
         return log_sum - math.log(num_samples)
 
-    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> UInt8[Array, "n H W C"]:
+    def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> UInt8[Array, "n H W C"]:
         """Expected pixels of latents from the prior, whose standard deviation is `options.temperature`."""
         label = options.labels(n, self.num_classes)
         return self.decode(state, options.temperature * jax.random.normal(rng, (n, self.latent)), label)

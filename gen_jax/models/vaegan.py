@@ -15,16 +15,18 @@ from pydantic import model_validator
 from gen_jax.core import losses, ops
 from gen_jax.core.adversarial import LOSSES, Loss, saturating_generator, sure
 from gen_jax.core.gradients import Batch, Optimizer, Terms, players
-from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.info import Info
+from gen_jax.core.sampling import Noise
 from gen_jax.core.state import Mean, Net, PyTree, State
+from gen_jax.models.base import ModelConfig
 from gen_jax.nets.conv import ConvDecoder, ConvEncoder
 from gen_jax.nets.mlp import GaussianHead
-from gen_jax.settings import NonNegative, Positive, Settings, Widths
+from gen_jax.settings import NonNegative, Positive, Widths
 
 NETS = ("enc", "gen", "disc")
 
 
-class Config(Settings):
+class Config(ModelConfig):
     """The section `config.model`; `config.optim` has the entries `enc`, `gen` and `disc`.
 
     image: (height, width, channels).
@@ -50,6 +52,13 @@ class Config(Settings):
             if stages == 1 or self.image[0] % stages or self.image[1] % stages:
                 raise ValueError(f"{name}: expected 1 or more, with image sides divisible by 2**len = {stages}")
         return self
+
+    def check_data(self, info: Info) -> None:
+        info.require_images("image", self.image)
+
+
+class Sampling(Noise):
+    """The section `config.sampling`."""
 
 
 class Encoder(nn.Module):
@@ -96,7 +105,6 @@ class VAEGAN:
     latent: int
     gamma: float
     loss: Loss
-    reads = ("temperature",)
 
     def init(self, rng: jax.Array, batch: Batch) -> State:
         x = ops.to_signed(batch["image"][:1])
@@ -183,7 +191,7 @@ class VAEGAN:
         """Images of latents."""
         return ops.signed_to_uint8(self._generate(state.nets["gen"].averaged, latents))
 
-    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> UInt8[Array, "n H W C"]:
+    def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> UInt8[Array, "n H W C"]:
         """Images of latents from the prior, whose standard deviation is `options.temperature`."""
         return self.decode(state, options.temperature * jax.random.normal(rng, (n, self.latent)))
 

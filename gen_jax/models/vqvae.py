@@ -15,15 +15,16 @@ from pydantic import model_validator
 
 from gen_jax.core import ops
 from gen_jax.core.gradients import Batch, Optimizer, Terms
+from gen_jax.core.info import Info
 from gen_jax.core.state import Mean, PyTree, State
-from gen_jax.models.base import LossModel
+from gen_jax.models.base import LossModel, ModelConfig
 from gen_jax.nets import vq
 from gen_jax.nets.conv_transpose import ConvTranspose
 from gen_jax.nets.residual import ResBlock
-from gen_jax.settings import Fraction, NonNegative, Positive, PositiveFloat, Settings, Widths
+from gen_jax.settings import Fraction, NonNegative, Positive, PositiveFloat, Widths
 
 
-class Config(Settings):
+class Config(ModelConfig):
     """The section `config.model`.
 
     image: (height, width, channels).
@@ -55,6 +56,9 @@ class Config(Settings):
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of codes."""
         return self.image[0] >> len(self.widths), self.image[1] >> len(self.widths)
+
+    def check_data(self, info: Info) -> None:
+        info.require_images("image", self.image)
 
 
 class Encoder(nn.Module):

@@ -11,11 +11,12 @@ from pydantic import Field
 
 from gen_jax.core import losses, ops
 from gen_jax.core.filters import tempered
+from gen_jax.core.generate import generate, rows
 from gen_jax.core.gradients import Batch, Optimizer, Terms
-from gen_jax.core.sampling import DRAWING, SampleOptions, generate, rows
+from gen_jax.core.info import Info
+from gen_jax.core.sampling import Classes, Prompted, Text, Tokens
 from gen_jax.core.state import Mean, PyTree, State
-from gen_jax.errors import ConfigError
-from gen_jax.models.base import LossModel
+from gen_jax.models.base import LossModel, ModelConfig
 from gen_jax.nets.wavenet import WaveNet, receptive_field
 from gen_jax.settings import Count, Few, Fraction, Positive, Settings
 
@@ -23,7 +24,7 @@ LEVELS = 65_536  # of 16-bit sound
 LOG_SCALE = -3.0  # of a component that the head says nothing of
 
 
-class Config(Settings):
+class Config(ModelConfig):
     """The section `config.model`.
 
     output: a distribution over 256 mu-law codes, or a discretised mixture of logistics over the 65,536 amplitudes.
@@ -55,6 +56,26 @@ class Config(Settings):
     def fused(self) -> dict[str, int]:
         """Kernels that hold the matrices of a unit's signal and of its gate side by side."""
         return {r".*layers_\d+/(conv/dense|condition)/kernel": 2}
+
+    def check_data(self, info: Info) -> None:
+        info.require_kind("audio")
+        info.require_classes("num_classes", self.num_classes)
+
+
+class Sampling(Tokens, Classes, Prompted):
+    """The section `config.sampling`; `prompts` are tokens of this model: mu-law codes, or amplitudes."""
+
+    def check(self, model: Settings) -> None:
+        super().check(model)
+        assert isinstance(model, Config)
+        for name in Tokens.model_fields if model.output == "logistic_mixture" else ():
+            default = Tokens.model_fields[name].default
+            if name != "temperature" and getattr(self, name) != default:
+                raise ValueError(f"{name}: expected {default}: the amplitudes of a mixture are no tokens")
+        low, high = (0, 255) if model.output == "mu_law" else (-32768, 32767)
+        for prompt in self.prompts:
+            if isinstance(prompt, str) or any(not low <= token <= high for token in prompt):
+                raise ValueError(f"prompts: expected integers from {low} to {high}, got {prompt!r:.60}")
 
 
 class Network(nn.Module):
@@ -103,7 +124,7 @@ def to_grid(amplitudes: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
     return (amplitudes.astype(jnp.float32) + 32768) / 32767.5 - 1
 
 
-def draw_amplitude(keys: Key[Array, " B"], outputs: Float[Array, "B V"], options: SampleOptions) -> Int[Array, " B"]:
+def draw_amplitude(keys: Key[Array, " B"], outputs: Float[Array, "B V"], options: Text) -> Int[Array, " B"]:
     """One amplitude a row from the mixture; the temperature divides the logits and scales the components.
 
     At temperature 0 it is the mean of the likeliest component.
@@ -141,11 +162,6 @@ class WaveNetModel(LossModel):
         return 128 if self.output == "mu_law" else 0
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """An amplitude is drawn from a mixture, a code like any token."""
-        return (*(DRAWING if self.output == "mu_law" else ("temperature",)), "label", "length", "prompts")
-
-    @property
     def capacity(self) -> None:
         return None
 
@@ -162,9 +178,6 @@ class WaveNetModel(LossModel):
         return jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=self.start)
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
-        """Raises ConfigError where the data are no sound."""
-        if "audio" not in batch:
-            raise ConfigError("config.data: expected sound (wav_folder, tones) for the model wavenet")
         return self.network.init(rng, self.tokens(batch)[:1, :1], self._label(batch, 1))
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
@@ -204,14 +217,13 @@ class WaveNetModel(LossModel):
         outputs, queues = self._apply(state, cache["queues"], token, label, position, method="step")
         return outputs, cache | {"queues": queues, "position": position + 1}
 
-    def sample(self, state: State, rng: jax.Array, n: int, options: SampleOptions) -> Int16[Array, "n T"]:
+    def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> Int16[Array, "n T"]:
         """Sounds of `options.length` samples; `options.prompts` are tokens of this model."""
-        condition = {}
-        if self.num_classes:
-            every = jnp.arange(n, dtype=jnp.int32) % self.num_classes
-            condition = {"label": every if options.label is None else jnp.full_like(every, options.label)}
+        label = options.labels(n, self.num_classes)
+        condition = {} if label is None else {"label": label}
+        text = Text(**options.drawing(), length=options.length)
         draw = None if self.output == "mu_law" else draw_amplitude
-        tokens, _ = generate(self, state, rng, *rows(options, n, self.start), options, condition, draw)
+        tokens, _ = generate(self, state, rng, *rows(options.prompts, n, self.start), text, condition, draw)
         return ops.mu_law_decode(tokens) if self.output == "mu_law" else tokens.astype(jnp.int16)
 
     def _apply(self, state: State, *args: Any, method: str = "__call__") -> Any:

@@ -143,9 +143,13 @@ def _net_specs(net: Net, rules: Rules, mesh: Mesh) -> Net:
 
 
 def state_shardings(state: State, rules: Rules, mesh: Mesh) -> State:
-    """NamedShardings like `state` (shapes): parameters, averages and moments by the rules, carry by rows."""
+    """NamedShardings like `state` (shapes): parameters, averages and moments by the rules, carry by rows.
+
+    `extra` is replicated.
+    """
     nets = {name: _net_specs(net, rules, mesh) for name, net in state.nets.items()}
-    specs = State(P(), nets, jax.tree.map(lambda _: P(ops.ROWS), state.carry))
+    carry, extra = jax.tree.map(lambda _: P(ops.ROWS), state.carry), jax.tree.map(lambda _: P(), state.extra)
+    specs = State(P(), nets, carry, extra)
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda leaf: isinstance(leaf, P))
 
 

@@ -3,6 +3,12 @@
 Two numbers can be compared where their names and all that follows `@` are the same.
 """
 
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
 MARK = "@"
 HEADS = {"validation": "val", "train": "train_eval"}  # train/ is what the steps themselves saw
 
@@ -39,3 +45,37 @@ def difference(tag: str, other: str) -> str:
     one, two = facts_of(tag), facts_of(other)
     keys = [key for key in {**one, **two} if one.get(key) != two.get(key)]
     return "; ".join(f"{key} {one.get(key, 'absent')}, {two.get(key, 'absent')}" for key in keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+    """The real images that a number depends on.
+
+    Attributes:
+      digest: the first 12 digits of the sha256 of the pixels, whatever the batches were.
+      label: int32 [N].
+    """
+
+    split: str
+    digest: str
+    label: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """As a fact: what stands in place of samples."""
+        return f"{self.split}-{self.digest}"
+
+    def facts(self, n_fake: int) -> dict[str, object]:
+        """What the tag of a number that is measured against them says; n_fake: samples."""
+        return {"n_real": len(self.label), "n_fake": n_fake, "split": self.split, "data": self.digest}
+
+
+def real(split: str, found: Iterable[tuple[np.ndarray, np.ndarray]]) -> Real:
+    """Which images of `split` were found."""
+    pixels, shape, labels = hashlib.sha256(), (), []
+    for image, label in found:
+        pixels.update(image.tobytes())
+        shape = image.shape[1:]
+        labels.append(label)
+    pixels.update(f"{shape}".encode())
+    return Real(split, pixels.hexdigest()[:12], np.concatenate(labels))

@@ -22,6 +22,7 @@ from gen_jax.io.disk import full, is_remote, reading, write_atomic, writing
 from gen_jax.io.gcs import absolute
 from gen_jax.parallel.processes import is_primary
 from gen_jax.runs import manifest, resume, step_dirs
+from gen_jax.runs.old_config import upgraded
 from gen_jax.runs.status import Follower, Kept, is_locked, locked, read, timestamp
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class RunDir:
             raise ConfigError(f"{key}: {self.config_file} is not readable as JSON: {first_line(error)}") from None
         if not isinstance(found, dict):
             raise ConfigError(f"{key}: {self.config_file} is no config: expected an object, found {found!r:.50}")
-        return found
+        return upgraded(found)
 
     def check(self, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> bool:
         """True if a run continues here, False if nothing is trained here yet. Writes nothing and starts no backend.

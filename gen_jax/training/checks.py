@@ -1,9 +1,10 @@
 """What is refused before anything is compiled or allocated: what does not fit, found from shapes alone."""
 
+import functools
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,7 +13,7 @@ import psutil
 from gen_jax import compat
 from gen_jax.config import Experiment
 from gen_jax.core.gradients import Optimizer
-from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.sampling import Sampling
 from gen_jax.core.state import PyTree, State, path_name
 from gen_jax.errors import ConfigError, RunError, kind_and_line
 from gen_jax.runs import metric_tags
@@ -119,18 +120,15 @@ def _what_fits(needed: int, found: int, where: str = "a device") -> str:
     return f"expected what fits the memory of {where}: needed at least {needed:,} bytes, available {found:,}"
 
 
-def check_draw(program: "Program", draw: Callable[..., Any], n: int, options: SampleOptions, flag: str) -> None:
+def check_draw(program: "Program", n: int, options: Sampling, flag: str) -> None:
     """Raises ConfigError, naming `flag`, where `n` samples do not fit a device or this host; draws nothing.
 
     A lower bound: the prompts, the samples, what a loop carries, the largest result of a matrix product or convolution.
-
-    Args:
-      draw: (state, rng) -> the samples.
     """
     found, ways = min(available()), program.mesh.size
-    drawn = options.length if "length" in getattr(program.model, "reads", ()) else 0
-    least = SAMPLE * n * (max(map(len, options.prompts), default=0) + drawn)
+    least = SAMPLE * n * options.size
     if least <= found:  # else they take long to trace, too
+        draw = functools.partial(program.model.sample, n=n, options=options)
         jaxpr, samples = jax.make_jaxpr(draw, return_shape=True)(program.shapes, jax.random.key(0))
         largest = max(_results(jaxpr.jaxpr, (*PRODUCTS, *LOOPS)), default=0)
         least = max(least, _nbytes(samples), largest // ways)

@@ -1,5 +1,6 @@
 """Parameters to start from: another run's checkpoint, its low-rank updates merged."""
 
+import dataclasses
 import functools
 import re
 import sys
@@ -51,7 +52,7 @@ def load_into(
     Low-rank updates of that run are merged into the matrices that they update; those of `state` stay as they are.
 
     Args:
-      state: a new one; optimizer states, step and carry stay as they are, averages start from what was loaded.
+      state: a new one; optimizer states, step, carry and extra stay as they are, averages start from what was loaded.
       workdir: the other run.
       step: as in `load`.
       nets: {network here: network there}; empty = every network, by the same name.
@@ -75,7 +76,7 @@ def load_into(
         say(here, source, *found)
     for here in state.nets.keys() - nets.keys():
         say(here, source, [], ["all of it"], [])
-    return State(state.step, {**state.nets, **new}, state.carry)
+    return dataclasses.replace(state, nets={**state.nets, **new})
 
 
 def say(net: str, source: str, restored: Sequence[str], new: Sequence[str], left_out: Sequence[str]) -> None:

@@ -4,7 +4,7 @@
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,12 +14,11 @@ from gen_jax import config, data, evaluators
 from gen_jax.config import Experiment
 from gen_jax.core import ops, optim
 from gen_jax.core.gradients import Optimizer
+from gen_jax.core.sampling import Sampling, changed
 from gen_jax.core.state import Mean, State
-from gen_jax.data import Info
 from gen_jax.data.datasets import has_split
 from gen_jax.errors import ConfigError, first_line, kind_and_line
 from gen_jax.evaluators.evaluator import Context, Evaluator
-from gen_jax.models.base import Translates, TranslatesImages
 from gen_jax.parallel import pmap, sharding
 from gen_jax.training import checks, flops
 from gen_jax.training.feeder import Feeder
@@ -57,7 +56,7 @@ class Program:
         self.pmapped = experiment.parallel == "pmap"
         self.model, self.optimizers = _model(experiment, pmap.AXIS if self.pmapped else None)
         self._init = functools.partial(self.model.init, self.init_key)
-        _check_fit(experiment.model, self.model, self.dataset.info)
+        experiment.model.check_data(self.dataset.info)
         try:
             self.shapes = jax.eval_shape(self._init, self.first_batch_shapes)
         except (OverflowError, MemoryError) as error:
@@ -153,7 +152,21 @@ class Program:
             rng=self.eval_key,
             poll=lambda: self.poll(),
             size=lambda split: sum(sizes[part] for part in has_split(split, sizes)),
+            sampling=self.sampling,
+            prepared=self.prepared,
         )
+
+    def sampling(self, section: Mapping[str, Any], key: str = "config.sampling") -> Sampling:
+        """`config.sampling` with the fields that a section names. Raises ConfigError, which names the key."""
+        return changed(self.experiment.sampling, self.experiment.model, section, key)
+
+    def prepared(self, options: Sampling, key: str = "config.sampling") -> Sampling:
+        """What the model's `sample` takes, completed by what the data say. Raises ConfigError as `sampling` does."""
+        tokenizer = self.dataset.tokenizer
+        try:
+            return options.prepared(self.dataset.info, tokenizer.encode if tokenizer else None)
+        except ValueError as error:
+            raise ConfigError(f"{key}.{error}") from None
 
     @functools.cached_property
     def evaluators(self) -> dict[str, Evaluator]:
@@ -195,36 +208,6 @@ def _mesh(experiment: Experiment, devices: Sequence[Any] | None) -> jax.sharding
         if getattr(experiment, key) % size:
             raise ConfigError(f"config.{key}: expected a multiple of {size}, the mesh's data x fsdp")
     return mesh
-
-
-def _check_fit(model: Any, built: Any, info: Info) -> None:
-    """Compares what a model's config, and the model built from it, say of its examples with what the data are."""
-    if (info.kind == "unpaired") != isinstance(built, TranslatesImages):
-        wanted = "two unpaired sets of images" if isinstance(built, TranslatesImages) else "one set of examples"
-        raise ConfigError(f"config.data: expected {wanted}, as {type(built).__name__} reads, found {info.kind}")
-    inner = getattr(model, "first_stage", model)
-    size = info.shape[0] if info.kind == "vector" else 0
-    for name, found in (("image", info.shape if info.kind in ("image", "unpaired") else ()), ("data_dim", size)):
-        if name in type(inner).model_fields and getattr(inner, name) != found:
-            raise ConfigError(
-                f"config.model.{name}: expected {found or 'other data'}, as in the data, got {getattr(inner, name)}"
-            )
-    if "vocab" in type(model).model_fields and not info.vocab_size:
-        raise ConfigError(f"config.data: expected tokens, as the model reads, found {info.kind}")
-    if "vocab" in type(model).model_fields and info.vocab_size > model.vocab:
-        raise ConfigError(f"config.model.vocab: expected at least {info.vocab_size}, as in the data, got {model.vocab}")
-    if isinstance(built, Translates) and info.kind != "pairs":
-        raise ConfigError(f"config.data: expected pairs of texts, as {type(built).__name__} reads, found {info.kind}")
-    if "context" in type(model).model_fields and model.context < (length := info.shape[-1] - 1):
-        raise ConfigError(f"config.model.context: expected at least {length}, as in the data, got {model.context}")
-    end = getattr(built, "end", getattr(model, "end", info.end))
-    if info.end is not None and end != info.end:
-        raise ConfigError(f"config.model.end: expected {info.end}, as in the data, got {end}")
-    if info.records and not hasattr(model, "end") and getattr(model, "start", info.end) != info.end:
-        raise ConfigError(f"config.model.start: expected {info.end}, the token before each record, got {model.start}")
-    classes = getattr(model, "num_classes", 0)
-    if classes and classes != info.num_classes:
-        raise ConfigError(f"config.model.num_classes: expected {info.num_classes}, as in the data, got {classes}")
 
 
 def _model(experiment: Experiment, axis_name: str | None) -> tuple[Any, dict[str, Optimizer]]:

@@ -3,19 +3,18 @@
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 
 from gen_jax import config
 from gen_jax.config import Experiment
-from gen_jax.core.sampling import SampleOptions
+from gen_jax.core.sampling import Sampling
 from gen_jax.core.state import State
-from gen_jax.data import Info
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import EvalConfig, Report
-from gen_jax.models.base import Samples
+from gen_jax.models.base import Samples, sampler
 from gen_jax.parallel.sharding import MeshConfig
 from gen_jax.runs import restore
 from gen_jax.runs.progress import Progress
@@ -116,14 +115,10 @@ class TrainedRun:
         """
         if not isinstance(self.model, Samples):
             raise ConfigError(f"sample: expected a model that samples; {self.config.model_name} does not")
-        info, tokenizer = self.program.dataset.info, self.program.dataset.tokenizer
-        for name in options:
-            if name not in (known := getattr(self.model, "reads", ())):
-                raise ConfigError(f"sample: {name}: unknown option of {self.config.model_name}{nearest(name, known)}")
-        if tokenizer and "prompts" in options:
-            options["prompts"] = tuple(tuple(map(int, tokenizer.encode(text))) for text in options["prompts"])
-        found = SampleOptions(**({"length": sample_length(info), "end": info.end} | options))
-        return functools.partial(self.model.sample, n=n, options=found)
+        return functools.partial(self.model.sample, n=n, options=self._options(options))
+
+    def _options(self, given: Mapping[str, Any]) -> Sampling:
+        return self.program.prepared(self.program.sampling(given, "sample"), "sample")
 
     def sample(self, n: int, seed: int = 0, **options: Any) -> Any:
         """n samples on the host, as the model's `sample` gives them: uint8 images [n, H, W, C], tokens and lengths, ...
@@ -134,14 +129,9 @@ class TrainedRun:
         Raises:
           ConfigError: as `sampler`.
         """
-        return jax.device_get(jax.jit(self.sampler(n, **options))(self.state, jax.random.key(seed)))
-
-
-def sample_length(info: Info) -> int:
-    """Of a sample without an own length: that of the data's sounds or of the longest record."""
-    if info.kind == "audio":
-        return info.shape[0]
-    return info.shape[0] - 1 if info.records else SampleOptions.length
+        self.sampler(n, **options)  # refuses what the model cannot do
+        draw = sampler(self.model, n, self._options(options))
+        return jax.device_get(draw(self.state, jax.random.key(seed)))
 
 
 def load(workdir: str | os.PathLike, step: str | int = "latest", *, accept_data: bool = False) -> TrainedRun:

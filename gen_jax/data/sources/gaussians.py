@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import model_validator
 
+from gen_jax.core.info import Mixture
 from gen_jax.data.datasets import ExampleSet
-from gen_jax.data.source import ExampleSource, Info, Mixture, cut_arrays
+from gen_jax.data.source import ExampleSource, Info, cut_arrays
 from gen_jax.settings import Positive, PositiveFloat
 
 
