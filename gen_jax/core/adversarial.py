@@ -182,8 +182,11 @@ class Penalties(Settings):
     """Weights of the penalties of `gen_jax.core.adversarial`; 0 = off."""
 
     gradient: NonNegative = 0.0
+    """On the critic's gradient between real and fake (WGAN-GP)."""
     r1: NonNegative = 0.0
+    """On the critic's gradient at real examples."""
     r2: NonNegative = 0.0
+    """On the critic's gradient at fakes."""
 
     @property
     def weights(self) -> tuple[tuple[str, float], ...]:

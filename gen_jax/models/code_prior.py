@@ -15,13 +15,12 @@ from gen_jax.settings import Fraction
 
 
 class Config(pixel_transformer.GridConfig):
-    """The section `config.model`; `config.init_from` names the run of the first stage.
-
-    first_stage: the section `config.model` of that run.
-    """
+    """The section `config.model`; `config.init_from` names the run of the first stage."""
 
     first_stage: vqvae.Config = vqvae.Config()
+    """The section `config.model` of that run."""
     dropout: Fraction = 0.1
+    """Of the embeddings, the attention weights and what a layer adds."""
 
     def check_data(self, info: Info) -> None:
         info.require_images("first_stage.image", self.first_stage.image)

@@ -30,33 +30,39 @@ Images = Float[Array, "B H W C"]  # in [-1, 1]
 
 
 class Config(ModelConfig):
-    """The section `config.model`; `config.optim` has the entries `gen_ab`, `gen_ba`, `disc_a` and `disc_b`.
-
-    image: (height, width, channels) of both domains.
-    width, stages, blocks, kernel: of the generators, as `nets.image_to_image.ResNetTranslator` says.
-    critic_width, critic_stages: as `PatchCritic` says.
-    norm: `instance` takes brightness and contrast from each image, as in the paper; `none` lets a translation
-      depend on them, where they are what is to be translated.
-    loss: the adversarial game.
-    cycle: weight of the distance of an image from its translation back. The paper's 10 is 5 here, since our least
-      squares have a factor 1/2 on both sides, the paper on the critics' alone.
-    identity: weight of the distance of an image of the target domain from its own translation, half the cycle weight
-      where the paper uses it; 0 = left out.
-    buffer: fakes that each row of the batch remembers.
-    """
+    """The section `config.model`; `config.optim` has the entries `gen_ab`, `gen_ba`, `disc_a` and `disc_b`."""
 
     image: tuple[Positive, Positive, Positive] = (256, 256, 3)
+    """(height, width, channels) of both domains."""
     width: Positive = 64
+    """Channels of the generators' first convolution."""
     stages: FewOrNone = 2
+    """Of the generators: strided convolutions down, and as many up."""
     blocks: FewOrNone = 9
+    """Residual blocks of the generators."""
     kernel: Positive = 7
+    """Side of the generators' first and last convolution."""
     critic_width: Positive = 64
+    """Channels of the critics' first convolution."""
     critic_stages: FewOrNone = 3
+    """Strided convolutions of the critics."""
     norm: Literal["instance", "none"] = "instance"
+    """`instance` takes brightness and contrast from each image, as in the paper; `none` lets a translation depend on
+    them."""
     loss: Literal["least_squares", "minimax", "non_saturating", "hinge", "relativistic"] = "least_squares"
+    """The adversarial game."""
     cycle: NonNegative = 5.0
+    """Weight of the distance of an image from its translation back.
+
+    The paper's 10 is 5 here, since our least squares have a factor 1/2 on both sides, the paper on the critics' alone.
+    """
     identity: NonNegative = 0.0
+    """Weight of the distance of an image of the target domain from its own translation; 0 = left out.
+
+    The paper uses half the cycle weight where it uses it.
+    """
     buffer: Positive = 50
+    """Fakes that each row of the batch remembers."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Config":

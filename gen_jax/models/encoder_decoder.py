@@ -39,25 +39,28 @@ TENSOR_PARALLEL = (
 
 
 class Config(ModelConfig):
-    """The section `config.model`.
-
-    vocab: number of tokens of both languages. end: the token that begins and ends a target and ends a source, as in the
-      data; None = the last.
-    encoder_layers, decoder_layers, heads, width: mlp_width = 0: 4 x width.
-    dropout: of the embeddings, of the attention weights and of what a layer adds.
-    smoothing: share of the probability that the loss spreads over the whole vocabulary.
-    """
+    """The section `config.model`."""
 
     vocab: Positive = 6_001
+    """Number of tokens of both languages."""
     end: Count | None = None
+    """The token that begins and ends a target and ends a source, as in the data; None = the last."""
     encoder_layers: Few = 4
+    """Blocks of the encoder."""
     decoder_layers: Few = 4
+    """Blocks of the decoder."""
     heads: Positive = 4
+    """Of each attention."""
     width: Positive = 128
+    """Of the residual stream."""
     mlp_width: Count = 0
+    """Hidden width of the MLPs; 0 = 4 x width."""
     dropout: Fraction = 0.1
+    """Of the embeddings, the attention weights and what a layer adds."""
     smoothing: Fraction = 0.1
+    """Share of the probability that the loss spreads over the whole vocabulary."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters are float32."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":

@@ -27,49 +27,48 @@ from gen_jax.settings import Count, Fraction, NonNegative, Period, Positive, Ste
 
 
 class Config(ModelConfig):
-    """The section `config.model`; `config.optim` has the entries `gen` and `disc`.
-
-    The batch of the data is `n_critic` batches of the critic: set `batch_size = n_critic * critic_batch`.
-
-    image: (height, width, channels); empty where the data are vectors of `data_dim` numbers.
-    net: `mlp` has hidden layers of `widths`; `dcgan` and `resnet` have the channels of the generator's stages, from the
-      smallest map to the largest, each of which doubles the sides. critic_widths: empty = the same in reverse.
-    hidden: features of a dense layer of `dcgan` between each network's maps and the noise or the logit, as InfoGAN has
-      on MNIST (Chen et al. 2016, table 1); 0 = none. A critic of few stages sees the whole image by it.
-    critic_norm: of the critic's features, or spectral, of its weights.
-    attention: side (height) of the feature maps at which both networks of `resnet` attend; 0 = none.
-    latent: of the noise. num_classes: 0, or the number of labels that both networks are conditioned on.
-    loss: as `gen_jax.core.adversarial` names it.
-    penalty_every: lazy penalties (Karras et al. 2020, section 3.1): in one of that many critic updates, as many
-      times as large.
-    clip_weights: the critic's parameters stay in [-clip, clip] (Arjovsky et al. 2017); 0 = off.
-    label_smoothing: one-sided, of the logistic losses.
-    noise, noise_steps: standard deviation of instance noise (Sonderby et al. 2017), which falls to 0 over noise_steps.
-    augment: DiffAugment's policies, in order; empty = none.
-    n_critic: critic updates for each generator update.
-    """
+    """The section `config.model`; `config.optim` has `gen` and `disc`. Set `batch_size = n_critic * critic_batch`."""
 
     image: tuple[Positive, ...] = ()
+    """(height, width, channels); empty where the data are vectors of `data_dim` numbers."""
     data_dim: Count = 0
+    """Numbers of a vector; 0 where the data are images."""
     net: Literal["mlp", "dcgan", "resnet"] = "mlp"
+    """`mlp` has hidden layers of `widths`; `dcgan` and `resnet` have stages of convolutions."""
     widths: Widths = Field(default=(128, 128, 128), min_length=1)
+    """Of the hidden layers, or channels of the generator's stages, each of which doubles the sides."""
     critic_widths: Widths = ()
+    """Of the critic; empty = the generator's in reverse."""
     hidden: Count = 0
+    """Features of a dense layer of `dcgan` between maps and noise or logit (Chen et al. 2016); 0 = none."""
     critic_norm: Literal["none", "batch", "spectral"] = "none"
+    """Of the critic's features (`batch`) or of its weights (`spectral`)."""
     attention: Count = 0
+    """Side (height) of the feature maps at which both networks of `resnet` attend; 0 = none."""
     latent: Positive = 16
+    """Numbers of the noise."""
     num_classes: Count = 0
+    """0, or the number of labels that both networks are conditioned on."""
     loss: Literal["minimax", "non_saturating", "hinge", "least_squares", "wasserstein", "relativistic"] = (
         "non_saturating"
     )
+    """As `gen_jax.core.adversarial` names it."""
     penalties: Penalties = Penalties()
+    """Weights of the penalties."""
     penalty_every: Steps = 1
+    """Lazy penalties (Karras et al. 2020): in one of this many critic updates, as many times as large."""
     clip_weights: NonNegative = 0.0
+    """The critic's parameters stay in [-clip, clip] (Arjovsky et al. 2017); 0 = off."""
     label_smoothing: Fraction = 0.0
+    """One-sided, of the logistic losses."""
     noise: NonNegative = 0.0
+    """Standard deviation of instance noise (Sonderby et al. 2017)."""
     noise_steps: Period = 0
+    """Steps over which that noise falls to 0."""
     augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
+    """DiffAugment's policies, in order; empty = none."""
     n_critic: Positive = 1
+    """Critic updates for each generator update."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Config":

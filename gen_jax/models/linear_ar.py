@@ -20,16 +20,14 @@ from gen_jax.settings import Period, Positive
 
 
 class Config(ModelConfig):
-    """The section `config.model`.
-
-    order: k, the values that one depends on.
-    data_dim: values in a series.
-    burn_in: values that `sample` draws from zeros on and leaves out, so that the zeros are forgotten.
-    """
+    """The section `config.model`."""
 
     order: Positive = 1
+    """k, the values that one depends on."""
     data_dim: Positive
+    """Values in a series."""
     burn_in: Period = 100
+    """Values that `sample` draws from zeros on and leaves out, so that the zeros are forgotten."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":

@@ -27,30 +27,32 @@ from gen_jax.settings import Count, Decay, Few, Positive, Switch
 
 
 class Config(ModelConfig):
-    """The section `config.model`.
-
-    vocab: number of tokens; 256 for bytes.
-    embed: width of the token vectors.
-    cell: of the recurrent layers.
-    width, layers: of the recurrent layers.
-    dropout: of every layer's outputs on their way up, the last one's too.
-    input_dropout: of the token vectors.
-    dropout_kind: `ordinary` draws a mask a token and spares the way along time (Zaremba et al. 2014); `variational`
-      draws one a window, and one with rate `dropout` for each layer's state (Gal & Ghahramani 2016).
-    tied: the token vectors are also the weights of the logits (Press & Wolf 2017); needs embed = width.
-    start: the token that an empty prompt of `sample` stands for.
-    """
+    """The section `config.model`."""
 
     vocab: Positive = 256
+    """Number of tokens; 256 for bytes."""
     embed: Positive = 64
+    """Width of the token vectors."""
     cell: Literal["lstm", "gru"] = "lstm"
+    """Of the recurrent layers."""
     width: Positive = 512
+    """Of the recurrent layers."""
     layers: Few = 1
+    """Recurrent layers."""
     dropout: Decay = 0.0
+    """Of every layer's outputs on their way up, the last one's too."""
     input_dropout: Decay = 0.0
+    """Of the token vectors."""
     dropout_kind: Literal["ordinary", "variational"] = "ordinary"
+    """`ordinary` draws a mask a token, `variational` one a window.
+
+    `ordinary` spares the way along time (Zaremba et al. 2014); `variational` also draws one with rate `dropout` for
+    each layer's state (Gal & Ghahramani 2016).
+    """
     tied: Switch = False
+    """The token vectors are also the weights of the logits (Press & Wolf 2017); needs embed = width."""
     start: Count = 0
+    """The token that an empty prompt of `sample` stands for."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Config":

@@ -28,10 +28,15 @@ class GridConfig(ModelConfig):
     """
 
     num_classes: Count = 0
+    """0, or the number of labels that the model is conditioned on."""
     layers: Few = 4
+    """Blocks."""
     heads: Positive = 4
+    """Of each attention."""
     width: Positive = 128
+    """Of the residual stream."""
     dropout: Fraction = 0.0
+    """Of the embeddings, the attention weights and what a layer adds."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "GridConfig":
@@ -46,16 +51,16 @@ class GridConfig(ModelConfig):
 
 
 class Config(GridConfig):
-    """The section `config.model`.
-
-    image: height, width and channels of the data.
-    position, mlp, dtype: as in `models.transformer`.
-    """
+    """The section `config.model`."""
 
     image: tuple[Positive, Positive, Positive]
+    """(height, width, channels) of the data."""
     position: Literal["learned", "rotary"] = "learned"
+    """Learned or rotary positions."""
     mlp: Literal["gelu", "swiglu"] = "gelu"
+    """The activation of the MLPs."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters are float32."""
 
     @model_validator(mode="after")
     def _turns_pairs(self) -> "Config":

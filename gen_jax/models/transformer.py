@@ -36,41 +36,48 @@ FSDP = ((".*", "fsdp"),)
 
 
 class Config(ModelConfig):
-    """The section `config.model`.
-
-    vocab: number of tokens. context: the most positions that it has seen.
-    layers, heads, width: kv_heads = 0 takes as many as heads; fewer are shared. mlp_width = 0: 4 x width.
-    norm, position, mlp, qk_norm: LayerNorm or RMSNorm; learned or rotary positions; an exact GELU, its approximation by
-      tanh (GPT-2's published weights) or SwiGLU; a norm of queries and keys. bias: in linear layers and LayerNorms.
-    tied: the output layer is the token table.
-    dropout: of the embeddings, of the attention weights and of what a layer adds, as in nanoGPT.
-    scan_layers, remat: compile one block for all layers; what blocks keep for the gradient.
-    dtype: of the computation; parameters are float32.
-    loss_parts: the loss takes the positions of a window in that many parts; the logits of only one part are in memory.
-    start: the token that an empty prompt of `sample` stands for.
-    end: id of the token between packed documents, which attention and positions do not cross; None = text without.
-    """
+    """The section `config.model`."""
 
     vocab: Positive = 256
+    """Number of tokens."""
     context: Positive = 256
+    """The most positions that it has seen."""
     layers: Few = 6
+    """Blocks."""
     heads: Positive = 6
+    """Of each attention."""
     kv_heads: Count = 0
+    """Heads of keys and values; 0 = as many as heads, fewer are shared."""
     width: Positive = 384
+    """Of the residual stream."""
     mlp_width: Count = 0
+    """Hidden width of the MLPs; 0 = 4 x width."""
     norm: Literal["layer", "rms"] = "layer"
+    """LayerNorm or RMSNorm."""
     position: Literal["learned", "rotary"] = "learned"
+    """Learned or rotary positions."""
     mlp: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
+    """An exact GELU, its approximation by tanh (GPT-2's published weights) or SwiGLU."""
     qk_norm: Switch = False
+    """A norm of queries and keys."""
     bias: Switch = True
+    """In linear layers and LayerNorms."""
     tied: Switch = True
+    """The output layer is the token table."""
     dropout: Fraction = 0.0
+    """Of the embeddings, the attention weights and what a layer adds, as in nanoGPT."""
     scan_layers: Switch = False
+    """Compiles one block for all layers."""
     remat: Literal["none", "dots", "full"] = "none"
+    """What is computed again for the gradient instead of kept."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters are float32."""
     loss_parts: Positive = 1
+    """Computes the loss in this many chunks, so the [B, T, V] logits are never materialized."""
     start: Count = 0
+    """The token that an empty prompt of `sample` stands for."""
     end: Count | None = None
+    """Id of the token between packed documents, which attention and positions do not cross; None = text without."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "Config":

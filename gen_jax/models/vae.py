@@ -31,38 +31,48 @@ LOG_PROB_ROWS = 8192  # decoder rows at a time: large matrix products, and a few
 
 
 class Config(ModelConfig):
-    """The section `model`.
-
-    image: (height, width, channels). kind: `vae`, or `ae` for a plain autoencoder without noise or divergence.
-    net: `linear` takes no widths; `mlp` takes hidden widths; `conv` and `residual` take the channels of their
-      stride-2 stages. The decoder mirrors the encoder.
-    likelihood: `bernoulli` draws new bits with the grey levels as probabilities at every step (in evaluation the bits
-      of an example are fixed); `bernoulli_grey` takes grey levels in [0, 1] as targets of a cross-entropy, which is
-      not a normalised likelihood; `gaussian` has one learned scale, on pixels in [0, 1]; `logistic_mixture` is
-      a probability of the 256 levels.
-    beta: weight of the divergence; 1 is the VAE, larger a beta-VAE.
-    warmup: `linear` raises the weight from 0 to beta in `warmup_steps`; `cyclical` starts again every `warmup_steps`
-      and rises over the first half of them.
-    free_bits: nats below which a latent dimension's divergence is not pushed.
-    k: importance samples of the bound that is maximised; 1 is the VAE.
-    num_classes: 0, or the number of labels that encoder and decoder are conditioned on.
-    """
+    """The section `config.model`."""
 
     image: tuple[Positive, Positive, Positive] = (28, 28, 1)
+    """(height, width, channels)."""
     kind: Literal["vae", "ae"] = "vae"
+    """`vae`, or `ae` for a plain autoencoder without noise or divergence."""
     net: Literal["linear", "mlp", "conv", "residual"] = "mlp"
+    """Of the encoder, which the decoder mirrors."""
     widths: Widths = (200, 200)
+    """Hidden widths of `mlp`, or channels of the stride-2 stages of `conv` and `residual`; none of `linear`."""
     activation: Literal["relu", "tanh", "gelu", "silu"] = "relu"
+    """Of the hidden layers."""
     latent: Positive = 50
+    """Numbers of a latent."""
     likelihood: Literal["bernoulli", "bernoulli_grey", "gaussian", "logistic_mixture"] = "bernoulli"
+    """Of the pixels.
+
+    `bernoulli` draws new bits with the grey levels as probabilities at every step (in evaluation the bits of an example
+    are fixed). `bernoulli_grey` takes grey levels in [0, 1] as targets of a cross-entropy, which is not a normalised
+    likelihood. `gaussian` has one learned scale, on pixels in [0, 1]. `logistic_mixture` is a probability of the 256
+    levels.
+    """
     mixtures: Positive = 5
+    """Components of `logistic_mixture`."""
     beta: NonNegative = 1.0
+    """Weight of the divergence; 1 is the VAE, larger a beta-VAE."""
     warmup: Literal["none", "linear", "cyclical"] = "none"
+    """Of the weight of the divergence.
+
+    `linear` raises it from 0 to beta in `warmup_steps`; `cyclical` starts again every `warmup_steps` and rises over the
+    first half of them.
+    """
     warmup_steps: Period = 0
+    """Steps of the warm-up, or of a cycle."""
     free_bits: NonNegative = 0.0
+    """Nats below which a latent dimension's divergence is not pushed."""
     k: Positive = 1
+    """Importance samples of the bound that is maximised; 1 is the VAE."""
     num_classes: Count = 0
+    """0, or the number of labels that encoder and decoder are conditioned on."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters are float32."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Config":

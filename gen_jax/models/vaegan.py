@@ -27,23 +27,21 @@ NETS = ("enc", "gen", "disc")
 
 
 class Config(ModelConfig):
-    """The section `config.model`; `config.optim` has the entries `enc`, `gen` and `disc`.
-
-    image: (height, width, channels).
-    widths: channels of the encoder's stride-2 stages; the generator mirrors them.
-    critic_widths: of the critic's, whose last stage gives the features.
-    latent: D.
-    gamma: weight of the reconstruction beside the adversarial loss, for the generator alone. The paper's gamma.
-    loss: the generator's: `minimax` as published, or `non_saturating`, whose slope does not vanish where the critic
-      is sure.
-    """
+    """The section `config.model`; `config.optim` has the entries `enc`, `gen` and `disc`."""
 
     image: tuple[Positive, Positive, Positive] = (28, 28, 1)
+    """(height, width, channels)."""
     widths: Widths = (32, 64)
+    """Channels of the encoder's stride-2 stages; the generator mirrors them."""
     critic_widths: Widths = (32, 64)
+    """Channels of the critic's stages, the last of which gives the features."""
     latent: Positive = 32
+    """D."""
     gamma: NonNegative = 0.01
+    """Weight of the reconstruction beside the adversarial loss, for the generator alone. The paper's gamma."""
     loss: Literal["minimax", "non_saturating"] = "minimax"
+    """The generator's: `minimax` as published, or `non_saturating`, whose slope does not vanish where the critic is
+    sure."""
 
     @model_validator(mode="after")
     def _sides_divide(self) -> "Config":

@@ -25,25 +25,24 @@ from gen_jax.settings import Fraction, NonNegative, Positive, PositiveFloat, Wid
 
 
 class Config(ModelConfig):
-    """The section `config.model`.
-
-    image: (height, width, channels).
-    widths: channels of the encoder's stages, each halves the sides; the decoder mirrors them.
-    codes: in the codebook. code_width: numbers of one code's vector.
-    decay: of the codebook's moving averages.
-    dead_below: a code that fewer vectors a batch choose, on average, starts again; 0 = never.
-    commitment: weight of the encoder's distance from its codes.
-    variance: of the pixels in [0, 1]; the squared error is divided by it, so that the loss has no scale.
-    """
+    """The section `config.model`."""
 
     image: tuple[Positive, Positive, Positive] = (28, 28, 1)
+    """(height, width, channels)."""
     widths: Widths = (32, 64)
+    """Channels of the encoder's stages, each halves the sides; the decoder mirrors them."""
     codes: Positive = 128
+    """In the codebook."""
     code_width: Positive = 32
+    """Numbers of one code's vector."""
     decay: Fraction = 0.99
+    """Of the codebook's moving averages."""
     dead_below: NonNegative = 1.0
+    """A code that fewer vectors a batch choose, on average, starts again; 0 = never."""
     commitment: NonNegative = 0.25
+    """Weight of the encoder's distance from its codes."""
     variance: PositiveFloat = 0.1
+    """Of the pixels in [0, 1]; the squared error is divided by it, so that the loss has no scale."""
 
     @model_validator(mode="after")
     def _sides_divide(self) -> "Config":

@@ -25,28 +25,29 @@ LOG_SCALE = -3.0  # of a component that the head says nothing of
 
 
 class Config(ModelConfig):
-    """The section `config.model`.
-
-    output: a distribution over 256 mu-law codes, or a discretised mixture of logistics over the 65,536 amplitudes.
-    mixtures: components of it.
-    width, skip: channels of the residual path and the gated units; of the skip path and the head.
-    kernel: taps of a convolution.
-    stacks, depth: the dilations 1, 2, 4, ..., 2 ** (depth - 1), `stacks` times.
-    num_classes, embed: of the labels that the model is conditioned on, 0 = none; width of their vectors.
-    silence: what a sample of the padding weighs in training, so that the model learns how a sound ends; evaluation
-      never counts padding.
-    """
+    """The section `config.model`."""
 
     output: Literal["mu_law", "logistic_mixture"] = "mu_law"
+    """A distribution over 256 mu-law codes, or a discretised mixture of logistics over the 65,536 amplitudes."""
     mixtures: Positive = 10
+    """Components of the mixture."""
     width: Positive = 32
+    """Channels of the residual path and the gated units."""
     skip: Positive = 128
+    """Channels of the skip path and the head."""
     kernel: Positive = 2
+    """Taps of a convolution."""
     stacks: Few = 2
+    """Times that the dilations are repeated."""
     depth: Annotated[Few, Field(le=30)] = 9
+    """Dilations 1, 2, 4, ..., 2 ** (depth - 1) of a stack."""
     num_classes: Count = 0
+    """0, or the number of labels that the model is conditioned on."""
     embed: Positive = 16
+    """Width of the labels' vectors."""
     silence: Fraction = 1.0
+    """Weight of a sample of the padding in training, so that the model learns how a sound ends; evaluation never counts
+    padding."""
 
     @property
     def dilations(self) -> tuple[int, ...]:
