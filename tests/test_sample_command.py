@@ -56,8 +56,8 @@ def test_help_lists_the_options_of_the_run(workdir, capsys):
     assert sample(workdir, "--help") == 0
     shown = capsys.readouterr().out
     for line in (
-        "--top_p: float, default 1.0",
-        "--length: int or None, default None",
+        "--top_p: float > 0, <= 1, default 1.0",
+        "--length: int > 0, <= 1.67772e+07 | None, default None",
         "--prompt (repeatable) or --sam",
     ):
         assert line in shown
