@@ -157,7 +157,7 @@ def test_trained_on_windows_it_keeps_no_carry_and_is_evaluated_carried(flags):
 
 def test_streams_reset_and_windows_do_not():
     for order, resets in (("streams", True), ("windows", False), ("permuted", False)):
-        feed = Program(smoke("experiments/lstm/pydoc.py", f"data.order={order}")).feed
+        feed = Program(smoke("experiments/lstm/pydoc.py", f"data.order={order}")).feeder.feed
         assert ("reset" in feed.assemble(feed.resident, feed.rows(0))) == resets
 
 
