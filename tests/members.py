@@ -46,10 +46,15 @@ VARIANTS = [spec for path in CONFIGS for spec in variants(path)]
 SMALLEST = {config_file.read(f"{ROOT}/{spec}")["model_name"]: spec for spec in reversed(VARIANTS)} | CHOSEN
 
 
+def smoke_spec(path: str) -> str:
+    """`FILE.py:smoke`, or `FILE.py:ARG,smoke`."""
+    return f"{path}{',' if ':' in path else ':'}smoke"
+
+
 def smoke(path: str, *flags: str, devices: int = 1) -> config.Experiment:
     """The config's `:smoke`, or `:ARG,smoke`, on `devices` devices, with flags `key=value`."""
     return config.load(
-        f"{path}{',' if ':' in path else ':'}smoke",
+        smoke_spec(path),
         [f"--config.mesh.data={devices}", *(f"--config.{flag}" for flag in flags)],
     )
 

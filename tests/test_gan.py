@@ -283,8 +283,9 @@ def test_the_alarm_sounds_where_the_critic_learns_a_hundred_times_too_fast(field
 )
 def test_the_alarm_sounds_where_a_dcgan_learns_a_hundred_times_too_fast(kind, fast):
     cfg = config_file.read(f"experiments/gan/mnist.py:kind={kind}") | {"data": {"source": "digits", "size": 28}}
+    rates = {net: section.lr for net, section in config.resolve(cfg).optim.items()}
     for net in fast:
-        cfg["optim"][net]["lr"] *= 100
+        cfg["optim"][net]["lr"] = 100 * rates[net]
     program, found = Program(config.resolve(cfg | {"mesh": {"data": 1}})), []
     state = program.init()
     while len(found) < 200 and not any(found):

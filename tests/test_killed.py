@@ -7,7 +7,7 @@ import sys
 
 import jax
 import pytest
-from members import ROOT, SMALLEST, assert_same, smoke
+from members import ROOT, SMALLEST, assert_same, smoke, smoke_spec
 
 from gen_jax.core.state import path_name
 from gen_jax.runs import restore
@@ -20,7 +20,7 @@ FLAGS = ("total_steps=24", "log_every=4", "eval_every=8", "save_every=6", "mesh.
 def gen_jax(path, workdir, where="never", number=0, more=()):
     """Exit code of a run in a process of its own, killed as `killed.py` says."""
     command = [sys.executable, str(ROOT / "tests/killed.py"), where, str(number), "train"]
-    flags = [f"--config={path}:smoke", f"--workdir={workdir}", *(f"--config.{flag}" for flag in (*FLAGS, *more))]
+    flags = [f"--config={smoke_spec(path)}", f"--workdir={workdir}", *(f"--config.{flag}" for flag in (*FLAGS, *more))]
     env = {**os.environ, "XLA_FLAGS": ""}
     done = subprocess.run([*command, *flags], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     if done.returncode not in (0, -signal.SIGKILL):

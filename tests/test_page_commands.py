@@ -22,6 +22,7 @@ NOT_RUN = {  # a regex of commands, and why
     r"^gen-jax plan": "needs the TPU compiler for minutes; tests/test_plan_command.py",
     r"^gen-jax sweep": "trains for minutes; tests/test_sweep_command.py",
     r"^gen-jax reproduce": "trains a whole config; tests/test_results.py",
+    r"--format=huggingface": "needs a run shaped as GPT-2; tests/test_export.py",
     r"^gen-jax replay": "needs a run that diverged; tests/test_nonfinite.py",
     r"digits_belief": "tests/test_readme.py trains it",
     r"^python launch/": "needs a cluster; test_a_launcher_accepts_it submits nothing",
@@ -32,11 +33,15 @@ TRAINED = {  # run directory -> the first command that makes it
 }
 
 
+def smoke(found: re.Match) -> str:
+    return f"{found[1]}{found[2]},smoke" if found[2] else f"{found[1]}:smoke"
+
+
 def smaller(line: str) -> list[str]:
     """The words of a command: the smoke version of its config, the latest step, no overrides, few samples."""
     words = shlex.split(line[line.index("gen-jax ") :])[1:]
     words = [word for word in words if not word.startswith("--config.")]
-    words = [re.sub(r"^(--config=[^:]+)(:.*)?$", r"\1:smoke", word) for word in words]
+    words = [re.sub(r"^(--config=[^:]+)(:kind=\w+)?(:.*)?$", smoke, word) for word in words]
     words = [
         re.sub(r"^--(length|n|seconds)=.*", r"--\1=2", re.sub(r"^--step=\d+", "--step=latest", word)) for word in words
     ]

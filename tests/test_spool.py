@@ -15,7 +15,7 @@ import pytest
 import tensorstore as ts
 from etils import epath
 from hosts import free_address
-from members import ROOT, SMALLEST, assert_same
+from members import ROOT, SMALLEST, assert_same, smoke_spec
 from test_distributed import LONG, VAE, is_training
 from test_killed import final_state, gen_jax
 
@@ -220,7 +220,7 @@ def test_a_run_there_equals_a_local_one_through_kills_and_is_read_by_all_command
     assert names == sorted(file.name for file in run.samples.iterdir())
 
     env = {**os.environ, "XLA_FLAGS": ""}
-    other = [f"--config={path}:smoke", "--workdir=gs://bucket/other", f"--config.init_from.workdir={RUN}"]
+    other = [f"--config={smoke_spec(path)}", "--workdir=gs://bucket/other", f"--config.init_from.workdir={RUN}"]
     for command in (["eval", f"--workdir={RUN}"], ["sample", f"--workdir={RUN}"], ["train", *other]):
         words = [sys.executable, "-m", "gen_jax.cli", *command]
         done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
