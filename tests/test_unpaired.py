@@ -233,8 +233,10 @@ def test_it_trains_on_two_folders_and_translates_a_third(two, tmp_path, capsys):
     assert "expected one picture of each name, found several called '03'" in fails(capsys, *argv)
     assert "--translate: expected a2b or b2a, and --images=FOLDER" in fails(capsys, "sample", workdir)
     assert "--images: expected --translate" in fails(capsys, "sample", workdir, f"--images={images}")
-    for flag in ("n", "seed", "top_k", "temperature"):
+    for flag in ("n", "seed"):
         assert f"--{flag}: expected none beside --translate" in fails(capsys, *argv, f"--{flag}=3")
+    for flag in ("top_k", "temperature"):
+        assert f"--{flag}: the model cyclegan has no such option" in fails(capsys, *argv, f"--{flag}=3")
     empty = [*argv[:-1], f"--images={tmp_path}"]
     assert "--images: no pictures" in fails(capsys, *empty)
 
