@@ -22,7 +22,7 @@ def make_state(step=0, width=16, ema=True):
 
 
 def abstract_of(state, devices=1):
-    """Leading axes of 8 rows sharded over so many devices, the rest replicated."""
+    """Leading axes of 8 rows sharded over `devices` devices, the rest replicated."""
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
 
     def leaf(x):

@@ -124,7 +124,7 @@ class Loop:
 
     def finish(self) -> State:
         """Draws the curves, waits for the last save; returns the last state."""
-        self.tracer.stop()
+        self.tracer.close()
         self.writer.write_images(self.step, plots.of_a_run(self.run_dir.rows()))
         for name, (total, weight) in self.journal.alarms.items():
             if total:

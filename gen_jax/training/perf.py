@@ -52,12 +52,9 @@ class Tracer:
             jax.profiler.start_trace(self.directory)
             self.running = True
         elif not overlaps:
-            self.stop()
+            self.close()
 
     def close(self) -> None:
-        self.stop()
-
-    def stop(self) -> None:
         """Writes the trace, if one is under way, when the work dispatched so far is done."""
         if self.running:
             jax.effects_barrier()

@@ -24,6 +24,7 @@ from gen_jax.training import same_data
 from gen_jax.training.preprocess import preprocessed
 from gen_jax.training.program import Program
 from gen_jax.training.report import tagged
+from gen_jax.training.seed_report import folders
 
 
 class TrainedRun:
@@ -113,11 +114,11 @@ class TrainedRun:
         Raises:
           ConfigError: the model does not sample, or does not read an option.
         """
-        if not isinstance(self.model, Samples):
-            raise ConfigError(f"sample: expected a model that samples; {self.config.model_name} does not")
         return functools.partial(self.model.sample, n=n, options=self._options(options))
 
     def _options(self, given: Mapping[str, Any]) -> Sampling:
+        if not isinstance(self.model, Samples):
+            raise ConfigError(f"sample: expected a model that samples; {self.config.model_name} does not")
         return self.program.prepared(self.program.sampling(given, "sample"), "sample")
 
     def sample(self, n: int, seed: int = 0, **options: Any) -> Any:
@@ -129,7 +130,6 @@ class TrainedRun:
         Raises:
           ConfigError: as `sampler`.
         """
-        self.sampler(n, **options)  # refuses what the model cannot do
         draw = sampler(self.model, n, self._options(options))
         return jax.device_get(draw(self.state, jax.random.key(seed)))
 
@@ -146,9 +146,7 @@ def runs(workdir: str | os.PathLike) -> list[RunDir]:
       ConfigError: no run is here.
     """
     run_dir = RunDir(workdir)
-    found = run_dir.config()
-    seeds = range(found["seed"], found["seed"] + found["num_seeds"])
-    return [run_dir] if len(seeds) == 1 else [RunDir(run_dir.path / f"seed_{seed}") for seed in seeds]
+    return list(folders(run_dir).values()) if run_dir.config()["num_seeds"] > 1 else [run_dir]
 
 
 def experiment_of(run: RunDir) -> Experiment:
@@ -159,7 +157,7 @@ def experiment_of(run: RunDir) -> Experiment:
     """
     experiment = config.resolve(run.config())
     if experiment.num_seeds > 1:
-        first = run.path / f"seed_{experiment.seed}"
+        first = folders(run)[experiment.seed].path
         raise ConfigError(f"workdir: expected one run, {run.path} holds {experiment.num_seeds} seeds: {first}, ...")
     devices = math.gcd(len(jax.devices()), experiment.batch_size, experiment.eval_batch_size)
     if jax.process_count() > 1 and devices < len(jax.devices()):
