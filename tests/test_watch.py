@@ -33,16 +33,26 @@ class Store(dict):
 
 
 @pytest.fixture
-def three(monkeypatch):
-    """Watches of three processes, without their threads."""
+def started(monkeypatch):
+    """Watches of three processes before their first beat, without their threads."""
     store, found = Store(), []
     for rank in range(3):
-        state = types.SimpleNamespace(client=None, process_id=rank, num_processes=3)
+        state = types.SimpleNamespace(client=store, process_id=rank, num_processes=3)
         monkeypatch.setattr(watchdog, "global_state", state)
         found.append(watchdog._Watch(0.0, lambda: None))
-        found[-1].client = store
-    beat(found, found)
+        monkeypatch.setattr(found[-1].thread, "start", lambda: None)
+        found[-1].start()
     return found
+
+
+@pytest.fixture
+def three(started):
+    beat(started, started)
+    return started
+
+
+def test_who_dies_before_its_first_beat_is_named(started):
+    assert beat(started[:2], times=11) == ["process 2 died: no heartbeat for 10 s"] * 2
 
 
 def beat(watches, moving=(), times=5):

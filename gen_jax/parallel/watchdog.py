@@ -37,6 +37,7 @@ def watched(limit_s: float, last_act: Callable[[], None]) -> Iterator[Callable[[
       last_act: called in a thread before the exit, which waits for it for a few seconds.
     """
     watch = _Watch(limit_s, last_act)
+    watch.start()
     words = LEFT
     try:
         yield watch.heartbeat
@@ -69,7 +70,13 @@ class _Watch:
         self.calls, self.beat, self.alarmed, self.left = 0, 0, False, threading.Event()
         self.seen = {i: _Seen("", "", 0, 0) for i in range(global_state.num_processes)}
         self.thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        if self.client is not None or limit_s:
+
+    def start(self) -> None:
+        """Reports, then watches. Process 0 can miss only who has reported: this one has, before it joins a step."""
+        if self.client is not None:
+            with contextlib.suppress(jax.errors.JaxRuntimeError):  # the thread finds it too
+                self._report("0 0")
+        if self.client is not None or self.limit_s:
             self.thread.start()
 
     def heartbeat(self) -> None:
