@@ -1,4 +1,4 @@
-"""What is refused before anything is compiled or allocated: what does not fit, found from shapes alone."""
+"""Checks of a config that need shapes alone: memory, networks, evaluators. Nothing is compiled or allocated."""
 
 import functools
 import math
@@ -28,7 +28,7 @@ Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
 def check(program: "Program") -> None:
-    """Raises ConfigError where memory, the step, an evaluator or `best` does not fit; compiles nothing."""
+    """Raises ConfigError if memory, the step, an evaluator or `best` does not fit. Compiles nothing."""
     check_memory(program)
     _check_products(program)
     found = {name: _traced(program, name) for name in program.evaluators}
@@ -39,7 +39,7 @@ def check(program: "Program") -> None:
 
 
 def batch_shapes(feed: Any, one: Any, size: int) -> Shapes:
-    """A batch of `size` rows of `feed`, as shapes; `one` is the same feed with one row a batch, which is read."""
+    """The shapes of a batch of `size` rows of `feed`. `one` is the same feed with one row a batch; that row is read."""
     rows = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype) for k, v in one.rows(0).items()}
     return jax.eval_shape(feed.assemble, feed.resident, rows)
 
@@ -48,14 +48,14 @@ def batch_shapes(feed: Any, one: Any, size: int) -> Shapes:
 
 
 def available() -> tuple[int, int]:
-    """Bytes that a program may take on each device, and on this machine's host; a CPU device has its share of those."""
+    """Bytes that a program may use on each device, and on this host. The CPU devices share the host's memory."""
     host, device = host_bytes(), jax.local_devices()[0]
     stats = device.memory_stats() if device.platform != "cpu" else None
     return (stats["bytes_limit"] if stats else host // jax.local_device_count()), host
 
 
 def host_bytes() -> int:
-    """Bytes that are free on this machine, within the limit of its control group. Starts no backend."""
+    """Free bytes of this host, within the limit of its control group. Starts no backend."""
     host = psutil.virtual_memory().available
     for limit, used in (
         ("memory.max", "memory.current"),
@@ -70,17 +70,17 @@ def host_bytes() -> int:
 
 
 def check_drawn(experiment: Experiment) -> None:
-    """Raises ConfigError where a set that is drawn, not read, does not fit the host. Starts no backend."""
+    """Raises ConfigError if a generated data set does not fit the host. Starts no backend."""
     size = experiment.data.drawn_bytes
     if experiment.memory_check and size > (host := host_bytes()):
         raise _too_large("data", size, host, "this host")
 
 
 def needed(program: "Program") -> dict[str, int]:
-    """Key of the config -> bytes on each device that a step cannot do without: a lower bound.
+    """Bytes that a step needs on each device at least, by the config key that they depend on.
 
-    State (parameters, moments, averages) and gradients; the resident data; the indices of a call's rows; a batch, in
-    training or in evaluation. What is computed on the way comes on top.
+    They are the state (parameters, moments, averages), the gradients, the resident data, the row indices of a call, and
+    a batch of training or of evaluation. Activations are not counted.
     """
     experiment, seeds = program.experiment, program.experiment.num_seeds
     ways = program.mesh.shape["data"] * program.mesh.shape["fsdp"]
@@ -96,7 +96,7 @@ def needed(program: "Program") -> dict[str, int]:
 
 
 def check_memory(program: "Program") -> None:
-    """Raises ConfigError where `needed` is more than there is, naming the key that needs the most."""
+    """Raises ConfigError if `needed` exceeds what is available. Names the key that needs the most."""
     if not program.experiment.memory_check:
         return
     parts, (device, _) = needed(program), available()
@@ -121,9 +121,10 @@ def _what_fits(needed: int, found: int, where: str = "a device") -> str:
 
 
 def check_draw(program: "Program", n: int, options: Sampling, flag: str) -> None:
-    """Raises ConfigError, naming `flag`, where `n` samples do not fit a device or this host; draws nothing.
+    """Raises ConfigError, naming `flag`, if `n` samples do not fit a device or this host. Draws nothing.
 
-    A lower bound: the prompts, the samples, what a loop carries, the largest result of a matrix product or convolution.
+    A lower bound of the need: the prompts, the samples, the carry of a loop, the largest result of a matrix product or
+    convolution.
     """
     found, ways = min(available()), program.mesh.size
     least = SAMPLE * n * options.size
@@ -137,7 +138,7 @@ def check_draw(program: "Program", n: int, options: Sampling, flag: str) -> None
 
 
 def _check_products(program: "Program") -> None:
-    """Traces the step; refuses it where the largest result of a matrix product or convolution does not fit."""
+    """Traces the step. Refuses it if the largest result of a matrix product or convolution does not fit a device."""
     step, args = program.model_without_axis.train_step, (program.shapes, program.first_batch_shapes, program.train_key)
     try:
         jaxpr = jax.make_jaxpr(step)(*args).jaxpr
@@ -149,7 +150,7 @@ def _check_products(program: "Program") -> None:
 
 
 def _results(jaxpr: Any, names: tuple[str, ...]) -> Iterator[int]:
-    """Bytes that each operation of these names gives."""
+    """Bytes of the result of each operation with one of these names."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name in names:
             yield _nbytes([var.aval for var in eqn.outvars])
@@ -180,7 +181,7 @@ def _nbytes(shapes: PyTree) -> int:
 
 
 def check_networks(experiment: Experiment, shapes: State, optimizers: dict[str, Optimizer]) -> None:
-    """Refuses what the shapes show to be wrong in `config.optim`."""
+    """Raises ConfigError if `config.optim` does not fit the shapes of the networks."""
     for name, optimizer in optimizers.items():
         if name not in shapes.nets:
             raise ConfigError(f"config.optim.{name}: expected networks named {', '.join(shapes.nets)}")
@@ -207,7 +208,7 @@ def check_reset(rules: tuple[str, ...], shapes: State) -> None:
 
 
 def _traced(program: "Program", name: str) -> PyTree:
-    """The shapes of what an evaluator computes of one batch of its split."""
+    """The shapes of what an evaluator computes from one batch of its split."""
     cfg, dataset = program.experiment.evals[name], program.dataset
     size = program.experiment.eval_batch_size
     batch = batch_shapes(dataset.eval_feed(cfg.split, size), dataset.eval_feed(cfg.split, 1), size)
@@ -228,7 +229,7 @@ def _traced(program: "Program", name: str) -> PyTree:
 
 
 def _check_best(program: "Program", found: dict[str, PyTree]) -> None:
-    """Refuses a metric that no evaluator gives in training; warns of one that reads the test split."""
+    """Refuses a `best` that no evaluator reports in training. Warns of one that reads the test split."""
     metric = program.experiment.best.metric
     if not metric:
         return

@@ -15,7 +15,7 @@ class Feeder:
     """Training rows by step, and the batches of a split.
 
     Attributes:
-      feed: of training; its `assemble` makes a batch of resident arrays and rows, inside the compiled step.
+      feed: the training feed. Its `assemble` makes a batch from resident arrays and rows, inside the compiled step.
     """
 
     def __init__(self, experiment: Experiment, dataset: Any, mesh: jax.sharding.Mesh):
@@ -30,7 +30,7 @@ class Feeder:
         return pmap.replicate(resident, self.mesh) if self.pmapped else resident
 
     def rows(self, step: int) -> dict:
-        """What the steps from `step` on read, [K, B, ...], on the devices; each process makes its own part."""
+        """The input of the steps from `step` on, [K, B, ...], on the devices. Each process loads its own part."""
         rows = self.host_rows(step)
         if self.pmapped:
             return pmap.split_rows(rows, self.mesh)
@@ -43,7 +43,7 @@ class Feeder:
         return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
     def batches(self, split: str, poll: Callable[[], None]) -> Iterator[dict]:
-        """Every example of a split once, in order, as device batches; `poll` is called before each."""
+        """Every example of a split once, in order, as device batches. `poll` is called before each batch."""
         feed, resident, assemble = self._eval_feed(split)
         placed, part = sharding.rows(self.mesh), sharding.local_rows(self.mesh, self.experiment.eval_batch_size)
         for i in range(feed.num_batches):

@@ -1,9 +1,9 @@
-"""Work of a model: the matrix products and convolutions that a function needs, counted on its jaxpr.
+"""FLOPs of a model: its matrix products and convolutions, counted on a jaxpr.
 
-It is the work of the mathematics, not of one program for it. A loop counts its body times its length. What is computed
-again of the same values, as `remat` does, counts once: equal operations on equal operands are one. Zeros of padding and
-of dilated inputs are no work. A conditional counts its cheaper branch, a loop of unknown length one turn, a kernel that
-is no jaxpr nothing. XLA's own analysis counts the body of a loop once and remat as work, so it cannot serve.
+This counts the work of the mathematics, not of one compiled program. A loop counts its body times its length. Values
+that are computed again, as by `remat`, count once: equal operations on equal operands are one. Zeros of padding and of
+dilated inputs do not count. A conditional counts its cheaper branch, a loop of unknown length one iteration, a kernel
+without a jaxpr nothing. XLA's own analysis counts the body of a loop once and counts remat, so it cannot serve.
 """
 
 import math
@@ -23,10 +23,10 @@ STEPS = ("window_strides", "padding", "lhs_dilation", "rhs_dilation")  # of a co
 def count(fn: Callable, *args: Any, recomputed: bool = False) -> float:
     """FLOPs of one call, a multiply-add counted as two. `args` may be shapes (ShapeDtypeStruct).
 
-    What no result depends on does not count: XLA drops it.
+    Work that no result depends on does not count: XLA removes it.
 
     Args:
-      recomputed: what is computed again of the same values counts again: the work of the program.
+      recomputed: count recomputed values again: the work of the program.
     """
     jaxpr, counter = compat.live_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr), _Counter(recomputed)
     constants, inputs = (
@@ -40,8 +40,8 @@ def count(fn: Callable, *args: Any, recomputed: bool = False) -> float:
 class _Counter:
     """Gives each value of a jaxpr a number, equal for equal operations on equal operands (value numbering).
 
-    Loops are walked once, for a turn that stands for all: what a turn reads of an array that an earlier loop has
-    stacked is what a turn of that loop computed.
+    Loops are walked once; one iteration represents all. Reading an array that an earlier loop stacked gives the value
+    that one iteration of that loop computed.
     """
 
     def __init__(self, recomputed: bool):
@@ -54,7 +54,7 @@ class _Counter:
         return self.numbers.setdefault(key, len(self.numbers))
 
     def walk(self, jaxpr: Any, constants: Sequence[int], inputs: Sequence[int], times: float) -> list[int]:
-        """The values of the outputs; adds the work of `times` calls to the total."""
+        """The values of the outputs. Adds the work of `times` calls to the total."""
         known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
 
         def read(atom: Any) -> int:
@@ -97,7 +97,7 @@ class _Counter:
         return [self.value(key, "last", i) for i in range(carry)] + stacked
 
     def _add(self, equation: Any, inner: list[Any], times: float) -> None:
-        """The work of an operation that is no call: its own, or that of what it calls."""
+        """The work of an operation: its own, or that of the functions it calls."""
         if equation.primitive.name == "dot_general":
             self.total += times * _product(equation)
         elif equation.primitive.name == "conv_general_dilated":
@@ -107,7 +107,7 @@ class _Counter:
             self.total += times * (min(works) if equation.primitive.name == "cond" else sum(works))
 
     def alone(self, closed: Any) -> float:
-        """The work of a call whose inputs nothing is known of."""
+        """The work of a call, without knowing its inputs."""
         self._call(closed, [self.value("input", i) for i in range(len(closed.jaxpr.invars))], 1.0)
         return self.total
 
@@ -123,7 +123,7 @@ def _product(equation: Any) -> float:
 
 
 def _convolution(equation: Any) -> float:
-    """Each product of an element of the input with one of the kernel."""
+    """One product for each pair of an input element and a kernel element that meet."""
     params, (image, kernel) = equation.params, (atom.aval.shape for atom in equation.invars)
     (batch, _, *sides), (features, channels, *windows), (_, _, *places) = params["dimension_numbers"]
     out = equation.outvars[0].aval.shape
@@ -135,7 +135,7 @@ def _convolution(equation: Any) -> float:
 
 
 def pairs(image: int, window: int, out: int, stride: int, low: int, dilation: int, holes: int) -> int:
-    """Pairs of an element of the input and one of the window that meet, along one axis of a convolution.
+    """Along one axis of a convolution: the pairs of an input element and a window element that meet.
 
     Args:
       image, window, out: sizes of input, kernel and output.
@@ -160,5 +160,5 @@ PEAK = {
 
 
 def peak(device: Any) -> float | None:
-    """Peak FLOP/s of a device that is in the table."""
+    """Peak FLOP/s of a device, None if the table lacks it."""
     return next((flops for name, flops in PEAK.items() if device.device_kind.startswith(name)), None)

@@ -26,7 +26,7 @@ SHOWN = 5  # names of leaves in a line
 
 
 def first_state(program: Program) -> State:
-    """What a run starts from that has no checkpoint: new parameters, or those that `config.init_from` names."""
+    """The state of a run without a checkpoint: new parameters, or those that `config.init_from` names."""
     state, source = program.init(), program.experiment.init_from
     if source.workdir:
         state = load_into(state, source.workdir, source.step, source.nets, source.allow, source.reset)
@@ -80,7 +80,7 @@ def load_into(
 
 
 def say(net: str, source: str, restored: Sequence[str], new: Sequence[str], left_out: Sequence[str]) -> None:
-    """Prints which leaves of a network came from `source`, which are new, and which of the source's are unused."""
+    """Prints which leaves of a network came from `source`, which are new, and which of the source's were left out."""
     if is_primary():
         lists = [f"{name}: {_few(leaves)}" for name, leaves in (("new", new), ("left out", left_out)) if leaves]
         line = "; ".join([f"{net}: {len(restored)} leaves restored from {source}", *lists])
@@ -95,7 +95,7 @@ def _few(names: Sequence[str]) -> str:
 def _loaded_net(
     net: Net, directory: epath.Path, step: int, names: tuple[str, str], allow: Sequence[str], reset: Sequence[str]
 ) -> tuple[Net, tuple[list[str], list[str], list[str]]]:
-    """The network, and its leaves that were restored, that are new, and those of the checkpoint that it left out."""
+    """The network; then the names of leaves that were restored, that are new, and that were left out."""
     here, there = names
     plain, updates = lora.split(net.params)
     fresh = {"params": plain, "stats": net.stats}
@@ -134,7 +134,7 @@ def _loaded_net(
 
 
 def _updates(saved: Mapping[str, Any], prefix: str, params: PyTree) -> PyTree:
-    """What to read of a run's low-rank updates: those of leaves of `params` (shapes) that it has alike."""
+    """Which low-rank updates of a run to read: those of leaves of `params` (shapes) with the same shape there."""
     wanted, tree = paths(params), {}
     for name, leaf in saved.items():
         matrix, mark, factor = name.removeprefix(prefix).partition(f"{lora.SUFFIX}/")

@@ -1,4 +1,4 @@
-"""What a loop must know beside the state to continue as if it had never stopped."""
+"""The part of a run's memory that is not in the state: a loop resumes from both as if it had never stopped."""
 
 import dataclasses
 import math
@@ -12,12 +12,17 @@ ALARM = "alarm_"  # begins the names of terms of which the run warns where they 
 
 @dataclasses.dataclass
 class Journal:
-    """Saved as JSON with every checkpoint, and again when the evaluation of that step is done.
+    """Saved as JSON with every checkpoint, and again after the evaluation of that step.
 
-    evaluated: the last step that was evaluated. best, best_step: of the metric `config.best`, whose whole tag is
-    best_tag; best_mode: "min" or "max". worse: evaluations since then. window: name -> [total, weight] of the steps
-    since the last log. row: scalars of this step whose row is not written yet. open: an evaluation will add to it.
-    rates: the learning rates of this step, where they change. alarms: name -> [total, weight] of the whole run.
+    Attributes:
+      evaluated: the last step that was evaluated.
+      best, best_step, best_tag, best_mode: the best value of `config.best`, its step, its whole tag, "min" or "max".
+      worse: evaluations since the best one.
+      window: name -> [total, weight] over the steps since the last log.
+      row: scalars of this step whose row is not written yet.
+      open: an evaluation will add to the row.
+      rates: the learning rates of this step, if they are scheduled.
+      alarms: name -> [total, weight] over the whole run.
     """
 
     evaluated: int = -1
@@ -33,13 +38,13 @@ class Journal:
     alarms: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def add(self, name: str, total: float, weight: float) -> None:
-        """A training term of one step."""
+        """Adds a training term of one step."""
         for sums in (self.window, self.alarms) if name.startswith(ALARM) else (self.window,):
             old = sums.get(name, [0.0, 0.0])
             sums[name] = [old[0] + total, old[1] + weight]
 
     def forget_another_best(self, best: Best) -> None:
-        """Where `config.best` names another metric or mode than before, nothing is the best yet."""
+        """Forgets the best value if `config.best` names another metric or mode than before."""
         if self.best is None:
             return
         if not metric_tags.find(best.metric, [self.best_tag]) or self.best_mode not in ("", best.mode):
@@ -49,7 +54,7 @@ class Journal:
         """Compares the metric that `best` names, among the tagged scalars of an evaluation, with the best so far.
 
         Raises:
-          ConfigError: it is not there, is ambiguous, or was measured in another way than the best one.
+          ConfigError: the metric is missing, ambiguous, or was measured in another way than the best one.
         """
         if not best.metric:
             return

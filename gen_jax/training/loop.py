@@ -1,8 +1,8 @@
-"""One run from its first step, or the one it was saved at, to its end: `Loop(...).run()`.
+"""One run, from its first step or its last checkpoint to its end: `Loop(...).run()`.
 
-It dispatches the model's compiled step, reads metrics when they are due, evaluates, saves, and resumes. What it
-writes to metrics.jsonl is a function of the config alone: a run that was killed and started again gives the same
-bytes as one that was not.
+The loop dispatches the model's compiled step, reads metrics when they are due, evaluates, saves and resumes. What it
+writes to metrics.jsonl depends on the config alone: a run that was killed and restarted writes the same bytes as an
+uninterrupted one.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from gen_jax.training.supervisor import Supervisor
 
 
 class Loop:
-    """One run, from where its directory stands."""
+    """One run. It starts from the newest checkpoint of its directory, if there is one."""
 
     def __init__(
         self,
@@ -75,10 +75,10 @@ class Loop:
         return first_state(program), Journal()
 
     def run(self) -> State:
-        """Trains to the last step, or until an early stop; returns the last state.
+        """Trains to the last step, or until an early stop. Returns the last state.
 
         Raises:
-          Preempted, Interrupted: a signal came; what was trained is saved.
+          Preempted, Interrupted: a signal came; the last step is saved.
         """
         self.start()
         while not self.is_done():
@@ -87,7 +87,7 @@ class Loop:
         return self.finish()
 
     def start(self) -> None:
-        """Notes this start in the run directory, and does what was due at the step that was restored."""
+        """Records this start in the run directory, then does what is still due at the restored step."""
         self.run_dir.record_start(self.experiment.seed, mesh=sharding.describe(self.program.mesh))
         if self.step == 0:
             self.writer.write_texts(0, {"config": configs.to_markdown(self.experiment)})
@@ -101,14 +101,14 @@ class Loop:
         return self.step >= self.experiment.total_steps or self.stops_early()
 
     def before_step(self) -> None:
-        """To be called before the dispatch."""
+        """Runs before each dispatch."""
         self.supervisor.heartbeat()
         self.tracer.before(self.step, self.experiment.steps_per_call)
         if self.step == self.first_step:
             self.progress.update(self.step, "compiling ...", at_once=True)
 
     def train_step(self) -> None:
-        """`steps_per_call` updates in one dispatch, then what is due: a row of the log, an evaluation, a save."""
+        """Dispatches `steps_per_call` updates, then logs, evaluates and saves what is due."""
         self.state, metrics = self.program.step(self.state, self.step)
         self.pending.append(metrics)
         self.step += self.experiment.steps_per_call
@@ -123,7 +123,7 @@ class Loop:
         self.evaluate_and_save()
 
     def finish(self) -> State:
-        """Draws the curves, waits for the last save; returns the last state."""
+        """Draws the curves and waits for the last save. Returns the last state."""
         self.tracer.close()
         self.writer.write_images(self.step, plots.of_a_run(self.run_dir.rows()))
         for name, (total, weight) in self.journal.alarms.items():
@@ -134,7 +134,7 @@ class Loop:
         return self.program.leave(self.state)
 
     def poll(self) -> None:
-        """Between the batches of an evaluation: ends it early where a signal asks for it."""
+        """Runs between the batches of an evaluation, and ends it early if a signal came."""
         self.supervisor.heartbeat()
         if jax.process_count() == 1 and (error := self.supervisor.should_stop()):
             raise error("stopped; the same command continues from the last save")
@@ -143,7 +143,7 @@ class Loop:
         return self.step == self.experiment.total_steps or bool(every and self.step % every == 0)
 
     def evaluation_is_due(self) -> bool:
-        """The evaluation of this step is due and not done."""
+        """Whether this step is to be evaluated and has not been."""
         return self.step > 0 and self.is_due(self.experiment.eval_every) and self.journal.evaluated < self.step
 
     def stops_early(self) -> bool:
@@ -151,7 +151,7 @@ class Loop:
         return bool(patience) and self.journal.worse >= patience
 
     def read(self) -> None:
-        """Takes the pending metrics from the device into the window; checks that each step's are finite."""
+        """Adds the pending metrics, read from the device, to the window. Checks that those of each step are finite."""
         first = self.step - len(self.pending) * self.experiment.steps_per_call
         for call in jax.device_get(self.pending):
             call = jax.tree.map(lambda part: np.asarray(part, np.float64), call)
@@ -165,7 +165,7 @@ class Loop:
         self.supervisor.heartbeat()
 
     def log(self) -> None:
-        """One row of the training metrics since the last."""
+        """Logs the training metrics since the last row."""
         self.read()
         scalars = {f"train/{name}": t / w for name, (t, w) in self.journal.window.items() if w}
         scalars |= {f"train/{name}_lr": rate for name, rate in self.rates().items()}
@@ -178,12 +178,12 @@ class Loop:
         self.progress.update(self.step, brief(scalars))
 
     def rates(self) -> dict[str, float]:
-        """The learning rates of this step's last updates, of the networks that have a schedule."""
+        """The learning rates of this step's last updates, for networks with a schedule."""
         rates = {name: self.experiment.rate(name, self.step) for name in self.experiment.optim}
         return {name: rate for name, rate in rates.items() if rate is not None}
 
     def warn_of_other_rates(self) -> None:
-        """Says where the rates that this run's last steps had are not those that its schedules give them now."""
+        """Warns if the last steps of this run used other learning rates than its schedules give now."""
         now = self.rates()
         for name, old in self.journal.rates.items():
             if not math.isclose(old, new := now.get(name, self.experiment.optim[name].lr), rel_tol=1e-5, abs_tol=1e-12):
@@ -194,10 +194,10 @@ class Loop:
                 )
 
     def evaluate_and_save(self) -> None:
-        """Evaluates, ends the row, saves: whatever is due at this step and not done.
+        """Saves and evaluates this step if that is due, and closes the row of the log.
 
-        A step is saved before it is evaluated, so that nothing an evaluator raises costs what was trained: the same
-        command evaluates it again. What the evaluation found is noted beside it then.
+        Saving comes first, so an error in an evaluator loses no training: the same command evaluates the step again.
+        The result of the evaluation is then recorded beside the checkpoint.
         """
         started, evaluates = time.perf_counter(), self.evaluation_is_due()
         if evaluates:
@@ -237,10 +237,10 @@ class Loop:
         return scalars
 
     def save(self) -> None:
-        """Saves this step; where it is saved, notes the journal that has changed since.
+        """Saves this step. If it is saved already, records a journal that has changed since.
 
         Raises:
-          NonFiniteError: the state is not finite; that is never saved.
+          NonFiniteError: the state is not finite. Such a state is never saved.
         """
         self.read()
         self.journal.rates = self.rates()

@@ -1,4 +1,4 @@
-"""The guard of a run: what is not finite, in which step, of which network; `gen-jax replay` reads what it keeps."""
+"""Stops a run at the first value that is not finite. `gen-jax replay` reads what it records."""
 
 import dataclasses
 import io
@@ -23,7 +23,7 @@ from gen_jax.training.program import Program
 class Guard:
     """Ends a run at its first step that is not finite.
 
-    `failed/` of the run directory gets the number of the step and, where the batch is on this process, its batch.
+    Writes the number of the step to `failed/` of the run directory, and the batch if it is on this process.
     """
 
     program: Program
@@ -33,7 +33,7 @@ class Guard:
         """Checks the training terms of one step, whose totals are floats on the host.
 
         Raises:
-          NonFiniteError: a term is not finite; it names all of them and their networks.
+          NonFiniteError: a term is not finite. The message names all such terms and their networks.
         """
         bad = {name: mean for name, mean in terms.items() if not math.isfinite(mean.total)}
         if bad:
@@ -44,7 +44,7 @@ class Guard:
         """Checks a state before it is saved.
 
         Raises:
-          NonFiniteError: it is not finite; it names the first such leaf and its network.
+          NonFiniteError: a leaf is not finite. The message names the first such leaf and its network.
         """
         if not finite(state):
             leaves = jax.tree_util.tree_leaves_with_path(state)
@@ -63,12 +63,12 @@ class Guard:
 
 
 def batch_of(program: Program, step: int) -> PyTree:
-    """What the step after `step` steps reads, [B, ...], on the host."""
+    """The batch that the step after `step` steps trains on, [B, ...], on the host."""
     return jax.device_get(program.feeder.feed.assemble(program.feeder.feed.resident, program.feeder.feed.rows(step)))
 
 
 def write_arrays(run_dir: RunDir, name: str, tree: PyTree) -> None:
-    """A tree as `failed/<name>.npz`, its arrays by path."""
+    """Writes a tree as `failed/<name>.npz`, its arrays by path."""
     file, leaves = io.BytesIO(), jax.tree_util.tree_leaves_with_path(tree)
     np.savez(file, **{path_name(path): leaf for path, leaf in leaves})  # pyright: ignore[reportArgumentType] - its stub
     _make_folder(run_dir)

@@ -1,7 +1,8 @@
-"""Which operation of a function made the first NaN of its results: the jaxpr is run one equation after another.
+"""Finds the operation that made the first NaN of a function's results, by running its jaxpr one equation at a time.
 
-As `jax_debug_nans` it finds what is NaN from finite inputs, and it looks into calls, branches and the turns of scans.
-Unlike it, it names only what the results depend on, and infinities where nothing is NaN.
+Like `jax_debug_nans` it reports an operation whose inputs are finite and whose result is not, inside calls, branches
+and the iterations of scans. Unlike it, it reports only operations that the results depend on, and infinities if
+nothing is NaN.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class Origin(NamedTuple):
 
 
 def origin(function: Callable, *args: Any) -> Origin | None:
-    """Of the first NaN in the results of `function`, else of the first infinity; None where all is finite."""
+    """The origin of the first NaN in the results of `function`, else of the first infinity. None if all is finite."""
     closed, leaves = jax.make_jaxpr(function)(*args), jax.tree.leaves(args)
     for kind, test in (("NaN", jnp.isnan), ("infinity", jnp.isinf)):
         _, found = _run(closed, leaves, test)
@@ -43,7 +44,7 @@ def _is_bad(value: Any, test: Test) -> bool:
 
 
 def _run(closed: Any, args: list, test: Test) -> tuple[list, list]:
-    """The results of a closed jaxpr, and for each the equation that made it bad, with its line, or None."""
+    """The results of a closed jaxpr. For each, the equation that made it bad and its line, or None."""
     jaxpr = closed.jaxpr
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *args], strict=True))
     origins: dict[Any, Any] = {}
@@ -67,7 +68,7 @@ def _run(closed: Any, args: list, test: Test) -> tuple[list, list]:
 
 
 def _inside(equation: Any, inputs: list, test: Test) -> Any:
-    """The equation that makes results of `equation` bad, one of those that it calls or itself, and its line."""
+    """The equation that makes results of `equation` bad, itself or one that it calls, and its line."""
     name, inner = equation.primitive.name, inner_jaxprs(equation)
     found: list = []
     if name in CALLS and len(inner) == 1:
@@ -81,7 +82,7 @@ def _inside(equation: Any, inputs: list, test: Test) -> Any:
 
 
 def _turns(equation: Any, body: Any, inputs: list, test: Test) -> list:
-    """As `_run`, of the first turn of a scan that gives something bad."""
+    """As `_run`, for the first iteration of a scan with a bad result."""
     consts, carried = scan_parts(equation)
     carry, rows = inputs[consts : consts + carried], inputs[consts + carried :]
     turns = range(equation.params["length"])
@@ -94,7 +95,7 @@ def _turns(equation: Any, body: Any, inputs: list, test: Test) -> list:
 
 
 def _line(equation: Any) -> str:
-    """The innermost line of gen_jax or of the user's that wrote an equation."""
+    """The innermost line of gen_jax or of the user's code that an equation comes from."""
     frames = equation.source_info.traceback.frames if equation.source_info.traceback else []
     for frame in frames:
         file = Path(frame.file_name)

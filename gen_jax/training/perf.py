@@ -1,4 +1,4 @@
-"""How fast a run is: throughput and MFU between logs, and the profiler's trace of chosen steps."""
+"""Speed of a run: throughput and MFU between logs, and profiler traces of chosen steps."""
 
 import os
 import time
@@ -26,7 +26,7 @@ class Timer:
         self.step, self.since, self.paused = step, time.perf_counter(), self.spent["pauses"]
 
     def lap(self, step: int) -> dict[str, float]:
-        """Speed since the last lap; call it when the metrics of `step` have been read."""
+        """Speed since the last lap. Call it after reading the metrics of `step`."""
         paused = self.spent["pauses"] - self.paused
         seconds = (time.perf_counter() - self.since - paused) / max(step - self.step, 1)
         self._begin(step)
@@ -34,18 +34,18 @@ class Timer:
         return speed | ({"mfu": self.flops / seconds / self.peak} if self.peak else {})
 
     def pause(self, seconds: float) -> None:
-        """So much of the time since the last lap was no training."""
+        """Subtracts time since the last lap that was not training."""
         self.spent["pauses"] += seconds
 
 
 class Tracer:
-    """A profiler trace of the dispatches that overlap the steps of `profile`, into TensorBoard."""
+    """A profiler trace of the dispatches that overlap the steps of `profile`, written for TensorBoard."""
 
     def __init__(self, profile: Profile, directory: epath.Path):
         self.profile, self.directory, self.running = profile, os.fspath(directory), False
 
     def before(self, step: int, steps_per_call: int) -> None:
-        """To be called before the dispatch of the steps [step, step + steps_per_call)."""
+        """Call it before the dispatch of the steps [step, step + steps_per_call)."""
         start, end = self.profile.start, self.profile.start + self.profile.steps
         overlaps = start < min(end, step + steps_per_call) and step < end and self.profile.steps > 0
         if overlaps and not self.running:
@@ -55,7 +55,7 @@ class Tracer:
             self.close()
 
     def close(self) -> None:
-        """Writes the trace, if one is under way, when the work dispatched so far is done."""
+        """Waits for the dispatched work, then writes the trace if one is open."""
         if self.running:
             jax.effects_barrier()
             jax.profiler.stop_trace()

@@ -17,7 +17,7 @@ from gen_jax.training.program import Program
 
 
 def preprocessed(program: Program, state: State, cache: epath.Path) -> Program:
-    """The program on the values of that function, which are computed once and kept in `cache`; else `program`."""
+    """A program on the values of that function, computed once and kept in `cache`. Without one, `program` itself."""
     if not isinstance(program.model, Preprocesses):
         return program
     digest = _digest(config.to_dict(program.experiment)["data"], program.model.preprocess_inputs(state))

@@ -1,4 +1,4 @@
-"""An experiment made ready to run: data, model, mesh, shardings and the compiled step.
+"""A runnable experiment: data, model, mesh, shardings and the compiled step.
 
 `train`, `eval`, `sample`, `check` and `bench` all start from `Program(experiment)`.
 """
@@ -25,14 +25,14 @@ from gen_jax.training.feeder import Feeder
 
 
 class Program:
-    """One experiment on the devices at hand. Building it starts the backend but compiles nothing.
+    """One experiment on the devices at hand. The constructor starts the backend but compiles nothing.
 
     Args:
       experiment: a resolved config.
-      dataset: instead of `experiment.data`'s, for a second stage whose inputs are computed.
+      dataset: replaces `experiment.data`, for a second stage whose inputs are computed.
       poll: called between the batches of an evaluation; may raise to end it early.
-      tokenizer_file: the tokeniser that the run began with, instead of the one that `experiment.data` means.
-      devices: instead of those that are here; a program for the devices of a topology can only be compiled.
+      tokenizer_file: the tokenizer that the run began with; replaces the one of `experiment.data`.
+      devices: replaces the local devices. A program for the devices of a topology can only be compiled.
 
     Raises:
       ConfigError: the devices, the batch or the rules do not fit; before anything is compiled.
@@ -69,11 +69,11 @@ class Program:
             pmap.check(self.shapes, experiment.sharding, self.mesh)
 
     def set_keys(self, seed: int) -> None:
-        """The root keys of a run."""
+        """Derives the keys of the run from its seed."""
         self.init_key, self.train_key, self.eval_key = jax.random.split(jax.random.key(seed), 3)
 
     def init(self) -> State:
-        """The first state, born sharded."""
+        """The first state, initialized in its shardings."""
         feed = self.feeder.feed
 
         def init(resident, rows):
@@ -83,12 +83,12 @@ class Program:
         return jax.jit(init, out_shardings=self.shardings)(resident, feed.rows(0))
 
     def check(self) -> None:
-        """Raises ConfigError where memory, an evaluator, the step or `best` does not fit; compiles nothing."""
+        """Raises ConfigError if memory, an evaluator, the step or `best` does not fit. Compiles nothing."""
         checks.check(self)
 
     @functools.cached_property
     def first_batch_shapes(self) -> dict:
-        """Of a training batch; nothing of its size is made."""
+        """The shapes of a training batch. Allocates nothing of its size."""
         return checks.batch_shapes(self.feeder.feed, self.dataset.train_feed(1), self.experiment.batch_size)
 
     @functools.cached_property
@@ -105,7 +105,7 @@ class Program:
         return pmap.unreplicate(state, self.mesh) if self.pmapped else state
 
     def step(self, state: State, step: int) -> tuple[State, dict[str, Mean]]:
-        """`steps_per_call` updates from `step` on; `state` is donated. Metrics are `[K]`, still on the device."""
+        """`steps_per_call` updates from `step` on. `state` is donated. Metrics are `[K]`, still on the device."""
         return self.compiled_step(state, self.feeder.resident, self.feeder.rows(step))
 
     @functools.cached_property
@@ -125,9 +125,9 @@ class Program:
         return jax.jit(on_mesh, donate_argnums=0, out_shardings=(self.shardings, sharding.replicated(self.mesh)))
 
     def flops_per_step(self, recomputed: bool = False) -> float:
-        """Matrix products and convolutions of one update, over all devices; `recomputed` as `flops.count`.
+        """FLOPs of the matrix products and convolutions of one update, over all devices. See `flops.count`.
 
-        Traced as for a TPU on every platform: loops are loops, and attention is no kernel that hides its work.
+        Traced as for a TPU on every platform: loops stay loops, and no attention kernel hides its work.
         """
         step = self.model_without_axis.train_step
         with ops.compiling_for("tpu"):
@@ -139,7 +139,7 @@ class Program:
 
     @functools.cached_property
     def context(self) -> Context:
-        """What evaluators are lent."""
+        """What an evaluator may use of this program."""
         tokenizer, sizes = self.dataset.tokenizer, self.dataset.sizes
         return Context(
             model=self.model,
@@ -157,11 +157,11 @@ class Program:
         )
 
     def sampling(self, section: Mapping[str, Any], key: str = "config.sampling") -> Sampling:
-        """`config.sampling` with the fields that a section names. Raises ConfigError, which names the key."""
+        """`config.sampling` with the fields that a section changes. Raises ConfigError, which names the key."""
         return changed(self.experiment.sampling, self.experiment.model, section, key)
 
     def prepared(self, options: Sampling, key: str = "config.sampling") -> Sampling:
-        """What the model's `sample` takes, completed by what the data say. Raises ConfigError as `sampling` does."""
+        """Options completed from the data, as the model's `sample` takes them. Raises ConfigError as `sampling`."""
         tokenizer = self.dataset.tokenizer
         try:
             return options.prepared(self.dataset.info, tokenizer.encode if tokenizer else None)
@@ -170,7 +170,7 @@ class Program:
 
     @functools.cached_property
     def evaluators(self) -> dict[str, Evaluator]:
-        """The config's evaluators by name. Raises ConfigError where the model lacks an ability or the data a split."""
+        """The config's evaluators by name. Raises ConfigError if the model lacks an ability or the data a split."""
         for name, cfg in self.experiment.evals.items():
             for split in cfg.splits:
                 has_split(split, self.dataset.sizes, f"config.evals.{name}.split")
@@ -179,7 +179,7 @@ class Program:
 
 
 def _load(experiment: Experiment, tokenizer_file: str) -> Any:
-    """The data set, in the tokens that the run began with. Raises ConfigError where its tokens are others by now."""
+    """The data set, in the tokens that the run began with. Raises ConfigError if its tokens have changed."""
     source = experiment.data
     if tokenizer_file and "tokenizer_file" in type(source).model_fields:
         source = source.model_copy(update={"tokenizer_file": tokenizer_file})
@@ -220,7 +220,7 @@ def _model(experiment: Experiment, axis_name: str | None) -> tuple[Any, dict[str
 
 
 def k_steps(train_step: Any, assemble: Any, state: State, resident: dict, rows: dict, rng: jax.Array):
-    """A training step of each of the rows [K, B, ...]; metrics are `[K]`."""
+    """A training step for each of the rows [K, B, ...]. Metrics are `[K]`."""
 
     def body(state, row):
         batch = jax.tree.map(lambda x: ops.constrain(x, ops.ROWS), assemble(resident, row))

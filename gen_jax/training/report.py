@@ -1,4 +1,4 @@
-"""What a run writes of its evaluators and of its config."""
+"""What a run logs about its evaluators and its config."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from gen_jax.runs.log import Writer
 
 
 def tag_start(cfg: EvalConfig) -> str:
-    """What the tags of an evaluator begin with."""
+    """The start of an evaluator's tags."""
     return f"{metric_tags.head(cfg.split)}/{cfg.prefix}"
 
 
@@ -26,7 +26,7 @@ def tagged(cfg: EvalConfig, report: Report) -> dict[str, float]:
 def write_report(
     writer: Writer, step: int, cfg: EvalConfig, report: Report, say: Callable[[str], None]
 ) -> dict[str, float]:
-    """Writes what an evaluator found under its split's tag; returns the tagged scalars."""
+    """Writes what an evaluator found under its split's tag. Returns the tagged scalars."""
     tag, scalars = tag_start(cfg), tagged(cfg, report)
     writer.write_scalars(step, scalars)
     writer.write_images(step, {f"{tag}{name}": image for name, image in report.images.items()})
@@ -39,11 +39,11 @@ def write_report(
 
 
 def histograms(state: State) -> dict[str, np.ndarray]:
-    """The parameters of each network, whole, by their paths."""
+    """The parameters of each network, gathered, by their paths."""
     leaves = jax.tree_util.tree_leaves_with_path({name: net.params for name, net in state.nets.items()})
     return {f"params/{path_name(path)}": gather(leaf) for path, leaf in leaves}
 
 
 def hparams(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a sweep would vary."""
+    """The settings that a sweep would vary."""
     return {key: config[key] for key in ("seed", "total_steps", "batch_size", "data", "model", "optim")}

@@ -1,4 +1,4 @@
-"""The data of a run are those that it began with: data.json in its directory holds their fingerprint."""
+"""Checks that a run continues on the data it began with. data.json in its directory holds their fingerprint."""
 
 import argparse
 import json
@@ -22,10 +22,10 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def check(run_dir: RunDir, dataset: Any, accept: bool) -> list[str]:
-    """The differences between a data set and the one that the run began with; none where it has not begun.
+    """The differences between a data set and the one that the run began with. Empty if the run has not begun.
 
     Raises:
-      DataError: there are some, and `accept` does not say to continue.
+      DataError: there are some, and `accept` is false.
       StorageError: data.json cannot be read.
     """
     if not run_dir.config_file.exists():
@@ -53,7 +53,7 @@ def check(run_dir: RunDir, dataset: Any, accept: bool) -> list[str]:
 
 
 def keep(run_dir: RunDir, dataset: Any, changes: list[str]) -> None:
-    """Writes data.json at the first start, and where `changes` were accepted, which it lists."""
+    """Writes data.json at the first start, and again with the accepted `changes`, which it lists."""
     if is_primary() and (changes or not run_dir.data_file.exists()):
         accepted = [*run_dir.accepted_data(), changes] if changes else []
         content = {KEY: fingerprint(dataset), "accepted": accepted}

@@ -1,4 +1,4 @@
-"""What the seeds of a run have in common: means and deviations over them, written beside their run directories."""
+"""Means and deviations over the seeds of a run, written beside their run directories."""
 
 import sys
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ def folders(run_dir: RunDir) -> dict[int, RunDir]:
 class SeedReport:
     """metrics.jsonl, tb/, samples/ and seeds.csv of a run with several seeds; a context manager.
 
-    A row of metrics.jsonl has the mean of each metric that all seeds with a row of that step have in it, under the
-    metric's own tag, its deviation (n - 1) under `std/<tag>`, and how many seeds there were: `seeds`. It is a function
-    of the seeds' own rows. At the end the losses are drawn, and seeds.csv gets a line a seed.
+    A row of metrics.jsonl has the mean of each metric under the metric's own tag. Its deviation (n - 1) has the tag
+    `std/<tag>`, and `seeds` counts the seeds. A metric is included if all seeds with a row of that step have it. A row
+    is a function of the seeds' own rows. At the end the losses are drawn, and seeds.csv gets a line for each seed.
 
     Args:
-      run_dir: of all.
+      run_dir: the directory of the whole run.
       folders: as `folders` gives them.
     """
 
@@ -56,7 +56,7 @@ class SeedReport:
         write_atomic(self.run_dir.path / TABLE, tables.to_csv(states(self.folders)))
 
     def update(self, step: int | None) -> None:
-        """Writes what is not written yet and no seed can add to: the rows up to `step`, or all."""
+        """Writes the rows up to `step` that are not written yet, or all rows. No seed may still add to these."""
         if self.writer and step is not None and all(step % every for every in self.periods):
             return
         if self.writer is None:  # the seeds continue from here, and may write other rows than before
@@ -88,7 +88,7 @@ class SeedReport:
 
 
 def merged(rows: list[Row]) -> Row:
-    """The mean, `std/` deviation and number of several seeds' rows of one step, without the step; None spreads."""
+    """The mean, `std/` deviation and number of several seeds' rows of one step, without the step."""
     tags = [tag for tag in rows[0] if tag != "step" and all(tag in row for row in rows)]
     found: Row = {"seeds": len(rows)}
     for tag in tags:
@@ -100,7 +100,7 @@ def merged(rows: list[Row]) -> Row:
 
 
 def states(folders: Mapping[int, RunDir]) -> list[Row]:
-    """A row a seed: seed, state, step, and the last value of each metric."""
+    """A row for each seed: seed, state, step, and the last value of each metric."""
     table = []
     for seed, folder in folders.items():
         last: Row = {}
@@ -112,7 +112,7 @@ def states(folders: Mapping[int, RunDir]) -> list[Row]:
 
 
 def summary(run_dir: RunDir, name: str) -> str:
-    """Mean, deviation and range over the seeds of what was evaluated last, as a table."""
+    """A table of mean, deviation and range over the seeds, for the last evaluation."""
     table = states(folders(run_dir))
     last = {tag: [row.get(tag) for row in table] for tag in table[0] if tag not in ("seed", "state", "step")}
     evaluated = {tag: values for tag, values in last.items() if not tag.startswith("train/")} or last

@@ -1,6 +1,6 @@
-"""The runs of several seeds side by side: their loops take turns.
+"""Runs several seeds side by side: their loops take turns.
 
-When all have come to their next step, one dispatch makes it for all.
+Once every loop has reached its next step, one dispatch makes that step for all of them.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ Run = Generator[int, None, State]  # yields the number of a step before it is ma
 
 
 def train(program: Seeds, run_dir: RunDir, supervisor: Supervisor, create: Callable[[Seat, RunDir], None]) -> State:
-    """Trains a run for each seed, in a directory of its own in `run_dir`; what they have in common is written there.
+    """Trains a run for each seed in its own directory below `run_dir`, and writes the statistics over seeds there.
 
     Args:
       create: makes the directory of one seed.
@@ -49,7 +49,7 @@ def train(program: Seeds, run_dir: RunDir, supervisor: Supervisor, create: Calla
 
 
 def _run(seat: Seat, folder: RunDir, progress: Part, supervisor: Supervisor) -> Run:
-    """`Loop.run`, which waits before each step until it is made for all seeds."""
+    """`Loop.run`, which waits before each step until the step is made for all seeds."""
     with folder.locked(), folder.keep_status() as status:
         own = Supervisor(supervisor.should_stop, supervisor.heartbeat, status)
         try:
@@ -67,17 +67,17 @@ def _run(seat: Seat, folder: RunDir, progress: Part, supervisor: Supervisor) -> 
 
 
 def side_by_side(program: Seeds, runs: Sequence[Run], after: Callable[[int | None], None]) -> State:
-    """Runs the loops to their ends; returns their last states, stacked.
+    """Runs the loops to their ends. Returns their last states, stacked.
 
-    A loop that fails ends without the others: what they have trained is not lost.
+    If one loop fails, the others still run to their ends, so nothing they trained is lost.
 
     Args:
       runs: of the seats of `program`, in order.
-      after: called before each dispatch and at the end with the first step that is not made in all runs that will
-        make it: None when there is none.
+      after: called before each dispatch and at the end with the first step that some run has yet to make, None if there
+        is none.
 
     Raises:
-      Preempted, Interrupted, or else what the first loop to fail raised: when all have ended; names the seed.
+      Preempted, Interrupted, or else the error of the first loop that failed, after all have ended. It names the seed.
     """
     steps = [0] * len(runs)
     ended: dict[int, Any] = {}  # states, or errors

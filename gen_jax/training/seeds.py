@@ -1,7 +1,7 @@
-"""Seeds of one config as one program on one device: `num_seeds=8` trains eight runs with one compiled step.
+"""Several seeds of one config as one program on one device: `num_seeds=8` trains eight runs with one compiled step.
 
-Their states are stacked, [S, ...], and the step is mapped over them. What a run reads and writes is its seed's own, so
-that each is the run that it would have been alone. They need not stand at the same step: each resumes from its own
+Their states are stacked, [S, ...], and the step is mapped over them. Each seed reads its own data and writes its own
+directory, so it equals the run of that seed alone. Seeds may be at different steps: each resumes from its own
 checkpoint. `seed_runs` trains them.
 """
 
@@ -29,12 +29,12 @@ KStep = Callable[[State, dict, dict, jax.Array], tuple[State, dict[str, Mean]]] 
 
 
 def vmapped(k_step: KStep) -> KStep:
-    """All seeds at once: states, rows and keys [S, ...]; resident arrays are shared."""
+    """All seeds at once: states, rows and keys are [S, ...]. Resident arrays are shared."""
     return jax.vmap(k_step, in_axes=(0, None, 0, 0))
 
 
 def in_turn(k_step: KStep) -> KStep:
-    """The same, one seed after another in one dispatch: on CPU, where a seed is enough work and vmap makes more of it.
+    """One seed after another in one dispatch. On CPU one seed fills the cores, and vmap would add work.
 
     Steps with convolutions are unrolled there, once for each seed: a small `steps_per_call` compiles sooner.
     """
@@ -52,12 +52,12 @@ MAPS = {"cpu": in_turn}  # elsewhere vmapped
 
 
 class Seeds(Program):
-    """The program of `num_seeds` S runs; `seats` are their own. Its state, rows and metrics are stacked, [S, ...].
+    """The program of `num_seeds` S runs. `seats` are the programs of single runs. State, rows and metrics are [S, ...].
 
     Args: as of Program.
 
     Raises:
-      ConfigError: also where seeds cannot share a program.
+      ConfigError: also if seeds cannot share a program.
     """
 
     def __init__(self, experiment: Experiment, *args: Any, **kwargs: Any):
@@ -81,11 +81,11 @@ class Seeds(Program):
         return self.stack([seat.init() for seat in self.seats])
 
     def step(self, state: State, step: int | Sequence[int]) -> tuple[State, dict[str, Mean]]:
-        """`steps_per_call` updates of each seed from its own `step` on; metrics are `[S, K]`."""
+        """`steps_per_call` updates of each seed from its own `step` on. Metrics are `[S, K]`."""
         return self.compiled_step(state, self.feeder.resident, self.rows(step), self.keys)
 
     def rows(self, step: int | Sequence[int]) -> dict:
-        """What the steps read, [S, K, B, ...]."""
+        """The input of these steps, [S, K, B, ...]."""
         steps = np.broadcast_to(step, len(self.seats)).tolist()
         rows = [seat.feeder.host_rows(step) for seat, step in zip(self.seats, steps, strict=True)]
         return sharding.place(jax.tree.map(lambda *leaves: np.stack(leaves), *rows), sharding.replicated(self.mesh))
@@ -122,7 +122,7 @@ class Seeds(Program):
         return jax.jit(lambda states, i: jax.tree.map(lambda x: x[i], states), out_shardings=self.shardings)
 
     def advance(self, steps: list[int]) -> None:
-        """Makes the steps of all runs, each from its own; those of a run that has ended are made again, for nothing."""
+        """Makes the next steps of all runs. The last steps of a run that has ended are made again, and dropped."""
         if self.stacked is None:
             self.stacked = self.stack([seat.entered for seat in self.seats])
             for seat in self.seats:
@@ -131,12 +131,12 @@ class Seeds(Program):
 
 
 def make(experiment: Experiment, **kwargs: Any) -> Program:
-    """The program of a config with one seed or several; arguments as Program's."""
+    """The program of a config with one seed or several. Arguments as Program's."""
     return (Seeds if experiment.num_seeds > 1 else Program)(experiment, **kwargs)
 
 
 class Seat(Program):
-    """The program of one seed: what it says and does is that of the seed alone; what compiles is shared by all."""
+    """The program of one seed. It behaves as the program of that seed alone, but shares everything that is compiled."""
 
     def __init__(self, seeds: Seeds, number: int):
         vars(self).update(vars(seeds))  # data, model, mesh, shapes
@@ -165,17 +165,17 @@ class Seat(Program):
         return state
 
     def leave(self, state: State) -> State:
-        """Its row of the stacked state; `state` where there is none yet."""
+        """The seed's row of the stacked state, or `state` before the first step."""
         return state if self.seeds.stacked is None else self.seeds.row(self.seeds.stacked, self.number)
 
     def step(self, state: State, step: int) -> tuple[State, dict[str, Mean]]:
-        """What `Seeds.advance` has made: the seats' common state, and metrics `[K]` of this one."""
+        """The result of `Seeds.advance`: the stacked state, and this seed's metrics `[K]`."""
         return self.seeds.stacked, jax.tree.map(lambda x: _Row(x, self.number), self.seeds.metrics)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """Row `i` of an array [S, ...]; read by the host with all others."""
+    """Row `i` of an array [S, ...]. The host reads all rows at once."""
 
     whole: jax.Array
     i: int

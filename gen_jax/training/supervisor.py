@@ -1,4 +1,4 @@
-"""What watches a run from outside: the signals that stop it, the watchdog of hangs, STATUS.json."""
+"""Watches a run from outside: signals that stop it, the watchdog for hangs, and STATUS.json."""
 
 import contextlib
 import dataclasses
@@ -14,10 +14,11 @@ ShouldStop = Callable[[], type[RunError] | None]  # the error that a signal asks
 
 @dataclasses.dataclass
 class Supervisor:
-    """Of one run.
+    """What a loop reports to, and asks whether to stop.
 
-    should_stop: the error to end with where a signal came, else None.
-    heartbeat: to be called whenever the main thread gets on; without it the watchdog ends the process.
+    Attributes:
+      should_stop: the error to end with if a signal came, else None.
+      heartbeat: call it whenever the main thread makes progress. Without it the watchdog ends the process.
     """
 
     should_stop: ShouldStop
@@ -25,13 +26,13 @@ class Supervisor:
     status: Kept
 
     def reach(self, step: int) -> None:
-        """The step that STATUS.json shows from now on."""
+        """Sets the step that STATUS.json shows."""
         self.status.step = step
 
 
 @contextlib.contextmanager
 def supervised(run_dir: RunDir, should_stop: ShouldStop, hang_limit_s: float) -> Iterator[Supervisor]:
-    """Within it this process alone trains in `run_dir`, and says there how far it is and how it ended."""
+    """Locks `run_dir` for this process, and keeps its STATUS.json: the step, and how the run ended."""
     with (
         run_dir.locked(),
         run_dir.keep_status() as status,
