@@ -1,4 +1,4 @@
-"""The second stage of a VQ-VAE: an autoregressive Transformer over the grid of codes, row by row; it draws samples."""
+"""The second stage of a VQ-VAE: an autoregressive Transformer over the grid of codes, in raster order."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ class Config(pixel_transformer.GridConfig):
     first_stage: vqvae.Config = vqvae.Config()
     """The section `config.model` of that run."""
     dropout: Fraction = 0.1
-    """Of the embeddings, the attention weights and what a layer adds."""
+    """Dropout rate of the embeddings, the attention weights and the residual branches."""
 
     def check_data(self, info: Info) -> None:
         info.require_images("first_stage.image", self.first_stage.image)
@@ -33,7 +33,7 @@ class Sampling(pixel_transformer.Sampling):
 
 @dataclasses.dataclass(frozen=True)
 class CodePrior(LossModel):
-    """`nets["first_stage"]` is the trained VQ-VAE: it has no optimizer, and no step moves it.
+    """`nets["first_stage"]` is the trained VQ-VAE. It has no optimizer, so no step changes it.
 
     A batch holds `codes` int32 [B, h, w], or the images to compute them from.
     """
@@ -57,7 +57,7 @@ class CodePrior(LossModel):
         return {"codes": self.first_stage.encode(self._first(state), batch)}
 
     def preprocess_inputs(self, state: State) -> PyTree:
-        """What `preprocess` depends on beside the batch: the name of its cache."""
+        """What `preprocess` depends on besides the batch. It names the cache."""
         return state.nets["first_stage"].averaged
 
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
@@ -73,7 +73,7 @@ class CodePrior(LossModel):
         return self.prior.terms(variables, grid, rng, step=step, train=train)
 
     def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> Array:
-        """uint8 [n, H, W, C]: codes drawn one after the other, then decoded by the first stage."""
+        """uint8 [n, H, W, C]: codes drawn one by one, then decoded by the first stage."""
         return self.first_stage.decode(self._first(state), self.sample_codes(state, rng, n, options))
 
     def sample_codes(self, state: State, rng: jax.Array, n: int, options: Sampling) -> Int[Array, "n h w"]:

@@ -1,7 +1,7 @@
-"""CycleGAN (Zhu et al. 2017): images of one domain to another and back, learned without pairs.
+"""CycleGAN (Zhu et al. 2017): translates images between two domains, learned without pairs.
 
-Two generators that undo each other, and a critic of each domain. The generators' step moves the two generators and
-returns nothing else, a critic's step its critic.
+Two generators are trained to invert each other, with a critic for each domain. The generators' step updates the two
+generators only, a critic's step its critic only.
 """
 
 import dataclasses
@@ -37,18 +37,18 @@ class Config(ModelConfig):
     width: Positive = 64
     """Channels of the generators' first convolution."""
     stages: FewOrNone = 2
-    """Of the generators: strided convolutions down, and as many up."""
+    """Strided convolutions down in a generator, and as many up."""
     blocks: FewOrNone = 9
     """Residual blocks of the generators."""
     kernel: Positive = 7
     """Side of the generators' first and last convolution."""
     critic_width: Positive = 64
-    """Channels of the critics' first convolution."""
+    """Channels of a critic's first convolution."""
     critic_stages: FewOrNone = 3
-    """Strided convolutions of the critics."""
+    """Strided convolutions of a critic."""
     norm: Literal["instance", "none"] = "instance"
-    """`instance` takes brightness and contrast from each image, as in the paper; `none` lets a translation depend on
-    them."""
+    """`instance` removes brightness and contrast of each image, as in the paper. With `none` a translation can depend
+    on them."""
     loss: Literal["least_squares", "minimax", "non_saturating", "hinge", "relativistic"] = "least_squares"
     """The adversarial game."""
     cycle: NonNegative = 5.0
@@ -57,12 +57,12 @@ class Config(ModelConfig):
     The paper's 10 is 5 here, since our least squares have a factor 1/2 on both sides, the paper on the critics' alone.
     """
     identity: NonNegative = 0.0
-    """Weight of the distance of an image of the target domain from its own translation; 0 = left out.
+    """Weight of the distance of an image of the target domain from its own translation; 0 = off.
 
-    The paper uses half the cycle weight where it uses it.
+    If the paper uses it, then with half the cycle weight.
     """
     buffer: Positive = 50
-    """Fakes that each row of the batch remembers."""
+    """Earlier fakes that each row of the batch keeps."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Config":
@@ -83,14 +83,14 @@ class Config(ModelConfig):
 def exchange(
     buffer: Float[Array, "B K H W C"], fake: Images, count: Int[Array, ""], rng: Key[Array, ""]
 ) -> tuple[Images, Float[Array, "B K H W C"]]:
-    """What the critic is shown instead of `fake`, and the buffer after it (Shrivastava et al. 2017, section 2.3).
+    """The fakes that the critic sees instead of `fake`, and the updated buffer (Shrivastava et al. 2017, section 2.3).
 
-    `count` fakes of each row came before. Until a row has K, they are shown and kept; then with probability 1/2 one of
-    the K, each as likely, is shown and `fake` takes its place, else `fake` is shown and forgotten.
+    `count` fakes of each row came before. The first K are stored and shown. After that, with probability 1/2 a random
+    stored fake is shown and replaced by `fake`; else `fake` itself is shown and not stored.
 
-    The paper keeps one pool of 50 for all. Here each row of the batch has its own: rows never meet, so a batch cut over
-    devices exchanges its fakes without communication, and a row's past does not depend on where the others are. With
-    one row, as the paper trains, the two are the same.
+    The paper keeps one pool of 50. Here each row of the batch has its own pool. Rows never meet, so a batch sharded
+    over devices exchanges its fakes without communication, and a row's history does not depend on the other rows. With
+    a batch of one row, as in the paper, the two are the same.
     """
     rows, size = buffer.shape[:2]
     swap_rng, place_rng = jax.random.split(rng)
@@ -125,7 +125,7 @@ class CycleGAN:
         return State(jnp.zeros((), jnp.int32), nets, {"a": empty, "b": empty})
 
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
-        """The generators against the critics as they are, then each critic on fakes from before that update."""
+        """Updates the generators against the current critics, then each critic on the fakes from before that update."""
         rng, a_rng, b_rng = jax.random.split(jax.random.fold_in(rng, state.step), 3)
         gens, means, fakes = self.generators_step(state.nets, batch, rng)
         nets, carry = state.nets | gens, {}
@@ -139,7 +139,7 @@ class CycleGAN:
     def generators_step(
         self, nets: dict[str, Net], batch: Batch, rng: jax.Array
     ) -> tuple[dict[str, Net], dict[str, Mean], dict[str, Images]]:
-        """One update of both generators, {"gen_ab", "gen_ba"}; also the fakes {"a", "b"} that they made before it."""
+        """One update of both generators, {"gen_ab", "gen_ba"}. Also returns the fakes {"a", "b"} made before it."""
         discs = {name: nets[name].variables for name in NETS[2:]}
 
         def loss_fn(params, stats, batch, rng):
@@ -164,7 +164,7 @@ class CycleGAN:
         return disc, terms.named(name)
 
     def critic_terms(self, domain: str, disc: PyTree, real: Images, fake: Images) -> dict[str, Mean]:
-        """The loss of the critic `disc`, its logit gap and its saturation: means over patches, a row an image."""
+        """The loss of the critic `disc`, its logit gap and its saturation: means over patches, one row an image."""
         parts = {
             f"disc_{domain}_loss": self.loss.critic,
             f"logit_gap_{domain}": jnp.subtract,
@@ -174,9 +174,9 @@ class CycleGAN:
         return {name: Mean.of(value) for name, value in zip(parts, values, strict=True)}
 
     def generator_terms(self, nets: dict[str, PyTree], batch: Batch) -> tuple[dict[str, Mean], dict[str, Images]]:
-        """The generators' loss and its parts, a row a pair of images, and the fakes {"a", "b"}.
+        """The generators' loss and its parts, one row for each pair of images, and the fakes {"a", "b"}.
 
-        Zhu et al. 2017, eq. 1 to 3 and section 5.2. `adversarial` is the sum over both directions; distances are means
+        Zhu et al. 2017, eq. 1 to 3 and section 5.2. `adversarial` is the sum over both directions. Distances are means
         of |x - y| over pixels and channels in [-1, 1]. `nets` are variables by name.
         """
         a, b = _domains(batch)
@@ -196,7 +196,7 @@ class CycleGAN:
         return means, {"a": fake_a, "b": fake_b}
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
-        """The generators' terms and the critics' on the fakes of this batch, with averaged networks."""
+        """The generators' terms, and the critics' on the fakes of this batch, with averaged networks."""
         nets = {name: net.averaged for name, net in state.nets.items()}
         means, fakes = self.generator_terms(nets, batch)
         for domain, real in zip("ab", _domains(batch), strict=True):
@@ -217,7 +217,7 @@ class CycleGAN:
         return self.generator.apply(variables, x)
 
     def _patches(self, variables: PyTree, real: Images, fake: Images, *of: Callable) -> list[Float[Array, " B"]]:
-        """Functions `of` two logits, each a mean over the patches that lie at the same place of both images."""
+        """Functions `of` two logits, each averaged over the patches at the same position of both images."""
         logits: Any = [self.critic.apply(variables, x) for x in (real, fake)]  # [B, h, w]
         flat = [x.reshape(-1) for x in logits]
         return [function(*flat).reshape(len(real), -1).mean(1) for function in of]
@@ -232,7 +232,7 @@ def _distance(x: Images, y: Images) -> Float[Array, " B"]:
 
 
 def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> CycleGAN:
-    """Raises ConfigError where `optimizers` are not those of NETS, or the generators cut their batch differently."""
+    """Raises ConfigError if `optimizers` are not those of NETS, or if the generators' micro-batches differ."""
     of_nets = players(optimizers, *NETS)
     if optimizers["gen_ab"].gradients != optimizers["gen_ba"].gradients:
         raise ConfigError("config.optim.gen_ba.micro_batches: expected the same as of gen_ab: they have one loss")

@@ -1,7 +1,7 @@
-"""A Transformer from text to text (Vaswani et al. 2017), normalised before each part (Xiong et al. 2020).
+"""A pre-norm Transformer from text to text (Vaswani et al. 2017; Xiong et al. 2020).
 
-Rows may hold several pairs, each with a segment number: attention and positions stay within a pair, so a packed row
-means the same as one pair a row.
+A row may hold several pairs, each with a segment number. Attention and positions stay within a pair, so packing does
+not change the model.
 """
 
 import dataclasses
@@ -44,23 +44,23 @@ class Config(ModelConfig):
     vocab: Positive = 6_001
     """Number of tokens of both languages."""
     end: Count | None = None
-    """The token that begins and ends a target and ends a source, as in the data; None = the last."""
+    """The token that begins and ends a target and ends a source, as in the data; None = the last one."""
     encoder_layers: Few = 4
     """Blocks of the encoder."""
     decoder_layers: Few = 4
     """Blocks of the decoder."""
     heads: Positive = 4
-    """Of each attention."""
+    """Heads of each attention."""
     width: Positive = 128
-    """Of the residual stream."""
+    """Width of the residual stream."""
     mlp_width: Count = 0
     """Hidden width of the MLPs; 0 = 4 x width."""
     dropout: Fraction = 0.1
-    """Of the embeddings, the attention weights and what a layer adds."""
+    """Dropout rate of the embeddings, the attention weights and the residual branches."""
     smoothing: Fraction = 0.1
     """Share of the probability that the loss spreads over the whole vocabulary."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; parameters are float32."""
+    """Type of the computation; parameters are float32."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":
@@ -119,7 +119,7 @@ class EncoderDecoder(LossModel):
         return self.network.apply(variables, *inputs, **kwargs)
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
-        """A target token's `loss` with smoothing, and its `nll` without, in nats; in evaluation `accuracy` as well."""
+        """`loss` with smoothing and `nll` without, nats a target token. In evaluation `accuracy` as well."""
         rngs = {"dropout": rng} if train else {}
         logits, targets = self._logits(variables, batch, train=train, rngs=rngs), batch["tokens"][:, 1:]
         loss, nll = smoothed(logits, targets, self.smoothing)
@@ -133,7 +133,7 @@ class EncoderDecoder(LossModel):
         return self._logits(state.nets["net"].averaged, batch)
 
     def attention(self, state: State, batch: Batch) -> Float[Array, "B L N T S"]:
-        """Of the decoder to the source."""
+        """The decoder's attention to the source."""
         _, recorded = self._logits(state.nets["net"].averaged, batch, mutable=["intermediates"])
         return nets.recorded_weights(recorded["intermediates"], "cross")
 
@@ -155,7 +155,7 @@ class EncoderDecoder(LossModel):
         return logits[:, 0], cache
 
     def _advance(self, variables, cache, tokens):
-        """`tokens` [B, T] behind what the cache has."""
+        """Feeds `tokens` [B, T] after those in the cache."""
         query = cache["index"] + jnp.arange(tokens.shape[1])
         mask = jnp.arange(cache["layers"][0]["k"].shape[2]) <= query[:, None]  # [T, K]
         logits, layers = self.network.apply(
@@ -174,7 +174,7 @@ class EncoderDecoder(LossModel):
     def translate(
         self, state: State, rng: jax.Array, condition: Batch, options: Sampling, distinct: int | None = None
     ) -> tuple[Int[Array, "B T"], Int[Array, " B"]]:
-        """Targets of the sources in `condition` and their lengths: of a beam search (`beam.sample`), or draws."""
+        """Targets of the sources in `condition`, and their lengths: by beam search (`beam.sample`) or by draws."""
         n = len(condition["source"])
         text = Text(**{**dict(options), "prompts": (), "end": self.end})
         starts = np.full((n, 1), self.end, np.int32), np.ones(n, np.int32)
@@ -183,7 +183,7 @@ class EncoderDecoder(LossModel):
     def sample(
         self, state: State, rng: jax.Array, n: int, options: Sampling
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
-        """Translations of `options.prompts`, which are the sources, in turn; without any, of the empty one."""
+        """Translations of `options.prompts`, the sources, in turn; without any, of the empty source."""
         source, lengths = rows([(*prompt, self.end) for prompt in options.prompts], n, self.end)
         segment = (np.arange(source.shape[1]) < lengths[:, None]).astype(np.int32)
         condition = {"source": jnp.asarray(source), "source_segment": jnp.asarray(segment)}
@@ -191,7 +191,7 @@ class EncoderDecoder(LossModel):
 
 
 def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> EncoderDecoder:
-    """Linear layers start at Xavier's scale; those that end in the residual smaller by sqrt(parts of the stack)."""
+    """Xavier's rule initializes linear layers; those that end a residual branch are scaled by 1 / sqrt(branches)."""
     dtype = jnp.dtype(cfg.dtype)
 
     def init(parts: int) -> dict[str, Any]:

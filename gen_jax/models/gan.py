@@ -1,6 +1,6 @@
 """Generative adversarial networks (Goodfellow et al. 2014) on images and vectors, conditional or not.
 
-Each step returns the one network that it moves, so a generator update cannot move the critic, nor the other way round.
+Each step returns the one network that it updates, so a generator step cannot change the critic, or the reverse.
 """
 
 import dataclasses
@@ -27,44 +27,44 @@ from gen_jax.settings import Count, Fraction, NonNegative, Period, Positive, Ste
 
 
 class Config(ModelConfig):
-    """The section `config.model`; `config.optim` has `gen` and `disc`. Set `batch_size = n_critic * critic_batch`."""
+    """The section `config.model`. `config.optim` has `gen` and `disc`. Set `batch_size = n_critic * critic_batch`."""
 
     image: tuple[Positive, ...] = ()
-    """(height, width, channels); empty where the data are vectors of `data_dim` numbers."""
+    """(height, width, channels); empty if the data are vectors of `data_dim` numbers."""
     data_dim: Count = 0
-    """Numbers of a vector; 0 where the data are images."""
+    """Dimensions of a vector; 0 if the data are images."""
     net: Literal["mlp", "dcgan", "resnet"] = "mlp"
-    """`mlp` has hidden layers of `widths`; `dcgan` and `resnet` have stages of convolutions."""
+    """`mlp` has hidden layers of `widths`; `dcgan` and `resnet` have convolutional stages."""
     widths: Widths = Field(default=(128, 128, 128), min_length=1)
-    """Of the hidden layers, or channels of the generator's stages, each of which doubles the sides."""
+    """Widths of the hidden layers, or channels of the generator's stages, each of which doubles the sides."""
     critic_widths: Widths = ()
-    """Of the critic; empty = the generator's in reverse."""
+    """The critic's widths; empty = the generator's in reverse."""
     hidden: Count = 0
     """Features of a dense layer of `dcgan` between maps and noise or logit (Chen et al. 2016); 0 = none."""
     critic_norm: Literal["none", "batch", "spectral"] = "none"
-    """Of the critic's features (`batch`) or of its weights (`spectral`)."""
+    """Normalization of the critic's features (`batch`) or of its weights (`spectral`)."""
     attention: Count = 0
     """Side (height) of the feature maps at which both networks of `resnet` attend; 0 = none."""
     latent: Positive = 16
-    """Numbers of the noise."""
+    """Dimensions of the noise."""
     num_classes: Count = 0
-    """0, or the number of labels that both networks are conditioned on."""
+    """0, or the number of classes that both networks are conditioned on."""
     loss: Literal["minimax", "non_saturating", "hinge", "least_squares", "wasserstein", "relativistic"] = (
         "non_saturating"
     )
-    """As `gen_jax.core.adversarial` names it."""
+    """One of the losses in `gen_jax.core.adversarial`."""
     penalties: Penalties = Penalties()
     """Weights of the penalties."""
     penalty_every: Steps = 1
-    """Lazy penalties (Karras et al. 2020): in one of this many critic updates, as many times as large."""
+    """Lazy penalties (Karras et al. 2020): applied in one of this many critic updates, multiplied by this number."""
     clip_weights: NonNegative = 0.0
     """The critic's parameters stay in [-clip, clip] (Arjovsky et al. 2017); 0 = off."""
     label_smoothing: Fraction = 0.0
-    """One-sided, of the logistic losses."""
+    """One-sided label smoothing of the logistic losses."""
     noise: NonNegative = 0.0
     """Standard deviation of instance noise (Sonderby et al. 2017)."""
     noise_steps: Period = 0
-    """Steps over which that noise falls to 0."""
+    """Steps over which the instance noise falls to 0."""
     augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
     """DiffAugment's policies, in order; empty = none."""
     n_critic: Positive = 1
@@ -91,7 +91,7 @@ class Config(ModelConfig):
 
     @property
     def updates_per_step(self) -> dict[str, int]:
-        """Of the networks that move more than once in a training step."""
+        """How often each network is updated in a training step."""
         return {"disc": self.n_critic}
 
     def check_data(self, info: Info) -> None:
@@ -131,9 +131,9 @@ class GAN:
         return State(jnp.zeros((), jnp.int32), nets)
 
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
-        """`n_critic` critic updates on a share of the batch each, then one generator update on the last one's noise.
+        """`n_critic` critic updates, each on its share of the batch, then one generator update on the last noise.
 
-        Raises ConfigError where the batch does not divide by `n_critic`.
+        Raises ConfigError if `n_critic` does not divide the batch.
         """
         batch = {name: batch[name] for name in ("image", "vector", "label") if name in batch}
         rows, n = len(next(iter(batch.values()))), self.n_critic
@@ -162,7 +162,7 @@ class GAN:
     def critic_step(
         self, disc: Net, gen: Net, batch: Batch, rng: jax.Array, update: Int[Array, ""]
     ) -> tuple[Net, dict[str, Mean]]:
-        """The critic's update number `update`, on the rows of `batch` and a fake for each."""
+        """The critic's update number `update`, on the rows of `batch` and as many fakes."""
 
         def loss_fn(params, stats, batch, rng):
             return self.critic_terms({"params": params, **stats}, gen.variables, batch, rng, update=update, train=True)
@@ -173,7 +173,7 @@ class GAN:
     def generator_step(
         self, gen: Net, disc: Net, batch: Batch, rng: jax.Array, step: Int[Array, ""]
     ) -> tuple[Net, dict[str, Mean]]:
-        """One update of the generator on a fake for each row of `batch`, of its class; only paired losses read rows."""
+        """One generator update on a fake for each row of `batch`, of its class. Only paired losses read the rows."""
 
         def loss_fn(params, stats, batch, rng):
             real_rng, fake_rng = ops.split(rng, 2)
@@ -190,14 +190,14 @@ class GAN:
     def critic_terms(
         self, disc: PyTree, gen: PyTree, batch: Batch, rng: Key[Array, "*rows"], *, update: Any = 0, train: bool
     ) -> Terms:
-        """The critic's loss and its parts, a row an example, and what training changes in its statistics.
+        """The critic's loss and its parts, one row an example, and its updated statistics.
 
         Args:
           disc, gen: variables of the two networks.
           batch: as `with_noise` gives it.
           rng: one key, or one a row [B].
-          update: number of the critic's update, for the schedules of training.
-          train: batch statistics are those of the batch, examples are seen through `view`, penalties may rest.
+          update: number of the critic's update, for schedules.
+          train: use the batch's own statistics, pass examples through `view`, and allow lazy penalties.
         """
         real_rng, fake_rng, mix_rng = ops.split(rng, 3)
         real, label = self._examples(batch)

@@ -1,4 +1,4 @@
-"""Images as sequences of discrete values, drawn row by row by a Transformer (Image GPT, Chen et al. 2020)."""
+"""Images as sequences of discrete values, drawn in raster order by a Transformer (Image GPT, Chen et al. 2020)."""
 
 import dataclasses
 import math
@@ -28,15 +28,15 @@ class GridConfig(ModelConfig):
     """
 
     num_classes: Count = 0
-    """0, or the number of labels that the model is conditioned on."""
+    """0, or the number of classes that the model is conditioned on."""
     layers: Few = 4
-    """Blocks."""
+    """Number of blocks."""
     heads: Positive = 4
-    """Of each attention."""
+    """Heads of each attention."""
     width: Positive = 128
-    """Of the residual stream."""
+    """Width of the residual stream."""
     dropout: Fraction = 0.0
-    """Of the embeddings, the attention weights and what a layer adds."""
+    """Dropout rate of the embeddings, the attention weights and the residual branches."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "GridConfig":
@@ -58,9 +58,9 @@ class Config(GridConfig):
     position: Literal["learned", "rotary"] = "learned"
     """Learned or rotary positions."""
     mlp: Literal["gelu", "swiglu"] = "gelu"
-    """The activation of the MLPs."""
+    """Activation of the MLPs."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; parameters are float32."""
+    """Type of the computation; parameters are float32."""
 
     @model_validator(mode="after")
     def _turns_pairs(self) -> "Config":
@@ -107,7 +107,7 @@ class PixelTransformer(LossModel):
         return jnp.concatenate([self.levels + label[:, None], values], axis=1)
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
-        """`loss`, nats a value, `accuracy` of the likeliest value, and `log_prob`, nats an image."""
+        """`loss`, nats a value; `accuracy` of the likeliest value; and `log_prob`, nats an image."""
         tokens = self.tokens(batch)
         rngs = {"dropout": rng} if train else {}
         logits, _ = self.network.apply(variables, tokens[:, :-1], train=train, rngs=rngs)
@@ -115,7 +115,7 @@ class PixelTransformer(LossModel):
         return Terms(means | {"log_prob": Mean.of(-means["loss"].total)})
 
     def log_prob(self, state: State, batch: Batch, rng: jax.Array, num_samples: int) -> Float[Array, " B"]:
-        """log p(image | label), exact, in nats; `num_samples` plays no part."""
+        """log p(image | label) in nats, exact, so `num_samples` is not used."""
         means = self.terms(state.nets["net"].averaged, batch, rng, step=state.step, train=False).means
         return means["log_prob"].total
 
@@ -133,7 +133,7 @@ class PixelTransformer(LossModel):
         return self.sample_values(state, rng, n, options).astype(jnp.uint8)
 
     def sample_values(self, state: State, rng: jax.Array, n: int, options: Sampling) -> Int[Array, "n H W C"]:
-        """Classes in turn, or all of `options.label`."""
+        """Values of n images. Classes come in turn, or all are `options.label`."""
         label = options.labels(n, self.num_classes)
         first = jnp.full((n, 1), self.levels, jnp.int32) if label is None else (self.levels + label[:, None])
         text = Text(**options.drawing(), length=math.prod(self.image))

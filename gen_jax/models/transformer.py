@@ -1,4 +1,4 @@
-"""A decoder-only Transformer over tokens: GPT-2 (Radford et al. 2019) by default, its parts exchangeable."""
+"""A decoder-only Transformer over tokens: GPT-2 (Radford et al. 2019) by default, with exchangeable parts."""
 
 import dataclasses
 from typing import Any, Literal
@@ -41,15 +41,15 @@ class Config(ModelConfig):
     vocab: Positive = 256
     """Number of tokens."""
     context: Positive = 256
-    """The most positions that it has seen."""
+    """Length of the longest window."""
     layers: Few = 6
-    """Blocks."""
+    """Number of blocks."""
     heads: Positive = 6
-    """Of each attention."""
+    """Attention heads."""
     kv_heads: Count = 0
-    """Heads of keys and values; 0 = as many as heads, fewer are shared."""
+    """Heads of keys and values, each shared by several query heads; 0 = as many as `heads`."""
     width: Positive = 384
-    """Of the residual stream."""
+    """Width of the residual stream."""
     mlp_width: Count = 0
     """Hidden width of the MLPs; 0 = 4 x width."""
     norm: Literal["layer", "rms"] = "layer"
@@ -59,25 +59,25 @@ class Config(ModelConfig):
     mlp: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
     """An exact GELU, its approximation by tanh (GPT-2's published weights) or SwiGLU."""
     qk_norm: Switch = False
-    """A norm of queries and keys."""
+    """Normalizes queries and keys."""
     bias: Switch = True
-    """In linear layers and LayerNorms."""
+    """Biases in linear layers and LayerNorms."""
     tied: Switch = True
-    """The output layer is the token table."""
+    """Ties the output layer to the token embedding."""
     dropout: Fraction = 0.0
-    """Of the embeddings, the attention weights and what a layer adds, as in nanoGPT."""
+    """Dropout rate of the embeddings, the attention weights and the residual branches, as in nanoGPT."""
     scan_layers: Switch = False
-    """Compiles one block for all layers."""
+    """Scans one compiled block over the layers."""
     remat: Literal["none", "dots", "full"] = "none"
-    """What is computed again for the gradient instead of kept."""
+    """What the backward pass recomputes instead of keeping."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; parameters are float32."""
+    """Type of the computation; parameters are float32."""
     loss_parts: Positive = 1
     """Computes the loss in this many chunks, so the [B, T, V] logits are never materialized."""
     start: Count = 0
     """The token that an empty prompt of `sample` stands for."""
     end: Count | None = None
-    """Id of the token between packed documents, which attention and positions do not cross; None = text without."""
+    """The token between packed documents. Attention and positions do not cross it. None = one continuous text."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "Config":
@@ -120,7 +120,7 @@ class TransformerModel(LossModel):
         return self.network.init(rng, jnp.zeros((1, 1), jnp.int32))
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
-        """The next tokens' negative log-likelihood in nats a token, and how often the likeliest is right."""
+        """The negative log-likelihood of the next tokens, nats a token, and the accuracy of the likeliest token."""
         inputs, targets, network = batch["tokens"][:, :-1], batch["tokens"][:, 1:], self.network
         if targets.shape[1] % self.loss_parts:
             raise ConfigError(
@@ -155,13 +155,13 @@ class TransformerModel(LossModel):
         return logits[:, 0], cache
 
     def prompts(self, options: Sampling, n: int) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
-        """What n rows start from, and its lengths: the end token stands before each document."""
+        """The prompts of n rows and their lengths. If documents end with a token, that token precedes each prompt."""
         return rows(options.prompts, n, self.start, leads=self.network.end is not None)
 
     def sample(
         self, state: State, rng: jax.Array, n: int, options: Sampling
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
-        """What follows `options.prompts`, and its lengths."""
+        """The new tokens after `options.prompts`, and how many there are in each row."""
         return beam.sample(self, state, rng, *self.prompts(options, n), options, distinct=options.distinct)
 
 

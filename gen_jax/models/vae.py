@@ -38,41 +38,40 @@ class Config(ModelConfig):
     kind: Literal["vae", "ae"] = "vae"
     """`vae`, or `ae` for a plain autoencoder without noise or divergence."""
     net: Literal["linear", "mlp", "conv", "residual"] = "mlp"
-    """Of the encoder, which the decoder mirrors."""
+    """Network of the encoder, mirrored by the decoder."""
     widths: Widths = (200, 200)
-    """Hidden widths of `mlp`, or channels of the stride-2 stages of `conv` and `residual`; none of `linear`."""
+    """Hidden widths of `mlp`, or channels of the stride-2 stages of `conv` and `residual`. `linear` has none."""
     activation: Literal["relu", "tanh", "gelu", "silu"] = "relu"
-    """Of the hidden layers."""
+    """Activation of the hidden layers."""
     latent: Positive = 50
-    """Numbers of a latent."""
+    """Dimensions of the latent."""
     likelihood: Literal["bernoulli", "bernoulli_grey", "gaussian", "logistic_mixture"] = "bernoulli"
-    """Of the pixels.
+    """Likelihood of the pixels.
 
-    `bernoulli` draws new bits with the grey levels as probabilities at every step (in evaluation the bits of an example
-    are fixed). `bernoulli_grey` takes grey levels in [0, 1] as targets of a cross-entropy, which is not a normalised
-    likelihood. `gaussian` has one learned scale, on pixels in [0, 1]. `logistic_mixture` is a probability of the 256
-    levels.
+    `bernoulli` binarizes the grey levels at random at every step (in evaluation the bits of an example are fixed).
+    `bernoulli_grey` takes grey levels in [0, 1] as targets of a cross-entropy, which is not a normalized likelihood.
+    `gaussian` has one learned scale, on pixels in [0, 1]. `logistic_mixture` is a distribution over the 256 levels.
     """
     mixtures: Positive = 5
-    """Components of `logistic_mixture`."""
+    """Mixture components of `logistic_mixture`."""
     beta: NonNegative = 1.0
-    """Weight of the divergence; 1 is the VAE, larger a beta-VAE."""
+    """Weight of the KL divergence: 1 is the VAE, larger a beta-VAE."""
     warmup: Literal["none", "linear", "cyclical"] = "none"
-    """Of the weight of the divergence.
+    """Schedule of the weight of the KL divergence.
 
-    `linear` raises it from 0 to beta in `warmup_steps`; `cyclical` starts again every `warmup_steps` and rises over the
-    first half of them.
+    `linear` raises it from 0 to beta in `warmup_steps`. `cyclical` repeats every `warmup_steps` and rises over the
+    first half of each cycle.
     """
     warmup_steps: Period = 0
     """Steps of the warm-up, or of a cycle."""
     free_bits: NonNegative = 0.0
-    """Nats below which a latent dimension's divergence is not pushed."""
+    """Free nats of each latent dimension: below them its KL divergence is not reduced further."""
     k: Positive = 1
-    """Importance samples of the bound that is maximised; 1 is the VAE."""
+    """Importance samples of the training bound (IWAE); 1 is the VAE."""
     num_classes: Count = 0
-    """0, or the number of labels that encoder and decoder are conditioned on."""
+    """0, or the number of classes that encoder and decoder are conditioned on."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; parameters are float32."""
+    """Type of the computation; parameters are float32."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Config":
@@ -128,7 +127,7 @@ class Autoencoder(LossModel):
     def decode(
         self, state: State, latents: Float[Array, "B D"], label: Int[Array, " B"] | None = None
     ) -> UInt8[Array, "B H W C"]:
-        """Expected pixels. Raises ConfigError where a conditional model gets no `label`."""
+        """Expected pixels. Raises ConfigError if the model is conditional and `label` is None."""
         if self.num_classes and label is None:
             raise ConfigError(f"decode: expected labels, since model.num_classes is {self.num_classes}")
         outputs = self.network.apply(state.nets["net"].averaged, latents, label, method="decode")
@@ -142,7 +141,7 @@ class Autoencoder(LossModel):
         return batch["label"] if self.num_classes else None
 
     def _observe(self, batch, rng, train):
-        """Evaluation binarises an example in one way, whatever the evaluation's key: the set is fixed."""
+        """In evaluation an example is always binarized in the same way, so the set is fixed."""
         return self.likelihood.observe(
             batch["image"], rng if train else ops.row_keys(jax.random.key(0), batch["index"])
         )
@@ -178,11 +177,11 @@ class VAE(Autoencoder):
 
     @property
     def normalised_likelihood(self) -> bool:
-        """Whether they are log-probabilities at all."""
+        """Whether `elbo` and `log_prob` are log-probabilities."""
         return self.likelihood.normalised
 
     def kl_weight(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """The weight of the divergence at `step`."""
+        """The weight of the KL divergence at `step`."""
         if self.warmup == "none":
             return jnp.float32(self.beta)
         if self.warmup == "linear":
@@ -207,7 +206,7 @@ class VAE(Autoencoder):
         return Terms({name: Mean.of(value) for name, value in means.items()})
 
     def log_prob(self, state: State, batch: Batch, rng: jax.Array, num_samples: int) -> Float[Array, " B"]:
-        """log p(x) in nats by `num_samples` importance samples from q: a lower bound on average.
+        """log p(x) in nats, estimated by `num_samples` importance samples from q: a lower bound in expectation.
 
         Burda et al. 2016, eq. 8. Every sample has its own key, so neither the batch nor the chunks change the result.
         """
@@ -229,7 +228,7 @@ class VAE(Autoencoder):
         return log_sum - math.log(num_samples)
 
     def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> UInt8[Array, "n H W C"]:
-        """Expected pixels of latents from the prior, whose standard deviation is `options.temperature`."""
+        """Expected pixels of latents from the prior. `options.temperature` is the prior's standard deviation."""
         label = options.labels(n, self.num_classes)
         return self.decode(state, options.temperature * jax.random.normal(rng, (n, self.latent)), label)
 
@@ -268,7 +267,7 @@ def _network(cfg: Config, likelihood: Likelihood) -> Network:
 
 
 def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> Autoencoder:
-    """Raises ConfigError where `optimizers` is not one optimizer called `net`."""
+    """Raises ConfigError if `optimizers` is not one optimizer called `net`."""
     require_optimizers(optimizers, "net")
     likelihood = {
         "bernoulli": likelihoods.Bernoulli(),

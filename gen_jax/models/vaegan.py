@@ -1,6 +1,7 @@
 """VAE-GAN (Larsen et al. 2016): an autoencoder whose likelihood is a distance in the features of a critic.
 
-Three networks, each moved by its own step down its own loss, all from where they stood before any of them moved.
+Three networks, each updated by its own step on its own loss. All three gradients are taken at the parameters before the
+update.
 """
 
 import dataclasses
@@ -34,14 +35,14 @@ class Config(ModelConfig):
     widths: Widths = (32, 64)
     """Channels of the encoder's stride-2 stages; the generator mirrors them."""
     critic_widths: Widths = (32, 64)
-    """Channels of the critic's stages, the last of which gives the features."""
+    """Channels of the critic's stages. The last stage gives the features."""
     latent: Positive = 32
-    """D."""
+    """Dimensions of the latent."""
     gamma: NonNegative = 0.01
-    """Weight of the reconstruction beside the adversarial loss, for the generator alone. The paper's gamma."""
+    """Weight of the reconstruction in the generator's loss, against the adversarial part. The paper's gamma."""
     loss: Literal["minimax", "non_saturating"] = "minimax"
-    """The generator's: `minimax` as published, or `non_saturating`, whose slope does not vanish where the critic is
-    sure."""
+    """The generator's adversarial loss: `minimax` as published, or `non_saturating`, whose gradient does not vanish
+    once the critic is sure."""
 
     @model_validator(mode="after")
     def _sides_divide(self) -> "Config":
@@ -112,9 +113,9 @@ class VAEGAN:
         return State(jnp.zeros((), jnp.int32), nets)
 
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
-        """Algorithm 1: every gradient is taken at the parameters that the step began with, at the same noise.
+        """Algorithm 1: every gradient is taken at the parameters before the step, with the same noise.
 
-        The three steps are written as if each went forward by itself; XLA computes what they share once.
+        The three steps are written as three forward passes; XLA computes what they share once.
         """
         rng = jax.random.fold_in(rng, state.step)
         nets, means = {}, {}
@@ -124,7 +125,7 @@ class VAEGAN:
         return State(state.step + 1, nets), means
 
     def net_step(self, name: str, nets: dict[str, Net], batch: Batch, rng: jax.Array) -> tuple[Net, dict[str, Mean]]:
-        """One update of the network `name` down its own loss, the others as they are; all the terms of the batch."""
+        """One update of the network `name` on its own loss, the others fixed; and all terms of the batch."""
         others = {other: net.variables for other, net in nets.items() if other != name}
 
         def loss_fn(params, stats, batch, rng):
@@ -176,7 +177,7 @@ class VAEGAN:
         return {name: Mean.of(part) for name, part in parts.items()}
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
-        """The same terms of averaged networks, at noise keyed by the example."""
+        """The same terms with averaged networks. The noise is keyed by the example."""
         nets = {name: net.averaged for name, net in state.nets.items()}
         means = self.terms(nets, batch, ops.row_keys(rng, batch["index"]))
         return {name: mean.where(batch["valid"]) for name, mean in means.items()}
@@ -190,7 +191,7 @@ class VAEGAN:
         return ops.signed_to_uint8(self._generate(state.nets["gen"].averaged, latents))
 
     def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> UInt8[Array, "n H W C"]:
-        """Images of latents from the prior, whose standard deviation is `options.temperature`."""
+        """Images of latents from the prior. `options.temperature` is the prior's standard deviation."""
         return self.decode(state, options.temperature * jax.random.normal(rng, (n, self.latent)))
 
     def _encode(self, variables: PyTree, x: Array) -> Any:
@@ -204,7 +205,7 @@ class VAEGAN:
 
 
 def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> VAEGAN:
-    """Raises ConfigError where `optimizers` are not those of NETS."""
+    """Raises ConfigError if `optimizers` are not those of NETS."""
     return VAEGAN(
         encoder=Encoder(cfg.widths, cfg.latent),
         generator=Generator(cfg.image, cfg.widths[::-1]),

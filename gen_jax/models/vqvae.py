@@ -1,7 +1,7 @@
-"""The vector-quantised autoencoder (van den Oord et al. 2017): images to a grid of codes and back.
+"""The vector-quantized autoencoder (van den Oord et al. 2017): images to a grid of codes and back.
 
-The codebook follows the encoder by moving averages (appendix A.1); codes that nothing uses start again. `code_prior` is
-the model of the codes, and draws samples.
+The codebook follows the encoder by moving averages (appendix A.1). Codes that are not used restart. `code_prior` is the
+model of the codes, and draws samples.
 """
 
 import dataclasses
@@ -30,19 +30,19 @@ class Config(ModelConfig):
     image: tuple[Positive, Positive, Positive] = (28, 28, 1)
     """(height, width, channels)."""
     widths: Widths = (32, 64)
-    """Channels of the encoder's stages, each halves the sides; the decoder mirrors them."""
+    """Channels of the encoder's stages. Each halves the sides; the decoder mirrors them."""
     codes: Positive = 128
-    """In the codebook."""
+    """Codes in the codebook."""
     code_width: Positive = 32
-    """Numbers of one code's vector."""
+    """Dimensions of a code's vector."""
     decay: Fraction = 0.99
-    """Of the codebook's moving averages."""
+    """Decay of the codebook's moving averages."""
     dead_below: NonNegative = 1.0
-    """A code that fewer vectors a batch choose, on average, starts again; 0 = never."""
+    """A code that fewer vectors a batch choose, on average, restarts; 0 = never."""
     commitment: NonNegative = 0.25
-    """Weight of the encoder's distance from its codes."""
+    """Weight of the commitment loss, the distance of the encoder's output from its codes."""
     variance: PositiveFloat = 0.1
-    """Of the pixels in [0, 1]; the squared error is divided by it, so that the loss has no scale."""
+    """Variance of the pixels in [0, 1]. The squared error is divided by it, so the loss has no scale."""
 
     @model_validator(mode="after")
     def _sides_divide(self) -> "Config":
@@ -53,7 +53,7 @@ class Config(ModelConfig):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(rows, columns) of codes."""
+        """(rows, columns) of the grid of codes."""
         return self.image[0] >> len(self.widths), self.image[1] >> len(self.widths)
 
     def check_data(self, info: Info) -> None:
@@ -88,7 +88,7 @@ class Decoder(nn.Module):
 
 
 class Network(nn.Module):
-    """Encoder and decoder; what lies between them is the model's."""
+    """Encoder and decoder. The model quantizes between them."""
 
     widths: tuple[int, ...]
     code_width: int
@@ -125,10 +125,10 @@ class VQVAE(LossModel):
         return variables | {"codebook": vq.init_codebook(book_rng, self.num_codes, self.network.code_width)}
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
-        """The loss is mse / variance + weight * commitment (eq. 3 without its second term, which the averages replace).
+        """The loss is mse / variance + weight * commitment (eq. 3; moving averages replace its second term).
 
-        `mse` is the mean over pixels in [0, 1], `commitment` the mean over the grid and the vectors' numbers: both per
-        dimension. `batch_perplexity` is the code use of a training batch; over a split the evaluator `codebook` counts.
+        `mse` is the mean over pixels in [0, 1], `commitment` the mean over the grid and the vectors' dimensions.
+        `batch_perplexity` is the code use of a training batch; the evaluator `codebook` measures it over a split.
         """
         x, book = ops.to_unit(batch["image"]), variables["codebook"]
         z = self._apply(variables, x, "encode")  # [B, h, w, D]

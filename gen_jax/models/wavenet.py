@@ -1,4 +1,4 @@
-"""WaveNet: sound one sample after the other (van den Oord et al. 2016), as mu-law codes or 16-bit amplitudes."""
+"""WaveNet (van den Oord et al. 2016): sound sample by sample, as mu-law codes or 16-bit amplitudes."""
 
 import dataclasses
 from typing import Annotated, Any, Literal
@@ -40,14 +40,16 @@ class Config(ModelConfig):
     stacks: Few = 2
     """Times that the dilations are repeated."""
     depth: Annotated[Few, Field(le=30)] = 9
-    """Dilations 1, 2, 4, ..., 2 ** (depth - 1) of a stack."""
+    """Layers of a stack, with dilations 1, 2, 4, ..., 2 ** (depth - 1)."""
     num_classes: Count = 0
-    """0, or the number of labels that the model is conditioned on."""
+    """0, or the number of classes that the model is conditioned on."""
     embed: Positive = 16
-    """Width of the labels' vectors."""
+    """Width of the class embedding."""
     silence: Fraction = 1.0
-    """Weight of a sample of the padding in training, so that the model learns how a sound ends; evaluation never counts
-    padding."""
+    """Weight of a padding sample in training, so that the model learns how a sound ends.
+
+    Evaluation never counts padding.
+    """
 
     @property
     def dilations(self) -> tuple[int, ...]:
@@ -80,7 +82,7 @@ class Sampling(Tokens, Classes, Prompted):
 
 
 class Network(nn.Module):
-    """Samples so far (codes or amplitudes) and a class to what is said of each next sample."""
+    """Earlier samples (codes or amplitudes) and a class to the parameters of the distribution of each next sample."""
 
     wavenet: WaveNet
     output: str
@@ -126,7 +128,7 @@ def to_grid(amplitudes: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def draw_amplitude(keys: Key[Array, " B"], outputs: Float[Array, "B V"], options: Text) -> Int[Array, " B"]:
-    """One amplitude a row from the mixture; the temperature divides the logits and scales the components.
+    """One amplitude a row from the mixture. The temperature divides the logits and scales the components.
 
     At temperature 0 it is the mean of the likeliest component.
     """
@@ -149,8 +151,7 @@ def draw_amplitude(keys: Key[Array, " B"], outputs: Float[Array, "B V"], options
 class WaveNetModel(LossModel):
     """Next-sample prediction.
 
-    What goes from sample to sample are int32 tokens: mu-law codes, or amplitudes where the output is a mixture. Before
-    the first sample stands one of silence.
+    The tokens are int32 mu-law codes, or amplitudes if the output is a mixture. One sample of silence comes first.
     """
 
     output: str = "mu_law"
@@ -182,9 +183,9 @@ class WaveNetModel(LossModel):
         return self.network.init(rng, self.tokens(batch)[:1, :1], self._label(batch, 1))
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
-        """The next samples' negative log-likelihood in nats a sample.
+        """The negative log-likelihood of the next samples, nats a sample.
 
-        Evaluation counts the samples whose `mask` is 1; training the padding too, by the share `silence`.
+        Evaluation counts the samples whose `mask` is 1. Training counts padding too, weighted by `silence`.
         """
         tokens = self.tokens(batch)
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
@@ -195,7 +196,7 @@ class WaveNetModel(LossModel):
         return Terms({"loss": Mean((self.nats(outputs, targets) * counts).sum(axis=1), counts.sum(axis=1))})
 
     def nats(self, outputs: Float[Array, "B T V"], targets: Int[Array, "B T"]) -> Float[Array, "B T"]:
-        """-log p of each target, of all the 256 codes or 65,536 amplitudes that there are."""
+        """-log p of each target, over all 256 codes or 65,536 amplitudes."""
         if self.output == "mu_law":
             return losses.cross_entropy(outputs, targets)
         return -losses.logistic_mixture_log_prob(*mixture(outputs), to_grid(targets), event=0, levels=LEVELS)
@@ -206,14 +207,14 @@ class WaveNetModel(LossModel):
         return self._apply(state, inputs, self._label(batch))
 
     def prefill(self, state: State, tokens: Int[Array, "B P"], size: int, condition: Batch) -> PyTree:
-        """Queues of each layer's last inputs; they do not grow. `condition`: the label [B] of a model with classes."""
+        """Queues of each layer's last inputs, of constant size. `condition`: the label [B] of a conditional model."""
         label = self._label(condition)
         queues = self._apply(state, tokens, label, method="queues")
         told = {} if label is None else {"label": label}
         return {"queues": queues, "position": jnp.int32(tokens.shape[1]), **told}
 
     def decode_token(self, state: State, cache: PyTree, token: Int[Array, " B"]) -> tuple[Float[Array, "B V"], PyTree]:
-        """One sample in O(layers), whatever came before."""
+        """The next sample's logits and the cache, in O(layers), however long the past is."""
         label, position = cache.get("label"), cache["position"]
         outputs, queues = self._apply(state, cache["queues"], token, label, position, method="step")
         return outputs, cache | {"queues": queues, "position": position + 1}
