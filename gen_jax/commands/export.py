@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _folder(args: argparse.Namespace) -> epath.Path:
-    """Raises ConfigError where it cannot be made, or has one of the files."""
+    """Raises ConfigError if it cannot be made, or has one of the files."""
     if is_remote(args.out):
         raise ConfigError(f"--out: expected a local folder, got {args.out}")
     folder = absolute(args.out)

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace, program: Program) -> None:
-    """Raises ConfigError where the flags do not fit each other, the model or its images."""
+    """Raises ConfigError if the flags do not fit each other, the model or its images."""
     name, able = program.experiment.model_name, isinstance(program.model, TranslatesImages)
     if args.images and not args.translate:
         raise ConfigError("--images: expected --translate=a2b or b2a beside it")
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, trained: TrainedRun) -> None:
 
 
 def _files(folder: str) -> list[File]:
-    """The pictures in a folder. Raises ConfigError where there are none, or two whose PNG would be the same."""
+    """The pictures in a folder. Raises ConfigError if there are none, or two whose PNG would be the same."""
     try:
         listing = list_folder(Path(folder).expanduser(), KIND, named="nothing", deep=False)
     except DataError as error:

@@ -1,4 +1,4 @@
-"""What a critic and a generator minimise: pure functions of logits, [B] each, and penalties on a critic's slope."""
+"""Losses of critic and generator: pure functions of logits, [B] each; and penalties on a critic's gradient."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,9 +18,10 @@ Critic = Callable[[Float[Array, "B *D"]], Float[Array, " B"]]  # each row by its
 
 
 class Loss(NamedTuple):
-    """Both sides of one game, row by row: a pair of logits (of a real example, of a fake) to nats or plain numbers.
+    """Both losses of a game, row by row: from the logits of a real example and of a fake.
 
-    lengths: the logits have the unit of examples (a critic of slope 1); else they are log-odds or near fixed targets.
+    lengths: the logits are in the unit of the examples (a critic with slope 1). Otherwise they are log-odds, or near
+    fixed targets.
     """
 
     critic: Callable[[Logits, Logits], Logits]
@@ -106,7 +107,7 @@ def _squared_slope(critic: Critic, x: Float[Array, "B *D"]) -> Logits:
 def gradient_penalty(
     critic: Critic, real: Float[Array, "B *D"], fake: Float[Array, "B *D"], rng: Key[Array, "*rows"]
 ) -> Logits:
-    """(|df/dx| - 1)^2 at a uniform point between a real and a fake example (Gulrajani et al. 2017, eq. 3).
+    """(|df/dx| - 1)^2 at a uniform point between a real example and a fake (Gulrajani et al. 2017, eq. 3).
 
     `rng` is one key, or one a row.
     """
@@ -130,7 +131,7 @@ def r2_penalty(
 
 
 def clipped(tx: optax.GradientTransformation, limit: float) -> optax.GradientTransformation:
-    """`tx` with its state, whose updates leave every parameter in [-limit, limit] (Arjovsky et al. 2017)."""
+    """`tx` with its state, with updates that keep every parameter in [-limit, limit] (Arjovsky et al. 2017)."""
 
     def update(updates, state, params=None):
         updates, state = tx.update(updates, state, params)
@@ -143,10 +144,10 @@ PENALTIES = {"gradient": gradient_penalty, "r1": r1_penalty, "r2": r2_penalty}
 
 
 def sure(loss: Loss, real: Logits, fake: Logits) -> Logits:
-    """1 where the critic's loss has under 1 % of the slope in both logits that it has at 0, where it is undecided.
+    """1 if the critic is saturated: its loss has less than 1 % of the slope that it has at logits of 0.
 
-    There D(x) and 1 - D(G(z)) add up to over 1.99 where the loss is logistic and not of pairs, and both margins are met
-    where it is the hinge; a Wasserstein critic is never sure.
+    For a logistic loss without pairs, D(x) + 1 - D(G(z)) is then over 1.99. For the hinge loss both margins are met. A
+    Wasserstein critic never saturates.
     """
 
     def slope(real: Logits, fake: Logits) -> Logits:
@@ -158,22 +159,22 @@ def sure(loss: Loss, real: Logits, fake: Logits) -> Logits:
 
 
 def squared_distances(x: Float[Array, "B *D"]) -> Float[Array, " half"]:
-    """Between neighbours (0, 1), (2, 3), ...: on average twice the variance, summed over dimensions.
+    """Squared distances between neighbours (0, 1), (2, 3), ...: on average twice the variance, summed over dimensions.
 
-    Neighbours lie on one device where each has an even number of rows; else rows travel.
+    Neighbours are on one device if each device has an even number of rows.
     """
     pairs = x[: len(x) // 2 * 2].reshape(len(x) // 2, 2, -1)
     return ((pairs[:, 0] - pairs[:, 1]) ** 2).sum(-1)
 
 
 def collapsed(confidence: Float[Array, ""], diversity: Float[Array, ""], seen: Float[Array, ""]) -> Float[Array, ""]:
-    """1 where the critic claims more than it can know, or the generator says the same whatever the noise; else 0.
+    """1 if the critic claims more than it can know, or if the generator ignores the noise; else 0.
 
     Args:
-      confidence: mean |C(x) - C(G(z))|, of pairs, in half log-odds; of critics of slope 1, in distances of the pairs.
-      diversity: mean squared distance between fakes, of that between real examples.
-      seen: real examples so far. Who has told all of n apart from as many fakes can claim odds of n + 1 to 1, not
-        more (Laplace's rule of succession); what is beyond is a critic whose steps are too large.
+      confidence: mean |C(x) - C(G(z))| of pairs, in half log-odds. For critics of slope 1, in distances of the pairs.
+      diversity: mean squared distance between fakes, divided by that between real examples.
+      seen: real examples so far. A critic that has separated n of them from as many fakes can claim odds of n + 1 to 1
+        (Laplace's rule of succession). Higher odds come from a critic whose learning rate is too large.
     """
     return ((confidence > jnp.log1p(seen)) | (diversity < MIN_DIVERSITY)).astype(jnp.float32)
 
@@ -190,5 +191,5 @@ class Penalties(Settings):
 
     @property
     def weights(self) -> tuple[tuple[str, float], ...]:
-        """(name, weight) of those that are on."""
+        """(name, weight) of the penalties that are on."""
         return tuple((name, weight) for name, weight in self if weight)

@@ -1,4 +1,4 @@
-"""What a critic is shown: differentiable augmentation of images (Zhao et al. 2020), and instance noise.
+"""Transforms of a critic's input: differentiable augmentation of images (Zhao et al. 2020), and instance noise.
 
 The generator's gradient passes through both.
 
@@ -30,7 +30,7 @@ def color(x: Images, rng: Key[Array, "*rows"]) -> Images:
 
 
 def translation(x: Images, rng: Key[Array, "*rows"]) -> Images:
-    """Shifts by up to an eighth of each side, whole pixels; what comes in is 0."""
+    """Shifts by whole pixels, up to an eighth of each side. New pixels are 0."""
     for axis, draw in zip((1, 2), ops.uniform(rng, (len(x), 2)).T, strict=True):
         side = x.shape[axis]
         reach = _eighth(side)
@@ -42,7 +42,7 @@ def translation(x: Images, rng: Key[Array, "*rows"]) -> Images:
 
 
 def cutout(x: Images, rng: Key[Array, "*rows"]) -> Images:
-    """A rectangle of half of each side, its centre anywhere, becomes 0."""
+    """Sets a rectangle to 0. It is half as wide and high as the image, and its centre is anywhere."""
     rows, columns = (
         _within(side, draw) for side, draw in zip(x.shape[1:3], ops.uniform(rng, (len(x), 2)).T, strict=True)
     )
@@ -50,7 +50,7 @@ def cutout(x: Images, rng: Key[Array, "*rows"]) -> Images:
 
 
 def _within(side: int, draw: Float[Array, " B"]) -> Bool[Array, "B side"]:
-    """The half of a side around the centre that is drawn; less where it reaches over the edge."""
+    """The mask of the rectangle along one side. It is shorter at the edge."""
     half = (side + 1) // 2
     start = _integer(draw, 0, side - half % 2) - half // 2
     place = jnp.arange(side) - start[:, None]
@@ -70,7 +70,7 @@ POLICIES = {"color": color, "translation": translation, "cutout": cutout}
 
 
 def augment(x: Images, rng: Key[Array, "*rows"], policy: Sequence[str]) -> Images:
-    """The policies one after the other; the images themselves where there is none."""
+    """Applies the policies in order."""
     keys = ops.split(rng, len(policy)) if policy else []
     return functools.reduce(lambda x, step: POLICIES[step[0]](x, step[1]), zip(policy, keys, strict=True), x)
 

@@ -1,4 +1,4 @@
-"""What may be drawn: pure functions of logits [B, V]. `sampling.process` applies them in order."""
+"""Restricts what may be drawn: pure functions of logits [B, V]. `sampling.process` applies them in order."""
 
 import math
 
@@ -22,7 +22,7 @@ def penalise(logits: Float[Array, "B V"], seen: Bool[Array, "B V"], penalty: flo
 
 
 def tempered(logits: Float[Array, "*rows V"], temperature: float) -> Float[Array, "*rows V"]:
-    """The logits divided by a temperature above 0, shifted so that the largest is 0: none becomes NaN or +inf."""
+    """The logits divided by a temperature above 0, shifted so that the largest is 0. None becomes NaN or +inf."""
     return (logits - logits.max(axis=-1, keepdims=True)) / _finite(temperature)
 
 
@@ -33,16 +33,16 @@ def _down_to(logits: Float[Array, "B V"], last: Float[Array, "B 1"], token: Int[
 
 
 def keep_top_k(logits: Float[Array, "B V"], k: int) -> Float[Array, "B V"]:
-    """-inf on all but the k largest; of equal ones the lowest ids stay."""
+    """Sets all but the k largest logits to -inf. Of equal ones the lowest ids stay."""
     logits = jnp.where(logits == 0, 0.0, logits)  # top_k ranks -0 below 0
     ordered, tokens = jax.lax.top_k(logits, min(k, logits.shape[-1]))
     return _down_to(logits, ordered[:, -1:], tokens[:, -1:])
 
 
 def keep_top_p(logits: Float[Array, "B V"], p: float) -> Float[Array, "B V"]:
-    """-inf on all but the fewest likeliest tokens whose probabilities add up to `p`, and at least one.
+    """Sets all but the likeliest tokens whose probabilities add up to `p` to -inf, and keeps at least one.
 
-    Of equal ones the lowest ids stay. A sum that misses `p` by float32's rounding reaches it.
+    Of equal ones the lowest ids stay. A sum that misses `p` only by float32's rounding reaches it.
     """
     tokens = jnp.broadcast_to(jnp.arange(logits.shape[-1]), logits.shape)
     negated, tokens = jax.lax.sort((-logits, tokens), num_keys=1)  # stable
@@ -54,6 +54,6 @@ def keep_top_p(logits: Float[Array, "B V"], p: float) -> Float[Array, "B V"]:
 
 
 def keep_min_p(logits: Float[Array, "B V"], p: float) -> Float[Array, "B V"]:
-    """-inf on the tokens less than `p` times as likely as the likeliest, which always stays; p in (0, 1]."""
+    """Sets tokens less than `p` times as likely as the likeliest to -inf. The likeliest stays; p is in (0, 1]."""
     floor = logits.max(axis=-1, keepdims=True) + math.log(p) - ROUNDING
     return jnp.where(logits < floor, -jnp.inf, logits)

@@ -1,7 +1,7 @@
-"""Samples drawn token by token: processors of logits, and one loop over `prefill` and `decode_token`.
+"""Draws samples token by token: processors of logits, and one loop over `prefill` and `decode_token`.
 
-All rows of a batch stand at the same position. Prompts of unequal length cost nothing extra in a model: beyond the
-shortest, the tokens of a prompt are fed like drawn ones.
+All rows of a batch are at the same position. Prompts of unequal length add no cost to the model: after the shortest
+prompt, the other prompts' tokens are fed like drawn ones.
 """
 
 import dataclasses
@@ -57,10 +57,10 @@ def process(
 
 
 def draw_token(uniform: Float[Array, " B"], logits: Float[Array, "B V"], options: Text) -> Int[Array, " B"]:
-    """One token a row from processed logits: where the cumulative probability passes `uniform`, in [0, 1).
+    """One token a row from processed logits: the first whose cumulative probability exceeds `uniform`, in [0, 1).
 
-    At temperature 0 the likeliest. A number a row, not one a token: noise over the vocabulary costs as much as a small
-    model.
+    At temperature 0 it is the likeliest. One uniform number a row suffices; noise over the vocabulary would cost as
+    much as a small model.
     """
     if options.temperature == 0:
         return logits.argmax(-1).astype(jnp.int32)
@@ -86,7 +86,7 @@ def rows(
 ) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
     """The prompts of n rows, in turn, padded with 0, and their lengths.
 
-    `start` stands for an empty prompt, and where it `leads`, before every one.
+    `start` replaces an empty prompt. If it `leads`, it precedes every prompt.
     """
     each = [[start, *prompt] if leads else list(prompt) or [start] for prompt in prompts] or [[start]]
     lengths = np.array([len(each[i % len(each)]) for i in range(n)], np.int32)
@@ -142,7 +142,7 @@ class Generator:
         return 0 if shortest <= self.capacity else shortest - self.kept
 
     def start(self, state: PyTree, prompt: Num[Array, "B P"], condition: PyTree) -> Generation:
-        """All that the prompts have in common but the last token is read at once."""
+        """The prompts' common positions but the last are read in one call."""
         shortest = min(self.lengths)
         tokens = jnp.zeros((len(prompt), self.size), prompt.dtype).at[:, : prompt.shape[1]].set(prompt)
         seen = None
@@ -160,7 +160,7 @@ class Generator:
         return jax.eval_shape(decode, state, tokens, condition).shape[-1]
 
     def noise(self, keys: Key[Array, " B"]) -> PyTree:
-        """What tokens are drawn with: uniform numbers [B, S], one a position, or the keys themselves."""
+        """The randomness of the draws: uniform numbers [B, S], one for each position, or the keys themselves."""
         return jax.vmap(lambda key: jax.random.uniform(key, (self.size,)))(keys) if self.draw is None else keys
 
     def advance(self, state: PyTree, noise: PyTree, generation: Generation) -> Generation:
@@ -185,7 +185,7 @@ class Generator:
         return Generation(tokens, t + 1, generation.done | ended, seen, cache)
 
     def refill(self, state: PyTree, generation: Generation, condition: PyTree) -> Generation:
-        """The same with a new cache, which holds the last tokens."""
+        """The same sequences with a new cache, filled with the last tokens."""
         start = generation.position - self.kept
         last = jax.lax.dynamic_slice_in_dim(generation.tokens, start, self.kept - 1, axis=1)
         return dataclasses.replace(generation, cache=self.model.prefill(state, last, self.capacity, condition))
@@ -197,11 +197,11 @@ class Generator:
 
     @property
     def stride(self) -> int:
-        """Tokens that a refilled cache has room for."""
+        """Tokens that fit into a refilled cache."""
         return self.capacity - self.kept + 1
 
     def run(self, state: PyTree, keys: Key[Array, " B"], prompt: Num[Array, "B P"], condition: PyTree) -> Generation:
-        """Until every row is done, compiled as one loop for each cache."""
+        """Runs until every row is done, compiled as one loop for each cache."""
         advance = functools.partial(self.advance, state, self.noise(keys))
 
         def until(generation, stop):
@@ -218,7 +218,7 @@ class Generator:
         return jax.lax.while_loop(lambda g: (g.position < self.size) & ~g.done.all(), refilled, generation)
 
     def result(self, generation: Generation) -> tuple[Num[Array, "B length"], Int[Array, " B"]]:
-        """What follows the prompts, 0 after the end, and how much of it there is (an `end` counts)."""
+        """The tokens after the prompts, 0 after the end, and their number (an `end` counts)."""
         lengths = jnp.asarray(np.asarray(self.lengths, np.int32))
         places = lengths[:, None] + jnp.arange(self.length)
         tokens = jnp.take_along_axis(generation.tokens, places, axis=1)
@@ -263,7 +263,7 @@ def generate(
 def stream(
     model: Any, state: PyTree, rng: Key[Array, ""], prompt: Any, lengths: Any, options: Text
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`generate` token by token, while any row continues: the tokens [B] at the next position, and which are new [B].
+    """`generate` one token at a time, while any row continues: the next tokens [B], and which are new [B].
 
     The same tokens as `generate`'s, one dispatch each.
     """

@@ -1,4 +1,4 @@
-"""How a network is moved: the gradient of a loss, taken by one hook, and the optimizer that follows it."""
+"""Updates a network: the gradient of a loss, computed by one hook, and the optimizer that applies it."""
 
 import dataclasses
 import re
@@ -26,7 +26,7 @@ class Terms:
     carry: PyTree = None  # rows of recurrent carry, [B, ...]
 
     def named(self, net: str) -> dict[str, Mean]:
-        """The means beside those of other networks: without "loss", which has a name of its own; `net`_grad_norm."""
+        """The means under names that are unique among networks: without "loss", and with `net`_grad_norm."""
         return {f"{net}_{k}" if k == "grad_norm" else k: mean for k, mean in self.means.items() if k != "loss"}
 
 
@@ -91,7 +91,7 @@ class Gradients:
 
 
 def _body_shapes(grad_fn, loss_fn, params, stats, batches, rng):
-    """Gradients and means of the first micro-batch: what the sums of the others start from."""
+    """Shapes of the gradients and means of the first micro-batch, from which the sums of the others start."""
     grads, terms = grad_fn(loss_fn, params, stats, jax.tree.map(lambda x: x[0], batches), rng)
     return grads, terms.means
 
@@ -159,7 +159,7 @@ class Optimizer:
         return self.update(net, grads, terms.stats, good), _counted(terms, {self.net: good})
 
     def accepts(self, grads: PyTree, terms: Terms) -> jax.Array | None:
-        """Whether the update is made, [] bool; None where every one is."""
+        """Whether the update is made, [] bool. None if every update is made."""
         if not self.skip_nonfinite and not self.skip_above:
             return None
         norm, good = optax.tree.norm(grads), jnp.asarray(True)
@@ -171,9 +171,9 @@ class Optimizer:
         return good
 
     def update(self, net: Net, grads: PyTree, stats: PyTree, good: jax.Array | None = None) -> Net:
-        """`net` after one update, or unchanged where `good` is False.
+        """`net` after one update, or unchanged if `good` is False.
 
-        `grads` are those of its trainable leaves, `stats` its statistics from now on.
+        `grads` are those of its trainable leaves, `stats` its new statistics.
         """
         moved = self._moved(net, grads, stats)
         return moved if good is None else jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, net)
@@ -202,7 +202,7 @@ def _owned(terms: Terms, net: str) -> Terms:
 
 
 def _counted(terms: Terms, good: dict[str, jax.Array | None]) -> Terms:
-    """Terms that count for nothing where a network's update is not made, beside a count of such updates."""
+    """Terms with weight 0 if the network's update is skipped, and a count of skipped updates."""
     judged = {net: made for net, made in good.items() if made is not None}
     if not judged:
         return terms
@@ -215,7 +215,7 @@ def _counted(terms: Terms, good: dict[str, jax.Array | None]) -> Terms:
 def step_together(
     optimizers: dict[str, Optimizer], nets: dict[str, Net], loss_fn: LossFn, batch: Batch, rng: jax.Array
 ) -> tuple[dict[str, Net], Terms]:
-    """`Optimizer.step` of several networks down the gradient of one loss: parameters and statistics are dicts by name.
+    """`Optimizer.step` of several networks on the gradient of one loss. Parameters and statistics are dicts by name.
 
     The gradient hook is that of the first optimizer. Each network's optimizer clips and logs its own gradient.
     """
@@ -238,13 +238,13 @@ def step_together(
 
 
 def require_optimizers(optimizers: dict[str, Optimizer], *names: str) -> None:
-    """Raises ConfigError where `config.optim` has other entries than `names`."""
+    """Raises ConfigError if `config.optim` has other entries than `names`."""
     if set(optimizers) != set(names):
         raise ConfigError(f"config.optim: expected the entries {', '.join(names)}, got {', '.join(sorted(optimizers))}")
 
 
 def players(optimizers: dict[str, Optimizer], *names: str) -> tuple[Optimizer, ...]:
-    """The optimizers of networks that play against each other, which log the norms of their gradients.
+    """The optimizers of networks that play against each other. They log the norms of their gradients.
 
     Raises ConfigError as `require_optimizers`.
     """

@@ -1,4 +1,4 @@
-"""What a data set says of its examples to models, samplers and evaluators."""
+"""What a data set declares about its examples, for models, samplers and evaluators."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -55,28 +55,28 @@ class Info:
     mixture: Mixture | None = None
 
     def require_kind(self, *kinds: str) -> None:
-        """Raises ConfigError where an example is of no kind that a model reads."""
+        """Raises ConfigError if the examples are of a kind that the model does not read."""
         if self.kind not in kinds:
             wanted = " or ".join(EXAMPLES.get(kind, kind) for kind in kinds)
             raise ConfigError(f"config.data: expected {wanted}, as the model reads, found {self.kind}")
 
     def require_equal(self, field: str, value: Any, found: Any) -> None:
-        """Raises ConfigError where the field `config.model.<field>` has another value than was found in the data."""
+        """Raises ConfigError if the field `config.model.<field>` differs from the value found in the data."""
         if value != found:
             raise ConfigError(f"config.model.{field}: expected {found}, as in the data, got {value}")
 
     def require_images(self, field: str, image: tuple[int, ...]) -> None:
-        """Raises ConfigError where the data are no images of this height, width and number of channels."""
+        """Raises ConfigError if the data are not images of this height, width and number of channels."""
         self.require_kind("image")
         self.require_equal(field, image, self.shape)
 
     def require_classes(self, field: str, number: int) -> None:
-        """Raises ConfigError where a model is conditioned on another number of classes than there are; 0 is none."""
+        """Raises ConfigError if a model is conditioned on another number of classes than the data have; 0 is none."""
         if number:
             self.require_equal(field, number, self.num_classes)
 
     def require_vocabulary(self, field: str, vocab: int) -> None:
-        """Raises ConfigError where the data have no tokens, or more than a model knows."""
+        """Raises ConfigError if the data have no tokens, or more of them than the model."""
         if not self.vocab_size:
             raise ConfigError(f"config.data: expected tokens, as the model reads, found {self.kind}")
         if self.vocab_size > vocab:

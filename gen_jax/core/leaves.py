@@ -1,8 +1,8 @@
-"""What each parameter is, by its path: weight decay, Muon, Adafactor, low-rank updates and sharding all ask here.
+"""Classifies parameters by their paths, for weight decay, Muon, Adafactor, low-rank updates and sharding.
 
-The name of a leaf, and of the modules around it, says what it is. Its rank does not: a norm's scales of scanned layers
-are [L, D], as a matrix is. A leaf that no rule knows is `other` and is treated as a vector, so a new model calls its
-own weights `kernel`.
+The names of a leaf and of the modules around it determine its kind. Its rank does not: norm scales of scanned layers
+are [L, D], like a matrix. A leaf that no rule matches is `other` and is treated as a vector, so a new model should call
+its own weights `kernel`.
 """
 
 import dataclasses
@@ -47,12 +47,12 @@ class Leaf:
 
     @property
     def vector(self) -> bool:
-        """No weight decay, no factors: norms, biases and what is not known."""
+        """Whether the leaf gets no weight decay and no factors: norms, biases and `other`."""
         return self.kind in ("norm", "bias", "other")
 
     @property
     def hidden(self) -> bool:
-        """What Muon is for."""
+        """Whether Muon updates the leaf."""
         return self.kind in ("matrix", "convolution")
 
 

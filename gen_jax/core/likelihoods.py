@@ -1,4 +1,4 @@
-"""How pixels are distributed, given what a decoder returns."""
+"""Distributions of pixels, given the outputs of a decoder."""
 
 import dataclasses
 from typing import Any
@@ -19,11 +19,11 @@ class Likelihood:
     normalised = True  # they sum, or integrate, to 1
 
     def observe(self, image: UInt8[Array, "B H W C"], rng: Key[Array, "*rows"]) -> Float[Array, "B H W C"]:
-        """The data as the model sees it, in [0, 1]."""
+        """The data as the model sees them, in [0, 1]."""
         return ops.to_unit(image)
 
     def log_prob(self, outputs: Any, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """log p(x | outputs) in nats, an example each; `x` broadcasts."""
+        """log p(x | outputs) in nats, one number an example. `x` broadcasts."""
         raise NotImplementedError
 
     def mean(self, outputs: Any) -> Float[Array, "..."]:
@@ -32,7 +32,7 @@ class Likelihood:
 
 
 class GreyBernoulli(Likelihood):
-    """Cross-entropy to grey levels, which is no distribution over them; outputs are logits."""
+    """Cross-entropy to grey levels, which is not a distribution over them. Outputs are logits."""
 
     discrete = False
     normalised = False
@@ -61,7 +61,7 @@ class Bernoulli(GreyBernoulli):
 
 
 class Gaussian(Likelihood):
-    """N(mean, scale^2) on [0, 1]; outputs are the means and the log of one learned scale."""
+    """N(mean, scale^2) on [0, 1]. Outputs are the means and the log of one learned scale."""
 
     discrete = False
 
@@ -75,7 +75,7 @@ class Gaussian(Likelihood):
 
 @dataclasses.dataclass(frozen=True)
 class LogisticMixture(Likelihood):
-    """A discretised mixture of logistics for each channel."""
+    """A discretized mixture of logistics for each channel."""
 
     mixtures: int = 5
 

@@ -1,7 +1,7 @@
-"""Low-rank updates (Hu et al. 2021): a matrix W becomes W + alpha / r * a b, of which a [in, r] and b [r, out] train.
+"""Low-rank updates (Hu et al. 2021): a matrix W becomes W + alpha / r * a b. Only a [in, r] and b [r, out] train.
 
-A matrix `kernel` of a tree of parameters gets a sibling `kernel_lora` with the leaves `a`, `b` and `scale`. b starts
-at 0, so that the network starts as the one without. Everything here is on dicts of arrays; no module knows of it.
+A matrix `kernel` in the parameters gets a sibling `kernel_lora` with the leaves `a`, `b` and `scale`. b is initialized
+to 0, so training starts from the original network. Everything here works on dicts of arrays; modules are unchanged.
 """
 
 import dataclasses
@@ -87,7 +87,7 @@ class Lora:
 
 
 def merge(params: Tree) -> Tree:
-    """The parameters of the plain network: W + scale * a b where there is an update, and no entries `_lora`."""
+    """The parameters of the plain network: W + scale * a b for each update, without the entries `_lora`."""
     if not isinstance(params, Mapping):
         return params
     merged = {name: merge(leaf) for name, leaf in params.items() if not name.endswith(SUFFIX)}
@@ -98,7 +98,7 @@ def merge(params: Tree) -> Tree:
 
 
 def split(params: Tree) -> tuple[Tree, Tree]:
-    """(the parameters without their updates, the updates alone); undone by `join`."""
+    """(the parameters without their updates, the updates alone). `join` undoes it."""
     if not isinstance(params, Mapping):
         return params, None
     plain, updates = {}, {}
@@ -113,7 +113,7 @@ def split(params: Tree) -> tuple[Tree, Tree]:
 
 
 def join(plain: Tree, updates: Tree) -> Tree:
-    """The tree that `split` took apart; `plain` may hold other values, or be a part of it."""
+    """The tree that `split` took apart. `plain` may hold other values, or be a part of it."""
     joined = dict(plain)
     for name, leaf in updates.items():
         joined[name] = leaf if name.endswith(SUFFIX) else join(plain[name], leaf)

@@ -41,7 +41,7 @@ def gaussian_log_prob(
 
 
 def min_log_scale(levels: int) -> float:
-    """Of a logistic component on [-1, 1]: an eighth of a level."""
+    """The smallest log-scale of a logistic component on [-1, 1]: an eighth of a level."""
     return -7.0 - math.log((levels - 1) / 255)
 
 
@@ -81,9 +81,9 @@ def kl_to_standard_normal(mean: Float[Array, "*shape"], log_var: Float[Array, "*
 
 
 def free_bits(kl: Float[Array, "*batch D"], floor: float) -> Float[Array, "*batch"]:
-    """The sum over dimensions of max(kl, floor): a dimension below `floor` nats is not pushed further down.
+    """The sum over dimensions of max(kl, floor): a dimension below `floor` nats gets no gradient.
 
-    Kingma et al. 2016, eq. 15, with the maximum taken for each example, so that it does not depend on the batch.
+    Kingma et al. 2016, eq. 15, with the maximum taken for each example, so it does not depend on the batch.
     """
     return jnp.maximum(kl, floor).sum(-1)
 
@@ -97,7 +97,7 @@ def cross_entropy(logits: Float[Array, "*batch V"], labels: Int[Array, "*batch"]
 def next_token(
     logits: Float[Array, "B T V"], targets: Int[Array, "B T"], mask: Float[Array, "B T"] | None = None
 ) -> dict[str, Mean]:
-    """`loss`, nats a token, and `accuracy`, how often the likeliest token is right, over what `mask` counts: [B]."""
+    """Mean `loss`, nats a token, and `accuracy` of the likeliest token, over the tokens whose `mask` is 1: [B]."""
     counts = jnp.ones(targets.shape) if mask is None else mask
     weight = counts.sum(axis=1)
     nats = (cross_entropy(logits, targets) * counts).sum(axis=1)
@@ -112,10 +112,10 @@ def next_token_in_parts(
     mask: Float[Array, "B T"] | None,
     parts: int,
 ) -> dict[str, Mean]:
-    """`next_token` of `logits_of(x)`, one of `parts` of the positions after the other.
+    """`next_token` of `logits_of(x)`, computed in this many chunks of positions. `parts` divides T.
 
-    More than one have their logits [B, T / parts, V] computed again for the gradient, so that those of all positions,
-    which a large vocabulary makes larger than all else, are never there together. `parts` divides T.
+    With more than one, the backward pass recomputes the logits of a chunk [B, T / parts, V], so the [B, T, V] logits
+    are never materialized.
     """
 
     def cut(x):

@@ -1,4 +1,4 @@
-"""Small pure functions on arrays that models and nets share."""
+"""Small pure functions on arrays, shared by models and networks."""
 
 import contextlib
 import contextvars
@@ -19,13 +19,13 @@ _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform
 
 
 def platform() -> str:
-    """What is compiled for: cpu, gpu or tpu. Not always what is here: `compiling_for`."""
+    """The platform that is compiled for: cpu, gpu or tpu. `compiling_for` can set another than the local one."""
     return _platform.get() or jax.default_backend()
 
 
 @contextlib.contextmanager
 def compiling_for(name: str) -> Iterator[None]:
-    """What is traced inside is for devices of the platform `name`."""
+    """Code traced inside is for devices of the platform `name`."""
     token = _platform.set(name)
     try:
         yield
@@ -44,7 +44,7 @@ def to_signed(image: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def to_uint8(unit: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
-    """[0, 1] to uint8 pixels, rounded; what lies outside is clipped."""
+    """[0, 1] to uint8 pixels, rounded and clipped."""
     return jnp.round(jnp.clip(unit, 0, 1) * 255).astype(jnp.uint8)
 
 
@@ -79,7 +79,7 @@ def mu_law_decode(codes: Int[Array, "*shape"]) -> Int16[Array, "*shape"]:
 
 
 def to_int16(x: Float[Array, "*shape"]) -> Int16[Array, "*shape"]:
-    """[-1, 1] to sound, rounded; what lies outside is clipped."""
+    """[-1, 1] to sound, rounded and clipped."""
     return jnp.round(jnp.clip(x * 32768, -32768, 32767)).astype(jnp.int16)
 
 
@@ -110,10 +110,10 @@ def split(rng: Key[Array, "*rows"], num: int) -> list[Key[Array, "*rows"]]:
 
 
 def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
-    """`x`, cut over the mesh as `axes` says of its leading axes: ROWS, "model" or None for whole, as those behind are.
+    """Shards `x` over the mesh: `axes` names ROWS, "model" or None (replicated) for its leading axes.
 
-    An axis that the mesh does not divide is left to the compiler. Without a mesh (under pmap, in evaluation), or on one
-    device, this is `x`.
+    An axis that the mesh does not divide is left to the compiler. Without a mesh (under pmap, in evaluation) or on one
+    device, this returns `x`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size <= 1 or mesh.manual_axes:
@@ -127,12 +127,12 @@ def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
 
 
 def row_keys(rng: Key[Array, ""], index: jax.Array) -> Key[Array, " B"]:
-    """One key an example, by its index [B] in the split."""
+    """One key for each example, by its index [B] in the split."""
     return jax.vmap(functools.partial(jax.random.fold_in, rng))(index)
 
 
 def convolves(jaxpr: Any) -> bool:
-    """Whether a convolution is in it: XLA's CPU backend runs one in a loop 7 to 30 times slower than outside."""
+    """Whether `jaxpr` holds a convolution. XLA's CPU backend runs one in a loop 7 to 30 times slower than outside."""
     return any(
         equation.primitive.name == "conv_general_dilated"
         or any(convolves(inner.jaxpr) for inner in compat.inner_jaxprs(equation))
@@ -141,7 +141,7 @@ def convolves(jaxpr: Any) -> bool:
 
 
 def scan(body: Callable, init: Any, xs: Any) -> tuple[Any, Any]:
-    """`lax.scan`, unrolled on CPU where the body holds a convolution, and no loop at all where there is one turn."""
+    """`lax.scan`, unrolled on CPU if the body holds a convolution. A single iteration is no loop at all."""
     first = jax.tree.map(lambda x: x[0], xs)
     if len(jax.tree.leaves(xs)[0]) == 1:  # which `unroll` leaves a loop
         carry, y = body(init, first)
@@ -151,9 +151,9 @@ def scan(body: Callable, init: Any, xs: Any) -> tuple[Any, Any]:
 
 
 def where_due(due: Bool[Array, ""], compute: Callable[[], jax.Array]) -> jax.Array:
-    """`compute()`, or zeros like it where it is not due: left out then, but on CPU where it holds a convolution.
+    """`compute()` if it is due, else zeros of its shape, without computing it.
 
-    Those are as slow in a branch as they are in a loop.
+    On CPU a function with convolutions is always computed: they are as slow in a branch as in a loop.
     """
     jaxpr, shape = jax.make_jaxpr(compute, return_shape=True)()
     if platform() == "cpu" and convolves(jaxpr.jaxpr):

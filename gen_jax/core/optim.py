@@ -41,11 +41,11 @@ class LoraConfig(Settings):
     targets: tuple[Regex, ...] = (".*kernel",)
     """Regexes on the paths of the matrices that get one."""
     train: tuple[Regex, ...] = ()
-    """Regexes on the paths of what trains as it is, such as a new head."""
+    """Regexes on the paths of parameters that are trained directly, such as a new head."""
 
 
 class Config(Settings):
-    """How one network is updated. A field that is None has the default of its rule or schedule, or is unused by it."""
+    """How one network is updated. A field that is None takes the default of its rule or schedule, or is unused."""
 
     name: Literal["sgd", "adam", "adamw", "adafactor", "lion", "muon"] = "adam"
     """The rule."""
@@ -54,10 +54,12 @@ class Config(Settings):
     warmup: Period = 0
     """Steps of linear rise, from lr / warmup."""
     schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
-    """Of the learning rate after the warm-up."""
+    """Schedule of the learning rate after the warm-up."""
     schedule_steps: Count | None = None
-    """Steps that the schedule is made for; 0 = total_steps. Set it where a run will be continued with a larger
-    total_steps."""
+    """Length of the schedule in steps; 0 = total_steps.
+
+    Set it if a run will be continued with a larger total_steps.
+    """
     end: Fraction | None = None
     """The last rate as a share of `lr` (cosine, linear)."""
     drop_at: tuple[Fraction, ...] | None = None
@@ -106,7 +108,7 @@ class Config(Settings):
         return self
 
     def read(self) -> dict[str, Any]:
-        """The fields that its rule and its schedule read, with their defaults."""
+        """The fields that its rule and its schedule use, with their defaults."""
         defaults = RULES[self.name] | SCHEDULES[self.schedule]
         given = {name: getattr(self, name) for name in defaults}
         return {name: defaults[name] if value is None else value for name, value in given.items()}

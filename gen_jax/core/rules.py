@@ -1,7 +1,7 @@
-"""Update rules that differ from leaf to leaf. What `leaves` says of a parameter decides; scanned layers move as others.
+"""Update rules that depend on the kind of a leaf, as `leaves` classifies it. Scanned layers are treated like others.
 
-A transformation here sees the trainable leaves only, at their paths; a moment has the path and the shape of its leaf,
-by which `sharding` cuts it.
+A transformation here sees the trainable leaves only, at their paths. A moment has the path and the shape of its leaf,
+so `sharding` shards it in the same way.
 """
 
 import math
@@ -30,10 +30,10 @@ def decays(params: PyTree) -> PyTree:
 
 
 def scale_by_adafactor() -> optax.GradientTransformation:
-    """Adafactor (Shazeer & Stern 2018, algorithms 4 and 5) without the learning rate; Optax's constants.
+    """Adafactor (Shazeer & Stern 2018, algorithms 4 and 5) without the learning rate, with Optax's constants.
 
-    Second moments of kernels and tables are factored where both axes have 128 entries or more. The clipping at RMS 1
-    and the scaling by the parameter's RMS are of a layer, as are the factors.
+    Second moments of kernels and tables are factored if both axes have at least 128 entries. The factors, the clipping
+    at RMS 1 and the scaling by the parameter's RMS are computed for each layer.
     """
 
     def rule(leaf: Leaf) -> optax.GradientTransformation:

@@ -1,4 +1,4 @@
-"""What a training step carries: arrays only, so that it can be donated, sharded, saved and compared."""
+"""The carry of a training step. It holds arrays only, so it can be donated, sharded, saved and compared."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ PyTree = Any
 
 @flax.struct.dataclass
 class Mean:
-    """A weighted mean that is not yet divided: its value is sum(total) / sum(weight).
+    """A weighted mean before the division: its value is sum(total) / sum(weight).
 
     `[B]` each in evaluation (one row an example), `[]` in training, `[K]` after K steps in one dispatch.
-    Tokens weigh tokens and padding weighs 0, so a mean over a split is exact whatever the batch size.
+    Padding has weight 0, so a mean over a split is exact whatever the batch size.
     """
 
     total: PyTree
@@ -25,7 +25,7 @@ class Mean:
 
     @classmethod
     def of(cls, values: jax.Array) -> "Mean":
-        """Each of `values` counts once."""
+        """Each of `values` has weight 1."""
         return cls(values, jnp.ones_like(values))
 
     def of_net(self, net: str) -> "Mean":
@@ -33,11 +33,11 @@ class Mean:
         return Mean(self.total, self.weight, net)
 
     def sum(self) -> "Mean":
-        """The rows added up: both fields become `[]`."""
+        """Sums the rows: both fields become `[]`."""
         return Mean(self.total.sum(), self.weight.sum(), self.net)
 
     def where(self, valid: jax.Array) -> "Mean":
-        """Rows that are not valid weigh 0, even where their total is not finite."""
+        """Rows that are not valid get weight 0, even if their total is not finite."""
         return Mean(jnp.where(valid, self.total, 0), jnp.where(valid, self.weight, 0), self.net)
 
 
@@ -52,12 +52,12 @@ class Net:
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """What `Module.apply` takes, with the live parameters."""
+        """The input of `Module.apply`, with the live parameters."""
         return {"params": lora.merge(self.params), **self.stats}
 
     @property
     def averaged(self) -> dict[str, PyTree]:
-        """What `Module.apply` takes in evaluation: the averages where they are kept."""
+        """The input of `Module.apply` in evaluation: the averages if they are kept."""
         if self.ema is None:
             return self.variables
         return {"params": lora.merge(self.ema["params"]), **self.ema["stats"]}
@@ -65,7 +65,7 @@ class Net:
 
 @flax.struct.dataclass
 class State:
-    """Everything that a step changes, and all that a checkpoint of the model holds."""
+    """Everything that a step changes, and everything that a checkpoint of the model holds."""
 
     step: PyTree  # [] int32, calls of train_step
     nets: dict[str, Net]
@@ -79,7 +79,7 @@ def path_name(path: tuple) -> str:
 
 
 def partition(tree: PyTree, mask: PyTree) -> tuple[PyTree, PyTree]:
-    """Splits a tree by a mask of bools into (where True, where False), with None for the others."""
+    """Splits a tree by a mask of bools into (leaves where True, leaves where False), with None for the others."""
     kept = jax.tree.map(lambda keep, leaf: leaf if keep else None, mask, tree)
     rest = jax.tree.map(lambda keep, leaf: None if keep else leaf, mask, tree)
     return kept, rest

@@ -106,7 +106,7 @@ class Bounded:
         return True
 
     def check(self, size: int) -> None:
-        """Raises ValueError where a header says a size below 0, which leads back to what was read."""
+        """Raises ValueError if a header says a size below 0, which leads back to what was read."""
         if size < 0:
             raise ValueError("a header says a negative size")
 

@@ -18,7 +18,7 @@ def is_bounded() -> bool:
 
 
 def check_expansion(name: str, packed: int, unpacked: int) -> None:
-    """Raises DataError where a file of `packed` bytes says that it holds more than EXPANSION times as many."""
+    """Raises DataError if a file of `packed` bytes says that it holds more than EXPANSION times as many."""
     if is_bounded() and unpacked > max(FLOOR, EXPANSION * packed):
         raise DataError(
             f"{name}: a file of {packed:,} bytes that unpacks to {unpacked:,}, more than {EXPANSION} times as many; "
@@ -27,7 +27,7 @@ def check_expansion(name: str, packed: int, unpacked: int) -> None:
 
 
 def check_members(name: str, packed: int, count: int) -> None:
-    """Raises DataError where an archive of `packed` bytes has too many members: each takes memory, however small."""
+    """Raises DataError if an archive of `packed` bytes has too many members: each takes memory, however small."""
     if is_bounded() and count > max(MEMBERS, packed // MEMBER):
         raise DataError(
             f"{name}: a file of {packed:,} bytes with more than {count - 1:,} members; "
@@ -36,7 +36,7 @@ def check_members(name: str, packed: int, count: int) -> None:
 
 
 def check_pixels(name: str, width: int, height: int) -> None:
-    """Raises DataError where a picture has more than PIXELS."""
+    """Raises DataError if a picture has more than PIXELS."""
     if is_bounded() and width * height > PIXELS:
         raise DataError(
             f"{name}: {width} x {height} pixels, more than {PIXELS:,}; set GEN_JAX_UNBOUNDED=1 to read it anyway"

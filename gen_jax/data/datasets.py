@@ -54,7 +54,7 @@ class ExampleSet:
         return self._feed("train", batch_size, self.seed)
 
     def eval_feed(self, split: str, batch_size: int) -> Feed:
-        """Every example once, in order. Raises ConfigError where there is no such split.
+        """Every example once, in order. Raises ConfigError if there is no such split.
 
         Splits joined by `+` follow each other, where they live on the device.
         """
@@ -118,7 +118,7 @@ class TokenSet:
         return {"tokens": self.tokens[split]}
 
     def train_feed(self, batch_size: int) -> Feed:
-        """Endless, in the source's order. Raises ConfigError where the text is too short for the context."""
+        """Endless, in the source's order. Raises ConfigError if the text is too short for the context."""
         resident = {"tokens": self.tokens["train"]}
         if self.order == "streams":
             return self._placed(feeds.Streams(resident, batch_size, self.context))
@@ -129,7 +129,7 @@ class TokenSet:
         return feed if self.resident else feeds.HostTokens(feed)
 
     def eval_feed(self, split: str, batch_size: int) -> Feed:
-        """Every target once, row b on its own stretch. Raises ConfigError where there is no such split.
+        """Every target once, row b on its own stretch. Raises ConfigError if there is no such split.
 
         Splits joined by `+` are one text, with nothing between them, where they live on the device.
         """

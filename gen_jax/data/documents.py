@@ -49,7 +49,7 @@ def in_lines(found: dict[str, list[str]], source: TokenSource) -> dict[str, list
     """Split -> its lines that are not blank; the splits that `found` (split -> documents) lacks are cut from `train`.
 
     A line on stderr counts the records of each split, the blank lines, and the records of other splits that are
-    also in training. Raises DataError where a split has no records.
+    also in training. Raises DataError if a split has no records.
     """
     every = {split: [line for one in texts for line in utf8.lines(one)] for split, texts in found.items()}
     kept = {split: [line for line in lines if line.strip()] for split, lines in every.items()}
@@ -79,7 +79,7 @@ def joined(found: dict[str, list[str]], source: TokenSource) -> dict[str, list[s
 def token_set(found: dict[str, list[str]], source: TokenSource, seed: int) -> TokenSet | RecordSet:
     """A set of the documents in `found` (split -> documents); the char alphabet is that of all splits.
 
-    Raises DataError where `source.tokenizer_file` is no tokeniser or does not know a character; of lines also as
+    Raises DataError if `source.tokenizer_file` is no tokeniser or does not know a character; of lines also as
     `in_lines` and `record_set`.
     """
     if source.documents == "lines":

@@ -65,7 +65,7 @@ class File:
     opener: Callable[[], io.BufferedIOBase] | None = None
 
     def contents(self) -> bytes:
-        """All its bytes. Raises DataError where it cannot be read."""
+        """All its bytes. Raises DataError if it cannot be read."""
         if self.opener is None:
             return reading.contents(self.path)
         try:

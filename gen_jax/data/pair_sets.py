@@ -136,7 +136,7 @@ class PairSet:
     def eval_feed(self, split: str, batch_size: int) -> Feed:
         """Pair i in row i, all of the width of the split's longest; splits joined by `+` follow each other.
 
-        Raises ConfigError where there is no such split, or a pair does not fit into the context: none is left out.
+        Raises ConfigError if there is no such split, or a pair does not fit into the context: none is left out.
         """
         parts = has_split(split, self.sizes)
         if (longest := max(map(self._longest, parts))) > self.context:
@@ -166,7 +166,7 @@ class PairSet:
 def pair_set(found: dict[str, Texts], source: PairSource, seed: int) -> PairSet:
     """A set of the texts in `found`; says on stderr how many training pairs are too long.
 
-    Raises DataError where a split has no pairs.
+    Raises DataError if a split has no pairs.
     """
     for split, (sources, _) in found.items():
         if not sources:

@@ -64,7 +64,7 @@ def levels(values: np.ndarray, white: int | None = None) -> np.ndarray:
 def range_of(values: np.ndarray) -> int:
     """The first of 1 (of floats only), 255, 65535 and 2^31 - 1 that no value exceeds.
 
-    Raises ValueError where a value is negative or not finite, or beyond all of these.
+    Raises ValueError if a value is negative or not finite, or beyond all of these.
     """
     if not np.isfinite(values).all() or values.min() < 0:
         raise ValueError("expected grey values from 0 upwards, found negative ones, NaN or infinity")
@@ -101,7 +101,7 @@ def read(path: Path, size: int, channels: int, background: int = WHITE, white: i
     """A picture file as uint8 [size, size, channels]; of several frames the first.
 
     16 bits, 32 bits and floats are scaled by their range (`levels`), transparent pixels are laid on the grey level
-    `background`. Raises DataError where it is not a picture, is damaged, or has too many pixels.
+    `background`. Raises DataError if it is not a picture, is damaged, or has too many pixels.
     """
     with _opened(path) as picture:
         picture.draft("RGB" if channels == 3 else "L", (size, size))

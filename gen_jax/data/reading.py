@@ -33,7 +33,7 @@ def printable(name: str | os.PathLike) -> str:
 
 
 def size_of(path: Path) -> int:
-    """The bytes of a file. Raises DataError where there is none, or something else of that name."""
+    """The bytes of a file. Raises DataError if there is none, or something else of that name."""
     try:
         status = os.stat(path)
     except OSError as error:

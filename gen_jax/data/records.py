@@ -46,7 +46,7 @@ class RecordSet:
         return self._feed(self.records["train"], batch_size, self.seed)
 
     def eval_feed(self, split: str, batch_size: int) -> Feed:
-        """Every record once, in order. Raises ConfigError where there is no such split."""
+        """Every record once, in order. Raises ConfigError if there is no such split."""
         parts = [self.records[part] for part in has_split(split, self.sizes)]
         return self._feed(Sequences.join(parts), batch_size, None)
 

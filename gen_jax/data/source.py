@@ -96,7 +96,7 @@ class AnySource(TokenSource):
     """As of text; images and vectors are always `permuted`."""
 
     def check_read(self, kind: str, reads: Collection[str] = ()) -> None:
-        """Raises ConfigError where a field of text is set that examples of `kind` do not read.
+        """Raises ConfigError if a field of text is set that examples of `kind` do not read.
 
         Args:
           reads: the fields of text that they do.
@@ -186,7 +186,7 @@ def cut(n: int, source: Source, missing: tuple[str, ...]) -> dict[str, np.ndarra
 def cut_end(whole: Any, source: Source, missing: tuple[str, ...]) -> dict[str, Any]:
     """Cuts the `missing` splits off the end of one long text, a str or ids [L]: train, then validation, then test.
 
-    Raises DataError where they leave nothing to train on.
+    Raises DataError if they leave nothing to train on.
     """
     pieces, end = {}, len(whole)
     for split in ("test", "validation"):

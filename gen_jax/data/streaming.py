@@ -40,7 +40,7 @@ class Progress:
 
 
 def read_pieces(path: Path) -> Iterator[str]:
-    """The text of a file in pieces of PIECE characters. Raises DataError where it is not UTF-8."""
+    """The text of a file in pieces of PIECE characters. Raises DataError if it is not UTF-8."""
     try:
         yield from between(utf8.decoded(reading.opened(path), path), 0)
     except OSError as error:
@@ -141,7 +141,7 @@ def tokenise(cfg: Config, out: Path, report: Report, overwrite: bool = False) ->
       report: called as bytes are read.
       overwrite: replace what is in `out`.
 
-    Returns split -> tokens. Raises ConfigError where `out` is not empty, DataError where the text cannot be read.
+    Returns split -> tokens. Raises ConfigError if `out` is not empty, DataError where the text cannot be read.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
         raise ConfigError(f"--out: {out} exists and is not empty; pass --overwrite to replace it, or another --out")

@@ -36,7 +36,7 @@ def pieces(document: str) -> Iterator[str]:
 def read_tokenizer(path: str) -> SavedTokenizer:
     """A tokeniser that was saved.
 
-    Raises DataError where the file is none, ConfigError where it does not give back texts exactly.
+    Raises DataError if the file is none, ConfigError where it does not give back texts exactly.
     """
     try:
         size, read = _opened(path)

@@ -52,7 +52,7 @@ def lines(text: str) -> list[str]:
 
 
 def _refuse_wide(head: bytes, name: Any) -> None:
-    """Raises DataError where the first bytes of a file are of UTF-16 or UTF-32.
+    """Raises DataError if the first bytes of a file are of UTF-16 or UTF-32.
 
     They begin with the mark of one; or, most at even or most at odd places are control characters other than tab and
     line ends: the high bytes of Latin, Greek, Cyrillic, Hebrew or Arabic letters, which are valid UTF-8.

@@ -7,7 +7,7 @@ DEEPEST = 64  # lists and sections inside of each other
 
 
 def loads(text: str | bytes) -> Any:
-    """What a text says. Raises ValueError where it is no JSON, or nested more than DEEPEST deep."""
+    """What a text says. Raises ValueError if it is no JSON, or nested more than DEEPEST deep."""
     try:
         found = json.loads(text)
     except RecursionError:

@@ -8,7 +8,7 @@ def bleu(hypotheses: list[str], references: list[str]) -> tuple[float, str]:
       hypotheses, references: plain (detokenised) sentences in the same order, one reference each; sacrebleu's own
         tokeniser `13a` splits them, upper and lower case differ.
 
-    Raises ValueError where there is no sentence or not one reference for each.
+    Raises ValueError if there is no sentence or not one reference for each.
     """
     import sacrebleu  # not at start: few commands need it
 

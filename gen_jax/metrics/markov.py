@@ -51,7 +51,7 @@ class Markov:
 
     @classmethod
     def fit(cls, train: "Sequences", validation: "Sequences", order: int, vocab: int, start: int) -> "Markov":
-        """Raises ValueError where a gram does not fit 63 bits."""
+        """Raises ValueError if a gram does not fit 63 bits."""
         if vocab ** (order + 1) >= 2**63:
             raise ValueError(f"order: expected vocab ** (order + 1) < 2 ** 63, got {vocab} ** {order + 1}")
         tables, weights = [], []

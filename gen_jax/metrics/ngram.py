@@ -36,7 +36,7 @@ class NGram:
     ) -> "NGram":
         """Counts all grams of up to `order` tokens; those that end at tokens which `counted` names, where it is given.
 
-        Raises ValueError where a gram does not fit 63 bits, or a token is not below `vocab`.
+        Raises ValueError if a gram does not fit 63 bits, or a token is not below `vocab`.
         """
         if vocab**order >= 2**63:
             raise ValueError(f"order: expected vocab ** order < 2 ** 63, got {vocab} ** {order}")

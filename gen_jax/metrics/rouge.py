@@ -11,7 +11,7 @@ def rouge(hypotheses: list[str], references: list[str]) -> dict[str, float]:
     Args:
       hypotheses, references: texts in the same order, one reference each.
 
-    Raises ValueError where there is no text or not one reference for each.
+    Raises ValueError if there is no text or not one reference for each.
     """
     from rouge_score import rouge_scorer  # 1.3 s: it imports nltk
 

@@ -232,7 +232,7 @@ class GAN:
         return Terms(means | {"loss": means["critic_loss"]}, stats)
 
     def _penalty(self, name, critic, inputs, update, train) -> tuple[Mean, int]:
-        """The penalty [B], which weighs 0 where training leaves it out, and what to multiply it by."""
+        """The penalty [B], with weight 0 in updates without it, and its multiplier."""
         compute = functools.partial(PENALTIES[name], critic, *inputs)
         if not train or self.penalty_every == 1:
             return Mean.of(compute()), 1
@@ -243,10 +243,10 @@ class GAN:
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
         """The critic's terms: a fake for each real example, keyed by its index.
 
-        Each network is its average where its optimizer keeps one, else the live one. With an average of the generator
-        alone, the live critic meets fakes that it was not trained on: `logit_gap` is then no estimate of a distance
-        between data and live generator. Batch norm's running statistics mix real and fake examples, on which each batch
-        was normalised apart in training: of such a critic these terms are a rough guide.
+        Each network is its average if its optimizer keeps one, else the live network. If only the generator is
+        averaged, the live critic sees fakes that it was not trained on: `logit_gap` is then no estimate of a distance
+        between data and live generator. Batch norm's running statistics mix real and fake examples, while training
+        normalized each batch by itself, so for such a critic these terms are a rough guide.
         """
         gen, disc = (state.nets[name].averaged for name in ("gen", "disc"))
         noise_rng, rng = ops.split(ops.row_keys(rng, batch["index"]), 2)
@@ -263,7 +263,7 @@ class GAN:
         return ops.signed_to_uint8(x) if x.ndim == 4 else x
 
     def _examples(self, batch: Batch) -> tuple[Array, Array | None]:
-        """Images in [-1, 1] or vectors, and their labels where the networks are conditioned on them."""
+        """Images in [-1, 1] or vectors, and their labels if the networks are conditioned on them."""
         x = ops.to_signed(batch["image"]) if "image" in batch else batch["vector"]
         return x, batch["label"] if self.num_classes else None
 
@@ -275,7 +275,7 @@ class GAN:
 
 
 def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> GAN:
-    """Raises ConfigError where `optimizers` is not one optimizer called `gen` and one called `disc`."""
+    """Raises ConfigError if `optimizers` is not one optimizer called `gen` and one called `disc`."""
     gen, disc = players(optimizers, "gen", "disc")
     if cfg.clip_weights:
         disc = dataclasses.replace(disc, tx=adversarial.clipped(disc.tx, cfg.clip_weights))

@@ -1,4 +1,4 @@
-"""AR(k): a value is a linear function of the k before it and Gaussian noise (Yule 1927). The smallest of its family."""
+"""AR(k): each value is a linear function of the last k values, plus Gaussian noise (Yule 1927)."""
 
 import dataclasses
 from typing import Any
@@ -23,11 +23,11 @@ class Config(ModelConfig):
     """The section `config.model`."""
 
     order: Positive = 1
-    """k, the values that one depends on."""
+    """k, the number of earlier values that a value depends on."""
     data_dim: Positive
     """Values in a series."""
     burn_in: Period = 100
-    """Values that `sample` draws from zeros on and leaves out, so that the zeros are forgotten."""
+    """Values that `sample` draws and drops first, so that its start from zeros is forgotten."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":
@@ -45,7 +45,7 @@ class Sampling(Noise):
 
 
 class Network(nn.Module):
-    """Mean and log-scale of the value after each window of k."""
+    """Mean and log-scale of the value after each window of k values."""
 
     order: int
 
@@ -60,15 +60,15 @@ class Network(nn.Module):
 
 
 def draw_value(keys: Key[Array, " B"], outputs: Float[Array, "B 2"], options: Text) -> Float[Array, " B"]:
-    """A value a row, the noise scaled by the temperature."""
+    """One value a row. The temperature scales the noise."""
     return outputs[:, 0] + options.temperature * jnp.exp(outputs[:, 1]) * ops.normal(keys, (len(outputs),))
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearAR(LossModel):
-    """Maximum likelihood given the first k values of each series, which least squares gives in closed form.
+    """Maximum likelihood given the first k values of each series. Least squares is its closed form.
 
-    Terms: `loss`, minus the log-density in nats a value, over the values behind the first k; `squared_error`.
+    Terms over the values after the first k: `loss`, minus the log-density in nats a value, and `squared_error`.
     """
 
     data_dim: int
@@ -86,14 +86,14 @@ class LinearAR(LossModel):
         return Terms({"loss": Mean(nats, weight), "squared_error": Mean(error, weight)})
 
     def log_prob(self, state: State, batch: Batch, rng: jax.Array, num_samples: int) -> Float[Array, " B"]:
-        """log p(the values behind the first k | the first k), exact; `num_samples` plays no part."""
+        """log p(the values after the first k | the first k) in nats, exact, so `num_samples` is not used."""
         means = self.terms(state.nets["net"].averaged, batch, rng, step=state.step, train=False).means
         return -means["loss"].total
 
     capacity = None  # of a cache, which holds k values however long the series
 
     def prefill(self, state: State, tokens: Float[Array, "B P"], size: int, condition: Batch) -> Float[Array, "B K"]:
-        """The last k of `tokens`, behind zeros where they are fewer."""
+        """The last k of `tokens`, after zeros if there are fewer."""
         k = self.network.order
         return jnp.pad(tokens, ((0, 0), (k, 0)))[:, -k:]
 
@@ -105,13 +105,13 @@ class LinearAR(LossModel):
         return self._apply(state.nets["net"].averaged, cache), cache
 
     def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> Float[Array, "n D"]:
-        """Series from where `burn_in` values have passed after zeros."""
+        """Series that start `burn_in` values after zeros."""
         text = Text(temperature=options.temperature, length=self.burn_in + self.data_dim)
         values, _ = generate(self, state, rng, jnp.zeros((n, 1)), [1] * n, text, draw=draw_value)
         return values[:, self.burn_in :]
 
     def _outputs(self, variables: PyTree, series: Float[Array, "B D"]) -> Float[Array, "B V 2"]:
-        """Of the values behind the first k."""
+        """Mean and log-scale of the values after the first k."""
         k, size = self.network.order, series.shape[1]
         places = jnp.arange(size - k)[:, None] + jnp.arange(k)
         return self._apply(variables, series[:, places])

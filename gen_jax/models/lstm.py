@@ -1,6 +1,6 @@
-"""A recurrent language model (Graves 2013) whose carry continues from window to window.
+"""A recurrent language model (Graves 2013). Its carry continues from window to window.
 
-Training on streams is truncated back-propagation through time: the carry crosses the border of a window, the gradient
+Training on streams is truncated back-propagation through time: the carry passes from window to window, the gradient
 does not.
 """
 
@@ -32,25 +32,25 @@ class Config(ModelConfig):
     vocab: Positive = 256
     """Number of tokens; 256 for bytes."""
     embed: Positive = 64
-    """Width of the token vectors."""
+    """Width of the token embedding."""
     cell: Literal["lstm", "gru"] = "lstm"
-    """Of the recurrent layers."""
+    """Type of the recurrent layers."""
     width: Positive = 512
-    """Of the recurrent layers."""
+    """Width of the recurrent layers."""
     layers: Few = 1
-    """Recurrent layers."""
+    """Number of recurrent layers."""
     dropout: Decay = 0.0
-    """Of every layer's outputs on their way up, the last one's too."""
+    """Dropout rate of every layer's outputs to the next layer and to the logits."""
     input_dropout: Decay = 0.0
-    """Of the token vectors."""
+    """Dropout rate of the token embedding."""
     dropout_kind: Literal["ordinary", "variational"] = "ordinary"
-    """`ordinary` draws a mask a token, `variational` one a window.
+    """`ordinary` draws a mask for each token, `variational` one for each window.
 
-    `ordinary` spares the way along time (Zaremba et al. 2014); `variational` also draws one with rate `dropout` for
-    each layer's state (Gal & Ghahramani 2016).
+    `ordinary` leaves the recurrent connections alone (Zaremba et al. 2014). `variational` also masks each layer's
+    state, with rate `dropout` (Gal & Ghahramani 2016).
     """
     tied: Switch = False
-    """The token vectors are also the weights of the logits (Press & Wolf 2017); needs embed = width."""
+    """Ties the output layer to the token embedding (Press & Wolf 2017). Needs embed = width."""
     start: Count = 0
     """The token that an empty prompt of `sample` stands for."""
 
@@ -80,9 +80,9 @@ class Sampling(Text):
 
 
 class Network(nn.Module):
-    """Token vectors, recurrent layers, logits of the next token.
+    """Token embedding, recurrent layers, logits of the next token.
 
-    layers: `nets.recurrent.LSTM` or `GRU`. input_drop, drop: of the token vectors, of each layer's outputs.
+    layers: `nets.recurrent.LSTM` or `GRU`. input_drop, drop: dropout of the embedding and of each layer's outputs.
     """
 
     vocab: int
@@ -112,7 +112,7 @@ class Network(nn.Module):
 
 
 def zero_rows(carry: PyTree, reset: Bool[Array, " B"]) -> PyTree:
-    """The carry [B, ...] with the rows to be reset at 0."""
+    """The carry [B, ...] with the rows to be reset set to 0."""
     return jax.tree.map(lambda x: jnp.where(reset[:, None], 0, x), carry)
 
 
@@ -120,7 +120,7 @@ def zero_rows(carry: PyTree, reset: Bool[Array, " B"]) -> PyTree:
 class LSTMModel(LossModel):
     """Next-token prediction.
 
-    Training batches with `reset` [B] (streams) carry on; those without it start each window at 0. A model trained
+    Training batches with `reset` [B] (streams) keep the carry. Those without it start each window at 0. A model trained
     either way can be evaluated cold (`eval_step`) and carried (`eval_carried`).
     """
 
@@ -131,13 +131,13 @@ class LSTMModel(LossModel):
         return self.network.init(rng, tokens, self._zeros(1))
 
     def init_carry(self, batch: Batch) -> PyTree:
-        """Zeros [B, H] for each layer; None for batches without `reset`, which are no streams."""
+        """Zeros [B, H] for each layer. None for batches without `reset`, which are not streams."""
         return self._zeros(len(batch["tokens"])) if "reset" in batch else None
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
-        """The next tokens' negative log-likelihood in nats a token, and how often the likeliest is right.
+        """The negative log-likelihood of the next tokens, nats a token, and the accuracy of the likeliest token.
 
-        Rows of `batch["carry"]` continue, but for those that `batch["reset"]` names; without a carry, all start at 0.
+        Rows of `batch["carry"]` continue unless `batch["reset"]` is set. Without a carry all rows start at 0.
         """
         inputs, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
         carry = batch.get("carry")
@@ -150,10 +150,10 @@ class LSTMModel(LossModel):
         return Terms(means, carry=None if carry is None else after)
 
     def eval_carried(self, state: State, batch: Batch, carry: PyTree, rng: jax.Array) -> tuple[dict[str, Mean], PyTree]:
-        """`eval_step` that continues from `carry`; returns the carry after this batch as well.
+        """`eval_step` that starts from `carry`. Also returns the carry after this batch.
 
-        `eval_step` itself is the cold evaluation: every window starts from zeros. Over a split, the carried one has as
-        many cold starts as the evaluation batch has rows (`data.feeds.EvalTokens`), so it depends on `eval_batch_size`.
+        `eval_step` itself is the cold evaluation: every window starts from zeros. Over a split, the carried evaluation
+        has as many cold starts as its batch has rows (`data.feeds.EvalTokens`), so it depends on `eval_batch_size`.
         """
         keys = ops.row_keys(rng, batch["index"])
         variables = state.nets["net"].averaged
@@ -169,7 +169,7 @@ class LSTMModel(LossModel):
         return self.network.apply(state.nets["net"].averaged, inputs, self._zeros(len(inputs)))[0]
 
     def prefill(self, state: State, tokens: Int[Array, "B P"], size: int, condition: Batch) -> PyTree:
-        """The carry after `tokens`; its size does not grow."""
+        """The carry after `tokens`. Its size is constant."""
         if not tokens.shape[1]:
             return self._zeros(len(tokens))
         return self.network.apply(state.nets["net"].averaged, tokens, self._zeros(len(tokens)))[1]
@@ -179,13 +179,13 @@ class LSTMModel(LossModel):
         return logits[:, 0], carry
 
     def prompts(self, options: Sampling, n: int) -> tuple[Int[np.ndarray, "n P"], Int[np.ndarray, " n"]]:
-        """What n rows start from, and its lengths: `start` also before a prompt where it is the end of a text."""
+        """The prompts of n rows and their lengths. If texts end with a token, that token precedes each prompt."""
         return rows(options.prompts, n, self.start, leads=self.start == options.end)
 
     def sample(
         self, state: State, rng: jax.Array, n: int, options: Sampling
     ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
-        """What follows `options.prompts`, and its lengths."""
+        """The new tokens after `options.prompts`, and how many there are in each row."""
         return beam.sample(self, state, rng, *self.prompts(options, n), options, distinct=options.distinct)
 
     def _zeros(self, rows: int) -> PyTree:

@@ -19,7 +19,7 @@ AXIS = "data"
 
 
 def check(shapes: State, rules: sharding.Rules, mesh: jax.sharding.Mesh) -> None:
-    """Raises ConfigError where a model or its rules do not fit pmap."""
+    """Raises ConfigError if a model or its rules do not fit pmap."""
     if any(jax.tree.leaves(net.stats) for net in shapes.nets.values()) or jax.tree.leaves((shapes.carry, shapes.extra)):
         raise ConfigError("config.parallel: pmap does not fit a model whose state mixes rows; expected jit")
     if jax.process_count() > 1:

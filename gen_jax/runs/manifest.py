@@ -40,7 +40,7 @@ def begin(file: epath.Path, known: str) -> None:
 
 
 def append(file: epath.Path, start: Mapping[str, Any]) -> None:
-    """Adds a start. Raises StorageError where that cannot be written."""
+    """Adds a start. Raises StorageError if that cannot be written."""
     found = _read(file)
     _write(file, {**found, "starts": [*found.get("starts", []), dict(start)]})
 

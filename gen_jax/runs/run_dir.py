@@ -116,7 +116,7 @@ class RunDir:
         return trained, resume.changes(self.config(), json.loads(_dump(config)), json.loads(_dump(defaults)))
 
     def _has_config(self) -> bool:
-        """Whether a run is here; False for an empty directory. Raises ConfigError where something else is here."""
+        """Whether a run is here; False for an empty directory. Raises ConfigError if something else is here."""
         if not self.path.exists():
             return False
         if not self.path.is_dir():
@@ -168,7 +168,7 @@ class RunDir:
         write_atomic(self.config_file, _dump(config))
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """No other process of this machine trains here meanwhile. Raises ConfigError where another one does."""
+        """No other process of this machine trains here meanwhile. Raises ConfigError if another one does."""
         return locked(self.path) if is_primary() else contextlib.nullcontext()
 
     @contextlib.contextmanager

@@ -93,7 +93,7 @@ class Kept:
             self.end(kind.__name__.lower() if issubclass(kind, Preempted | Interrupted) else "failed")
 
     def end(self, state: str) -> None:
-        """The last that is written, unless another thread was first. Raises StorageError where that fails."""
+        """The last that is written, unless another thread was first. Raises StorageError if that fails."""
         with self._writing:
             first, _ = not self._ended.is_set(), self._ended.set()
             if first and self._writes:

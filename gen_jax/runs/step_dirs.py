@@ -31,7 +31,7 @@ def available(directory: epath.PathLike) -> list[int]:
 
 
 def steps(directory: epath.Path) -> list[int]:
-    """Every step directory, finished or not, oldest first. Raises StorageError where `directory` is a file."""
+    """Every step directory, finished or not, oldest first. Raises StorageError if `directory` is a file."""
     if not directory.exists():
         return []
     with reading(directory):

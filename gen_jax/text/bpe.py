@@ -104,7 +104,7 @@ class BPETokenizer:
         return None
 
     def encode(self, text: str) -> Int32[np.ndarray, " T"]:
-        """Raises ValueError where the tokens are not exactly the text."""
+        """Raises ValueError if the tokens are not exactly the text."""
         return self.encode_all([text])[0]
 
     def encode_all(self, texts: Sequence[str]) -> list[Int32[np.ndarray, "_"]]:

@@ -74,7 +74,7 @@ def load_into(state: State, path: epath.PathLike, heads: int, reset: Sequence[st
 
 
 def check(path: epath.PathLike, model_name: str) -> None:
-    """Raises ConfigError where there is no file, or another model."""
+    """Raises ConfigError if there is no file, or another model."""
     if model_name != "transformer":
         raise ConfigError(f"config.init_from.safetensors: expected the model transformer, got {model_name}")
     if not Path(path).expanduser().is_file():  # a pipe is none for pathlib, but for epath

@@ -72,7 +72,7 @@ class TrainedRun:
 
     @property
     def step(self) -> int:
-        """Of the checkpoint. Raises CheckpointError where there is none, or it is damaged."""
+        """Of the checkpoint. Raises CheckpointError if there is none, or it is damaged."""
         return self._restored[0]
 
     @property

@@ -46,7 +46,7 @@ def recolour(image: UInt8[np.ndarray, "*shape 3"]) -> UInt8[np.ndarray, "*shape 
 def load(cfg: Config, seed: int) -> UnpairedSet:
     """The two sets, painted and halved by `split_seed` of `of`; `seed` is that of the training orders.
 
-    Raises ConfigError where `of` has no grey images that live on the device.
+    Raises ConfigError if `of` has no grey images that live on the device.
     """
     found = images(cfg.of, seed, "config.data.of")
     if found.info.shape[-1] != 1 or found.fetch:

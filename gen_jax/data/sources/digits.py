@@ -28,7 +28,7 @@ class Config(ExampleSource):
 
 
 def read() -> tuple[np.ndarray, np.ndarray]:
-    """uint8 images [1797, 8, 8, 1] and int32 labels [1797]. Raises DataError where scikit-learn is not installed."""
+    """uint8 images [1797, 8, 8, 1] and int32 labels [1797]. Raises DataError if scikit-learn is not installed."""
     spec = importlib.util.find_spec("sklearn")  # importing it would take two seconds
     file = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else None
     if file is None or not file.exists():

@@ -66,7 +66,7 @@ class Pictures:
 def load(cfg: Config, seed: int) -> ExampleSet:
     """The set, with the missing splits cut; `seed` is that of the training order.
 
-    Raises DataError where there is no picture, a file is none, or only some lie in folders of classes.
+    Raises DataError if there is no picture, a file is none, or only some lie in folders of classes.
     """
     from gen_jax.data import image_files, pixels
 

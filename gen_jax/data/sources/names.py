@@ -30,7 +30,7 @@ class Config(text_file.TextSource):
 
 
 def load(cfg: Config, seed: int) -> TokenSet | RecordSet:
-    """The set, cut into splits by name. `seed` is that of the training order. Raises DataError where there is none."""
+    """The set, cut into splits by name. `seed` is that of the training order. Raises DataError if there is none."""
     return text_file.load(cfg, seed) if cfg.path else token_set({"train": ["\n".join(embedded())]}, cfg, seed)
 
 

@@ -87,7 +87,7 @@ def _read(path: Path) -> Arrays:
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """Raises ValueError where the header of an array does not say the size that the archive has for it."""
+    """Raises ValueError if the header of an array does not say the size that the archive has for it."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -48,7 +48,7 @@ class Config(PairSource):
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines without what ends them. Raises DataError where the file is missing, damaged or not UTF-8."""
+    """The lines without what ends them. Raises DataError if the file is missing, damaged or not UTF-8."""
     read = reading.unpacked if path.suffix.lower() == ".gz" else reading.contents
     text = utf8.decode(read(path), printable(path))
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")] if text else []
@@ -61,7 +61,7 @@ def file_name(cfg: Config, split: str, language: str) -> str:
 def find(folder: Path, cfg: Config) -> dict[str, tuple[Path, Path]]:
     """Split -> its files of sources and of targets; says on stderr which are read and which are left out.
 
-    Raises DataError where there are none to train on, or a split has several or only one of the two.
+    Raises DataError if there are none to train on, or a split has several or only one of the two.
     """
     anything = cfg.pattern.replace("[", "[[]").replace("{split}", "*").replace("{language}", "*")
     listing = list_folder(folder, Kind("pairs", pattern=anything), named="nothing", deep="/" in cfg.pattern)

@@ -31,7 +31,7 @@ class Config(TokenSource):
 
 
 def load(cfg: Config, seed: int) -> TokenSet | RecordSet:
-    """The set, cut into splits by document (a module, a topic). Raises DataError where there is no documentation."""
+    """The set, cut into splits by document (a module, a topic). Raises DataError if there is no documentation."""
     root = Path(sysconfig.get_path("stdlib"))
     files = library_files(root)
     topics = root / "pydoc_data" / "topics.py"

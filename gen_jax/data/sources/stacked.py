@@ -24,7 +24,7 @@ class Config(Outer):
 def load(cfg: Config, seed: int) -> ExampleSet:
     """Images [H, W, 3] with the label c^2 a + c b + d of digits a, b, d of c classes; `seed` is of the training order.
 
-    Raises ConfigError where `of` has no grey images with labels in memory.
+    Raises ConfigError if `of` has no grey images with labels in memory.
     """
     base = sources.load(cfg.of, seed)
     info = base.info

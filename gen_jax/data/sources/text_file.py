@@ -29,14 +29,14 @@ class Config(TextSource):
 
 
 def read(path: Path) -> str:
-    """The text, its line ends as they are. Raises DataError where it cannot be read or is not UTF-8."""
+    """The text, its line ends as they are. Raises DataError if it cannot be read or is not UTF-8."""
     return utf8.decode(reading.contents(path), path)
 
 
 def files(cfg: TextSource) -> dict[str, list[Path]]:
     """Split -> the files that hold text, in order; what was found in a folder is said on stderr.
 
-    Raises DataError where there are none.
+    Raises DataError if there are none.
     """
     path = Path(cfg.path).expanduser()
     if path.is_dir():

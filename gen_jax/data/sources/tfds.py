@@ -110,7 +110,7 @@ def _sources(folder: Path) -> tuple[Any, dict[str, Any]]:
 def _splits(names: Collection[str]) -> dict[str, str]:
     """Split -> what the set calls it: as we do, else any other of its names (`data.split_names`).
 
-    Raises DataError where there is nothing to train on.
+    Raises DataError if there is nothing to train on.
     """
     found = {SPLIT_OF[name.lower()]: name for name in names if name.lower() in SPLIT_OF}
     found |= {split: split for split in SPLITS if split in names}

@@ -49,7 +49,7 @@ class Facts(pydantic.BaseModel):
 
 
 def load(cfg: Config, seed: int) -> TokenSet:
-    """The set; `seed` is that of the training order. Raises DataError where the folder is not whole."""
+    """The set; `seed` is that of the training order. Raises DataError if the folder is not whole."""
     folder = Path(cfg.path).expanduser()
     facts = _facts(folder)
     tokens = {split: _mapped(folder / f"{split}.npy") for split in SPLITS if split in facts.sizes}
@@ -93,7 +93,7 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def _check_ids(name: str, ids: np.ndarray, vocab_size: int) -> None:
-    """Raises DataError where an id is none of the vocabulary; of very long files a sample of CHECKED is looked at."""
+    """Raises DataError if an id is none of the vocabulary; of very long files a sample of CHECKED is looked at."""
     blocks = -(-len(ids) // BLOCK)
     for i in range(0, blocks, max(1, blocks * BLOCK // CHECKED)):
         block = ids[i * BLOCK : (i + 1) * BLOCK]

@@ -102,7 +102,7 @@ class UnpairedSet:
         return UnpairedFeed(self.a.train_feed(batch_size), self.b.train_feed(batch_size))
 
     def eval_feed(self, split: str, batch_size: int) -> Feed:
-        """Both in order, until the smaller ends. Raises ConfigError where there is no such split."""
+        """Both in order, until the smaller ends. Raises ConfigError if there is no such split."""
         has_split(split, self.sizes)
         return UnpairedFeed(self.a.eval_feed(split, batch_size), self.b.eval_feed(split, batch_size))
 
@@ -123,7 +123,7 @@ def images(cfg: Source, seed: int, key: str) -> ExampleSet:
 
 
 def load(cfg: Config, seed: int) -> UnpairedSet:
-    """The two sets; `seed` is that of the training orders. Raises ConfigError where their shapes differ."""
+    """The two sets; `seed` is that of the training orders. Raises ConfigError if their shapes differ."""
     a, b = images(cfg.a, seed, "config.data.a"), images(cfg.b, seed + OTHER_ORDER, "config.data.b")
     if a.info.shape != b.info.shape:
         raise ConfigError(f"config.data.b: expected images {a.info.shape}, like a, found {b.info.shape}")
