@@ -1,4 +1,4 @@
-"""Arrays that are kept between runs: $GEN_JAX_CACHE, else ~/.cache/gen_jax."""
+"""Arrays cached between runs, in $GEN_JAX_CACHE, else ~/.cache/gen_jax."""
 
 import contextlib
 import os
@@ -20,10 +20,11 @@ def folder() -> Path:
 
 
 def cached(name: str, build: Callable[[], Arrays]) -> Arrays:
-    """`build()`, or what it gave the last time; kept as `<name>.npz` in `folder()`.
+    """`build()`, or its cached result from `<name>.npz` in `folder()`.
 
-    `name` must change whenever the result would. Where nothing can be written, it is built each time. Of several
-    processes, which all call this, all build where one does not have it: `build` may compute over all their devices.
+    `name` must change whenever the result would. If nothing can be written, the result is built each time. All
+    processes call this; if one of them has no cached result, all build, since `build` may compute over all their
+    devices.
     """
     path = folder() / f"{name}.npz"
     kept = _read(path)

@@ -1,6 +1,6 @@
-"""Writing to disks that may be full, read-only or gone: whole files or nothing, and errors of one line.
+"""Writes to disks that may be full, read-only or gone: whole files or nothing, and errors of one line.
 
-An error names the path, the bytes that were needed and those that are free. It is raised where the file is written.
+An error names the path, the bytes needed and the bytes free. It is raised where the file is written.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ def is_remote(path: epath.PathLike) -> bool:
 
 
 def write_atomic(path: epath.Path, data: str | bytes) -> None:
-    """Writes a whole file or nothing: what was there before survives a kill and a full disk.
+    """Writes a whole file or nothing: the earlier file survives a kill and a full disk.
 
     Raises:
       StorageError: it cannot be written.
@@ -42,10 +42,10 @@ def write_atomic(path: epath.Path, data: str | bytes) -> None:
 
 @contextlib.contextmanager
 def writing(path: epath.PathLike, size: int = 0) -> Iterator[None]:
-    """Within it, an OSError becomes a StorageError.
+    """Turns an OSError into a StorageError.
 
     Args:
-      path: what is written.
+      path: the file being written.
       size: bytes that it needs.
     """
     try:
@@ -56,7 +56,7 @@ def writing(path: epath.PathLike, size: int = 0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(path: epath.PathLike) -> Iterator[None]:
-    """Within it, an OSError becomes a StorageError: a folder is where a file should be, or the reverse."""
+    """Turns an OSError into a StorageError, as for a folder in place of a file or the reverse."""
     try:
         yield
     except OSError as error:
@@ -68,7 +68,7 @@ def unreadable(error: OSError, path: epath.PathLike) -> StorageError:
 
 
 def reason(error: BaseException, path: epath.PathLike, size: int = 0) -> str:
-    """One line on why `path`, which needs `size` bytes, was not written."""
+    """The reason, on one line, why `path`, which needs `size` bytes, was not written."""
     if number := full(error):
         needed = f"{size:,} bytes needed, " if size else ""
         return f"{os.fspath(path)}: {os.strerror(number)}: {needed}{_room(path)}; the same command continues after that"
@@ -77,7 +77,7 @@ def reason(error: BaseException, path: epath.PathLike, size: int = 0) -> str:
 
 
 def full(error: BaseException | None) -> int:
-    """The errno of a full disk or a quota where one is the cause, else 0. C++ libraries give it as text only."""
+    """The errno of a full disk or a quota if that is the cause, else 0. C++ libraries give it as text only."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return error.errno

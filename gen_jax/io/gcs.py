@@ -1,7 +1,7 @@
-"""Workdirs on Google Cloud Storage, `gs://`: whether one can be reached, and what cannot be appended to there.
+"""Workdirs on Google Cloud Storage, `gs://`: checks access, and handles files that cannot be appended to there.
 
 Whole files go there directly, through epath and gcsfs, never TensorFlow; arrays through TensorStore. Files that grow
-are written to a local folder, the spool, and copied from it whole.
+are written to a local folder, the spool, and uploaded whole.
 """
 
 import contextlib
@@ -42,10 +42,10 @@ def absolute(path: epath.PathLike) -> epath.Path:
 
 
 def check(path: epath.PathLike) -> None:
-    """Nothing for a local path.
+    """Does nothing for a local path.
 
     Raises:
-      ConfigError: there is no such bucket, it may not be listed, or what is needed for it is not installed.
+      ConfigError: the bucket does not exist, cannot be listed, or a package that it needs is not installed.
     """
     if is_remote(path):
         scheme, _, rest = os.fspath(path).partition("://")
@@ -72,7 +72,7 @@ def _reach(bucket: str) -> None:
 
 
 def lock_file(path: epath.PathLike) -> Path:
-    """Where this machine notes that it trains in `path`; another machine does not see it."""
+    """The file with which this machine records that it trains in `path`. Other machines do not see it."""
     file = cache.folder() / "locks" / hashlib.sha256(os.fspath(path).encode()).hexdigest()[:32]
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
@@ -80,12 +80,12 @@ def lock_file(path: epath.PathLike) -> Path:
 
 @contextlib.contextmanager
 def opened(remote: epath.Path, names: Sequence[str], uploads: bool) -> Iterator[tuple[epath.Path, Callable[[], None]]]:
-    """A local folder that begins with the files `names` of `remote`, those that are there, and what copies it back.
+    """A local folder that starts with the existing files `names` of `remote`, and a function that uploads it.
 
-    That is done at the end, too. Without `uploads` the folder begins empty, and nothing is copied.
+    It is also uploaded at the end. Without `uploads` the folder starts empty, and nothing is uploaded.
 
     Raises:
-      CheckpointError: it failed.
+      CheckpointError: an upload failed.
     """
     with tempfile.TemporaryDirectory(prefix="gen_jax_") as name:
         folder = epath.Path(name)
@@ -111,7 +111,7 @@ class _Spool:
         self.copied: dict[Path, tuple[int, int]] = {}  # bytes and time of change, of what was copied last
 
     def upload(self) -> None:
-        """Copies whole what changed; raises CheckpointError where that fails."""
+        """Uploads the files that changed, whole. Raises CheckpointError if that fails."""
         try:
             for file in sorted(path for path in self.folder.rglob("*") if path.is_file()):
                 found = file.stat()

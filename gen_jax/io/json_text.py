@@ -1,4 +1,4 @@
-"""JSON that somebody may have written or damaged."""
+"""Parses JSON that may be damaged or hostile."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ DEEPEST = 64  # lists and sections inside of each other
 
 
 def loads(text: str | bytes) -> Any:
-    """What a text says. Raises ValueError if it is no JSON, or nested more than DEEPEST deep."""
+    """The value of a text. Raises ValueError if it is not JSON, or nested deeper than DEEPEST."""
     try:
         found = json.loads(text)
     except RecursionError:

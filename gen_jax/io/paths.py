@@ -1,4 +1,4 @@
-"""Paths as a user writes them, with `~`, and as they are shown."""
+"""Expands paths that a user writes, with `~`, and shortens them for display."""
 
 import argparse
 import os
@@ -23,7 +23,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def shortest(path: str | os.PathLike) -> str:
-    """The shorter of a path and the same path seen from the current folder."""
+    """The shorter of an absolute path and the path relative to the current folder."""
     path = os.fspath(path)
     if "://" in path:
         return path

@@ -1,6 +1,6 @@
-"""What is not to be printed.
+"""Suppresses output.
 
-Orbax and TensorStore print hundreds of lines of a save that failed, beside the error that they raise.
+Orbax and TensorStore print hundreds of lines about a failed save, besides the error that they raise.
 """
 
 import atexit
@@ -18,7 +18,7 @@ def discard(stream: TextIO) -> None:
 
 @functools.cache
 def quieten() -> None:
-    """Their errors are raised where the save is waited for; logs and tracebacks of them are left out."""
+    """Hides their logs and tracebacks. Their errors are raised by the wait for the save."""
     logging.getLogger("absl").addFilter(
         lambda record: not (record.levelno >= logging.ERROR and "orbax" in record.pathname)
     )
@@ -35,5 +35,5 @@ def quieten() -> None:
 
 @functools.cache
 def mute_at_exit() -> None:
-    """After a save that failed: what it left half-done ends with the interpreter, without the modules that it needs."""
+    """For a failed save: unfinished work of it ends with the interpreter, without the modules it needs."""
     atexit.register(lambda: (sys.stderr.flush(), os.dup2(os.open(os.devnull, os.O_WRONLY), 2)))

@@ -1,4 +1,4 @@
-"""If process 0 dies, jaxlib aborts the others with a C++ stack; this adds a line and exit code 76."""
+"""If process 0 dies, jaxlib aborts the others with a C++ stack. This adds a line and exit code 76."""
 
 import contextlib
 import ctypes
@@ -16,10 +16,10 @@ ANSWER_S = 5.0
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Exits with a line and code 76 on SIGABRT if the coordinator does not answer; another SIGABRT is left alone.
+    """Exits with a line and code 76 on SIGABRT if the coordinator does not answer. Other aborts are not changed.
 
-    A handler in C: Python's would be called when `abort` has ended the process already. jaxlib 0.10.2 has a callback
-    for the loss too, `missed_heartbeat_callback`, but cannot make its argument a Python object (std::bad_cast).
+    The handler is in C, because Python's would only run after `abort` has ended the process. jaxlib 0.10.2 has a
+    callback for the loss too, `missed_heartbeat_callback`, but it cannot pass its argument to Python (std::bad_cast).
     """
     address = global_state.coordinator_address
 

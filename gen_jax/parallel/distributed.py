@@ -1,7 +1,7 @@
-"""Several processes as one run: how they find each other, how they part, and how a trial of them starts here.
+"""Several processes as one run: how they connect, how they end, and how to start them on one machine.
 
-Three ways: `--coordinator`, `--num_processes` and `--process_id`, or their variables in the environment; a cluster that
-jax knows by itself (Slurm, Open MPI, Kubernetes, TPU); `--num_processes=2` alone, which starts them on this machine.
+There are three ways: `--coordinator`, `--num_processes` and `--process_id`, or their environment variables; a cluster
+that jax detects (Slurm, Open MPI, Kubernetes, TPU); `--num_processes=2` alone, which starts them on this machine.
 """
 
 import argparse
@@ -48,7 +48,7 @@ MOST_HERE = 64  # processes of a trial on one machine
 
 
 def check(args: argparse.Namespace) -> None:
-    """Fills in what the environment says, and refuses what does not fit together.
+    """Adds arguments from the environment, and checks that all of them fit together.
 
     Raises:
       ConfigError: an argument is missing or out of range.
@@ -78,10 +78,10 @@ def check(args: argparse.Namespace) -> None:
 
 
 def is_local_trial(args: argparse.Namespace) -> bool:
-    """Whether checked arguments ask for processes to be started here.
+    """Whether checked arguments ask to start processes on this machine.
 
     Raises:
-      ConfigError: they do, and the run directory is not here.
+      ConfigError: they do, and the run directory is not local.
     """
     found = args.coordinator is None and (args.num_processes or 1) > 1
     if found and "://" in args.workdir:
@@ -91,13 +91,13 @@ def is_local_trial(args: argparse.Namespace) -> bool:
 
 @contextlib.contextmanager
 def joined(args: argparse.Namespace) -> Iterator[None]:
-    """Within it this process is one of those that the checked arguments, or a cluster that jax knows, name.
+    """Connects this process to the others that the checked arguments, or a cluster that jax detects, name.
 
-    Nothing where it is alone. To be entered before a device is touched. A process that fails does not wait for those
-    that have not: they may be waiting for it.
+    Does nothing for a single process. Enter it before a device is touched. A process that fails does not wait for the
+    others: they may be waiting for it.
 
     Raises:
-      ConfigError: the processes do not meet.
+      ConfigError: the processes do not connect.
     """
     if not (args.coordinator or (args.num_processes is None and _in_a_cluster())):
         yield
@@ -120,7 +120,7 @@ def _address(args: argparse.Namespace) -> str:
 
 
 def _in_a_cluster() -> bool:
-    """Whether jax finds itself in a job of several processes. It would take a job of one for a reason to hide GPUs."""
+    """Whether jax detects a job of several processes. (It would treat a job of one as a reason to hide GPUs.)"""
     try:
         with warnings.catch_warnings(action="ignore"):
             return compat.cluster_processes() > 1
@@ -130,9 +130,10 @@ def _in_a_cluster() -> bool:
 
 
 def _part(error: BaseException) -> None:
-    """Where not all failed, ends this process without the meeting at which jax would wait for the others."""
+    """If not all processes failed, ends this one without jax's final barrier, which would wait for the others."""
     try:
-        compat.global_state.client.wait_at_barrier("gen_jax_failed", FAREWELL_MS)  # pyright: ignore[reportOptionalMemberAccess]
+        compat.global_state.client.wait_at_barrier("gen_jax_failed", FAREWELL_MS)  # pyright:
+        ignore[reportOptionalMemberAccess]
     except Exception:
         code = Interrupted.code if isinstance(error, KeyboardInterrupt) else getattr(error, "code", 1)
         atexit.register(_leave, code)  # runs before jax's, which is older
@@ -145,13 +146,13 @@ def _leave(code: int) -> None:
 
 
 def start_here(arguments: Sequence[str], num_processes: int, logs: Path) -> int:
-    """`gen-jax ARGUMENTS` in `num_processes` processes of this machine, on the CPU; returns the exit code of the run.
+    """Runs `gen-jax ARGUMENTS` in `num_processes` processes on the CPU of this machine. Returns the run's exit code.
 
-    The CPU devices that XLA_FLAGS names are shared out. Process 0 has this one's stdout and stderr, process i the file
-    `logs/process_<i>.log`. SIGTERM and Ctrl-C reach process 0, which agrees with the others.
+    The CPU devices that XLA_FLAGS names are divided among them. Process 0 has this process's stdout and stderr, process
+    i the file `logs/process_<i>.log`. SIGTERM and Ctrl-C reach process 0, which agrees with the others.
 
     Raises:
-      ConfigError: the devices cannot be shared out.
+      ConfigError: the devices cannot be divided equally.
     """
     logs.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
@@ -171,7 +172,7 @@ def start_here(arguments: Sequence[str], num_processes: int, logs: Path) -> int:
 
 
 def log_file(logs: Path, i: int) -> Path:
-    """What process i > 0 prints."""
+    """The log file of process i > 0."""
     return logs / f"process_{i}.log"
 
 
@@ -190,7 +191,7 @@ def _environment(num_processes: int, address: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _forwarding_to(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
-    """Signals reach process 0; at a second Ctrl-C all end at once, and this one with them."""
+    """Signals reach process 0. A second Ctrl-C ends all processes, this one included."""
     interrupted = 0
 
     def forward(number: int, _: FrameType | None) -> None:
@@ -214,7 +215,7 @@ def _forwarding_to(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
 
 
 def _wait(processes: list[subprocess.Popen], logs: Path) -> int:
-    """The exit code of the first process that failed, once all have ended; says which, where process 0 did not."""
+    """Waits for all processes. Returns the exit code of the first that failed, and names it if it is not 0."""
     failed, deadline = None, float("inf")
     while any(process.poll() is None for process in processes):
         if failed is None:

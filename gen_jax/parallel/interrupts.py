@@ -1,10 +1,10 @@
-"""Signals from the first moment of a command on; without jax, whose import takes seconds.
+"""Signals from the start of a command, without jax, whose import takes seconds.
 
-Python calls its handlers in the main thread, between two of its own instructions: while C++ compiles, allocates or
-waits for another process, none is called. A thread that reads what `signal.set_wakeup_fd` writes need not wait.
+Python calls its handlers in the main thread, between two of its own instructions. While C++ compiles, allocates or
+waits for another process, no handler runs. A thread that reads what `signal.set_wakeup_fd` writes need not wait.
 
-And what a handler raises is ignored where Python is just in a callback of the garbage collector, which jax has, or in
-a destructor: `sys.unraisablehook` sees it there, and the signal is sent again.
+An exception that a handler raises inside a callback of the garbage collector (jax has one) or in a destructor is
+ignored. `sys.unraisablehook` sees it there, and the signal is sent again.
 """
 
 import contextlib
@@ -32,9 +32,9 @@ def wanted() -> list[signal.Signals]:
 
 @contextlib.contextmanager
 def second_leaves() -> Iterator[None]:
-    """Within it a second SIGINT ends the process at once with exit code 130, whatever the main thread does.
+    """A second SIGINT ends the process at once with exit code 130, whatever the main thread does.
 
-    SIGINT needs a handler of Python's. Nothing in a thread other than the main one, which alone may set this up.
+    SIGINT needs a Python handler. Only the main thread may set this up; in others it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -66,9 +66,9 @@ def _listen(reading: int) -> None:
 
 @contextlib.contextmanager
 def early() -> Iterator[None]:
-    """Around a whole command: SIGTERM and SIGHUP end it with exit code 75, SIGINT with 130, where it is.
+    """For a whole command: SIGTERM and SIGHUP end it with exit code 75, SIGINT with 130.
 
-    Training and evaluation put their own handlers in place of these as soon as there is something to save.
+    Training and evaluation install their own handlers as soon as there is something to save.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -93,13 +93,13 @@ def early() -> Iterator[None]:
 
 
 def stop(number: int, error: BaseException) -> NoReturn:
-    """Raises the error in the handler of a signal; within `early`, again and again until it is not ignored."""
+    """Raises the error in the handler of a signal. Within `early` it repeats until the error is not ignored."""
     raised[error] = number
     raise error
 
 
 def _again(ignored: "sys.UnraisableHookArgs") -> None:
-    """A `sys.unraisablehook` that sends a signal again whose error was ignored."""
+    """A `sys.unraisablehook` that sends a signal again if its error was ignored."""
     number = raised.get(ignored.exc_value) if ignored.exc_value else None
     if number is None:
         sys.__unraisablehook__(ignored)

@@ -1,6 +1,6 @@
-"""`parallel="pmap"`: replicated data parallelism as the oldest JAX code does it.
+"""`parallel="pmap"`: replicated data parallelism in the style of older JAX code.
 
-The state has a leading axis of devices, [D, ...]. The step folds the device's number into the key; gradients,
+The state has a leading axis of devices, [D, ...]. The step folds the device's number into the key. Gradients,
 numerators and weights are summed in the gradient hook. Models whose state mixes rows are refused.
 """
 
@@ -45,7 +45,7 @@ def unreplicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
 
 
 def split_rows(rows: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
-    """[K, B, ...] on the host -> [D, K, B/D, ...]: each device gets the rows that jit would give it."""
+    """[K, B, ...] on the host -> [D, K, B/D, ...]: each device gets the same rows as under jit."""
     d = mesh.devices.size
     return jax.tree.map(lambda x: x.reshape(len(x), d, -1, *np.shape(x)[2:]).swapaxes(0, 1), rows)
 

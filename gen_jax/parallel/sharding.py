@@ -1,12 +1,12 @@
-"""Meshes and sharding rules. A rule is data: (regex on a parameter's path, what to do with it).
+"""Meshes and sharding rules. A rule is data: (regex on a parameter's path, how to shard it).
 
-A mesh has three axes. Batch rows are cut over `data` and `fsdp` together. Rules cut parameters over `fsdp`, where a
-device stores a part and computes with the whole, and over `model`, where it computes with a part as well.
+A mesh has three axes. Batch rows are sharded over `data` and `fsdp` together. Rules shard parameters over `fsdp`, where
+a device stores a shard and gathers the whole to compute, and over `model`, where it computes with its shard only.
 
-What to do is a partition spec (a tuple of axis names and None), "fsdp" (cut the largest axis over `fsdp`) or
-"replicate". A spec is that of one layer: the leading axis of scanned layers, which are stacked under `layers`, is never
-cut. What `fsdp` does not divide is stored whole; for `model` that is an error, as is a parameter that no rule matches.
-The first rule that matches decides.
+A rule gives a partition spec (a tuple of axis names and None), "fsdp" (shard the largest axis over `fsdp`) or
+"replicate". A spec is for one layer: the leading axis of scanned layers, which are stacked under `layers`, is never
+sharded. An axis that `fsdp` does not divide is replicated. For `model` that is an error, as is a parameter that no rule
+matches. The first rule that matches decides.
 """
 
 import dataclasses
@@ -30,14 +30,14 @@ Rules = Sequence[tuple[str, str | tuple]]
 
 
 class MeshConfig(Settings):
-    """Devices on each axis; one of them may be -1, which takes what the others leave."""
+    """Devices on each axis. One of them may be -1, which takes the remaining devices."""
 
     data: Whole = -1
-    """Copies of the parameters, each with its rows of the batch."""
+    """Copies of the parameters; each copy gets its share of the batch."""
     fsdp: Whole = 1
-    """Devices that share the parameters and divide the rows."""
+    """Devices that shard both the parameters and the batch."""
     model: Whole = 1
-    """Devices that divide the matrices."""
+    """Devices that shard the matrices (tensor parallelism)."""
 
     @model_validator(mode="after")
     def _sizes(self) -> "MeshConfig":
@@ -51,7 +51,7 @@ class MeshConfig(Settings):
 
 
 def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh ("data", "fsdp", "model"), the devices of a process side by side.
+    """The mesh ("data", "fsdp", "model"), with the devices of a process side by side.
 
     Raises:
       ConfigError: the devices do not fit, or a process would have none.
@@ -101,7 +101,7 @@ def param_spec(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh) -> P
 
 
 def _fsdp(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    """Cuts the largest axis that `fsdp` divides; never the layer axis of scanned layers."""
+    """Shards the largest axis that `fsdp` divides. Never the layer axis of scanned layers."""
     size = mesh.shape["fsdp"]
     axes = [i for i in range(leaves.stacked(path), len(shape)) if shape[i] % size == 0 and shape[i] >= size]
     if size == 1 or not axes:
@@ -118,7 +118,7 @@ def param_specs(params: PyTree, rules: Rules, mesh: Mesh) -> PyTree:
 
 
 def _moment_spec(params: PyTree, specs: PyTree) -> Callable:
-    """(path, moment) -> spec: that of the parameter at whose path it lies, where it has its shape.
+    """(path, moment) -> spec: that of the parameter at its path, if both have the same shape.
 
     Others, such as Adafactor's factors and counts, are replicated.
     """
@@ -143,7 +143,7 @@ def _net_specs(net: Net, rules: Rules, mesh: Mesh) -> Net:
 
 
 def state_shardings(state: State, rules: Rules, mesh: Mesh) -> State:
-    """NamedShardings like `state` (shapes): parameters, averages and moments by the rules, carry by rows.
+    """NamedShardings like `state` (shapes): parameters, averages and moments by the rules, the carry by rows.
 
     `extra` is replicated.
     """
@@ -154,12 +154,12 @@ def state_shardings(state: State, rules: Rules, mesh: Mesh) -> State:
 
 
 def gathered(state: State, shardings: State) -> State:
-    """The state that a step computes with: what `fsdp` alone cuts of a network that convolves is put together.
+    """The state as a step reads it: in networks with convolutions, parameters sharded over `fsdp` alone are gathered.
 
-    A convolution whose kernel or input is cut over channels would be done in pieces; on a mesh that has `model` too the
-    partitioner of jax 0.10.2 adds them up wrongly: two convolutions in a row, on 2 x 2 x 2 devices, gave twice the sum.
-    Other networks are left to the compiler, which puts each matrix together where it is used; all at once would take
-    the memory that `fsdp` saves.
+    Otherwise a convolution whose kernel or input is sharded over channels would be computed in pieces. On a mesh that
+    also has `model`, the partitioner of jax 0.10.2 adds these up wrongly: two convolutions in a row, on 2 x 2 x 2
+    devices, gave twice the sum. Other networks are left to the compiler, which gathers each matrix where it is used.
+    Gathering all at once would take the memory that `fsdp` saves.
     """
 
     def whole(x, placed):
@@ -181,26 +181,26 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def rows(mesh: Mesh, leading: int = 0) -> NamedSharding:
-    """Batch rows over `data` and `fsdp`, after `leading` axes that are not cut."""
+    """Batch rows sharded over `data` and `fsdp`, after `leading` axes that are not sharded."""
     return NamedSharding(mesh, P(*(None,) * leading, ops.ROWS))
 
 
 def local_rows(mesh: Mesh, n: int) -> slice:
-    """Which of n batch rows the devices of this process hold: rows that follow one another, as its devices do."""
+    """The batch rows on the devices of this process, out of n. They are consecutive, as its devices are."""
     held = rows(mesh).addressable_devices_indices_map((n,)).values()
     parts = [index[0].indices(n) for index in held if index]
     return slice(min(start for start, _, _ in parts), max(stop for _, stop, _ in parts))
 
 
 def place(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Arrays of the host on the devices of all processes; each gives what its own devices hold."""
+    """Puts host arrays on the devices of all processes. Each process gives the shards of its own devices."""
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
 
 def with_shardings(shapes: PyTree, shardings: PyTree) -> PyTree:
-    """ShapeDtypeStructs that carry their sharding: what a restore takes."""
+    """ShapeDtypeStructs with shardings, as a restore takes them."""
     return jax.tree.map(lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh), shapes, shardings)
 
 

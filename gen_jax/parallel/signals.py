@@ -1,4 +1,4 @@
-"""Signals become exceptions at a safe place: a flag is set, and `poll` raises where the state is whole."""
+"""Turns signals into exceptions at a safe point: a handler sets a flag, and `poll` raises between two steps."""
 
 import contextlib
 import os
@@ -15,9 +15,9 @@ from gen_jax.parallel.interrupts import STOPS, second_leaves, stop, wanted
 
 @contextlib.contextmanager
 def polled() -> Iterator[Callable[[], type[RunError] | None]]:
-    """Records SIGTERM, SIGHUP and SIGINT; yields a function that returns the error they ask for, else None.
+    """Records SIGTERM, SIGHUP and SIGINT. Yields a function that returns the error to end with, or None.
 
-    Before its first call there is nothing to save, so a signal raises that error at once. A second SIGINT ends the
+    Before its first call there is nothing to save, so a signal raises its error at once. A second SIGINT ends the
     process at once. With several processes jax handles SIGTERM and informs the others; SIGINT and SIGHUP are passed on
     as SIGTERM.
     """
@@ -48,10 +48,10 @@ def polled() -> Iterator[Callable[[], type[RunError] | None]]:
 
 
 def agreed(stop: type[RunError] | None, call: int) -> type[RunError] | None:
-    """The error to stop with. Several processes agree on it, and on the step to save, after a signal to any of them.
+    """The error to end with. Several processes agree on it, and on the step to save, after a signal to any of them.
 
     Args:
-      stop: the error that the signals of this process ask for.
+      stop: the error for the signals of this process.
       call: number of the dispatch, counted by ones: jax agrees on the next number after the largest it has seen.
     """
     if jax.process_count() == 1:

@@ -1,7 +1,7 @@
-"""The watchdog: a thread that ends a process if it hangs, or if a process that it waits for hangs or died.
+"""A thread that ends a process if it hangs, or if another process that it waits for hangs or died.
 
-Every process reports to process 0 through the store of `jax.distributed`, once a second, how often its main thread got
-on. Process 0 judges, and its verdict, which names the process, reaches all.
+Once a second every process reports its heartbeat count to process 0 through the store of `jax.distributed`. Process 0
+decides, and its verdict, which names the process, reaches all.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def watched(limit_s: float, last_act: Callable[[], None]) -> Iterator[Callable[[
 
     Args:
       limit_s: longer than the longest work between two calls, compiling included.
-      last_act: called in a thread before the exit, which waits for it for a few seconds.
+      last_act: called in a thread before the exit, which waits a few seconds for it.
     """
     watch = _Watch(limit_s, last_act)
     watch.start()
@@ -55,7 +55,7 @@ def watched(limit_s: float, last_act: Callable[[], None]) -> Iterator[Callable[[
 
 @dataclasses.dataclass
 class _Seen:
-    """The last report of a process, its number of heartbeat calls, and the judge's beats at which each was new."""
+    """The last report of a process, its heartbeat count, and the beats of process 0 at which each was new."""
 
     report: str
     calls: str
@@ -72,7 +72,7 @@ class _Watch:
         self.thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
-        """Reports, then watches. Process 0 can miss only who has reported: this one has, before it joins a step."""
+        """Sends the first report before this process joins a step, so process 0 knows of it. Starts the thread."""
         if self.client is not None:
             with contextlib.suppress(jax.errors.JaxRuntimeError):  # the thread finds it too
                 self._report("0 0")
@@ -83,7 +83,7 @@ class _Watch:
         self.calls += 1
 
     def leave(self, words: str) -> None:
-        """The last report of this process, after which it may be silent."""
+        """Sends the last report. After it this process may be silent."""
         self.left.set()
         if self.thread.is_alive():
             self.thread.join()
@@ -101,7 +101,7 @@ class _Watch:
                 self._end(verdict)
 
     def tick(self) -> str | None:
-        """One beat: reports, and returns what the run ends of, if it does."""
+        """One beat: reports. Returns the verdict that ends the run, if there is one."""
         self.beat += 1
         self._report(f"{self.beat} {self.calls}")
         return self._judge() if self.rank == 0 else self._read_news()

@@ -1,7 +1,7 @@
-"""Checkpoints that are verified before they are trusted.
+"""Checkpoints with checksums, verified before they are restored.
 
-Built on Orbax's `AsyncCheckpointer` rather than on its `CheckpointManager`: which steps exist, which are intact and
-which stay is decided here, by the manifests of `step_dirs`.
+Built on Orbax's `AsyncCheckpointer` rather than on its `CheckpointManager`: the manifests of `step_dirs` decide which
+steps exist, which are intact and which are kept.
 """
 
 import logging
@@ -76,7 +76,7 @@ class Checkpoints:
         self._saver = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
 
     def latest_step(self) -> int | None:
-        """The newest step that is saved or being saved; None before the first."""
+        """The newest step that is saved or being saved. None before the first."""
         return max(self._best, default=None)
 
     def save(self, step: int, state: PyTree, loop: dict[str, Any]) -> None:
@@ -107,9 +107,9 @@ class Checkpoints:
         self._start(self._finish, step)
 
     def record(self, step: int, loop: dict[str, Any]) -> None:
-        """Starts noting what the loop knows of a saved step by now, in place of what it knew at the save.
+        """Starts recording the loop's journal for a saved step, in place of the journal at the save.
 
-        It goes into the step's manifest: the state is not written again.
+        It is written to the step's manifest; the state is not written again.
 
         Raises:
           CheckpointError: the save before it failed.

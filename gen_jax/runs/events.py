@@ -56,7 +56,7 @@ class EventFile:
         self._waiting = 0
 
     def close(self) -> None:
-        """A second call does nothing."""
+        """Closes the file. A second call does nothing."""
         with writing(self._path, self._waiting):
             self._file.close()
 

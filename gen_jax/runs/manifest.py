@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 def run_id(file: epath.Path) -> str:
-    """What all checkpoints of a run share; "" where it has none."""
+    """The id that all checkpoints of a run share, "" if there is none."""
     return _read(file).get("run", "")
 
 
 def begin(file: epath.Path, known: str) -> None:
-    """Gives a run its id: `known`, or a new one where that is "". A damaged file is put aside, with a warning."""
+    """Gives a run its id: `known`, or a new one if that is "". A damaged file is renamed, with a warning."""
     found = _read(file)
     if file.exists() and not found:
         aside = file.parent / f"{file.name}.damaged"
@@ -59,7 +59,7 @@ def _write(file: epath.Path, content: Mapping[str, Any]) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """What a result may depend on besides its config."""
+    """The environment that results may depend on besides the config."""
     return {
         "time": timestamp(),
         "command": sys.argv,

@@ -1,6 +1,6 @@
 """How a number was measured, written into its tag: `test/fid@features=classifier-1a2b3c4d,resize=none,...`.
 
-Two numbers can be compared where their names and all that follows `@` are the same.
+Two numbers can be compared if their names and everything after `@` are the same.
 """
 
 import dataclasses
@@ -14,17 +14,17 @@ HEADS = {"validation": "val", "train": "train_eval"}  # train/ is what the steps
 
 
 def tag(name: str, **facts: object) -> str:
-    """`name` with the facts that its value depends on; they hold no comma."""
+    """`name` with the facts that its value depends on. Facts hold no comma."""
     return f"{name}{MARK}{','.join(f'{key}={value}' for key, value in facts.items())}"
 
 
 def head(split: str) -> str:
-    """What the tags of a split begin with, before the `/`."""
+    """The start of a split's tags, before the `/`."""
     return HEADS.get(split, split)
 
 
 def name_of(tag: str) -> str:
-    """The part before the facts; the whole tag if there are none."""
+    """The part before the facts, or the whole tag if there are none."""
     return tag.partition(MARK)[0]
 
 
@@ -34,12 +34,12 @@ def facts_of(tag: str) -> dict[str, str]:
 
 
 def find(name: str, tags: list[str]) -> list[str]:
-    """The tags that `name`, a whole tag or the part before its facts, can mean."""
+    """The tags that `name` can mean: a whole tag, or the part before its facts."""
     return [one for one in tags if name in (one, name_of(one))]
 
 
 def difference(tag: str, other: str) -> str:
-    """The facts in which two tags differ, as `key one, other`; "" where their numbers can be compared."""
+    """The facts in which two tags differ, as `key one, other`. "" if their numbers can be compared."""
     if name_of(tag) != name_of(other):
         return f"name {name_of(tag)}, {name_of(other)}"
     one, two = facts_of(tag), facts_of(other)
@@ -62,16 +62,16 @@ class Real:
 
     @property
     def name(self) -> str:
-        """As a fact: what stands in place of samples."""
+        """The fact that names the images."""
         return f"{self.split}-{self.digest}"
 
     def facts(self, n_fake: int) -> dict[str, object]:
-        """What the tag of a number that is measured against them says; n_fake: samples."""
+        """The facts of a number that compares samples with these images. n_fake: number of samples."""
         return {"n_real": len(self.label), "n_fake": n_fake, "split": self.split, "data": self.digest}
 
 
 def real(split: str, found: Iterable[tuple[np.ndarray, np.ndarray]]) -> Real:
-    """Which images of `split` were found."""
+    """Collects the images of `split` that were read."""
     pixels, shape, labels = hashlib.sha256(), (), []
     for image, label in found:
         pixels.update(image.tobytes())

@@ -101,7 +101,7 @@ class RunDir:
         return trained, changes
 
     def is_trained(self) -> bool:
-        """Whether a row or a checkpoint is here, or in a seed's directory; or a process that may write one."""
+        """Whether there is a row or a checkpoint, here or in a seed's directory, or a process that may write one."""
         saved = bool(step_dirs.steps(self.checkpoints))
         rows = self.metrics.exists() and self.metrics.stat().length > 0
         seeds = self.path.glob("seed_*") if self.path.exists() else ()
@@ -109,14 +109,14 @@ class RunDir:
         return here or any(RunDir(seed).is_trained() for seed in seeds)
 
     def _found(self, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[bool, dict[str, tuple[Any, Any]]]:
-        """Whether something is trained here, and what differs from its config."""
+        """Whether something is trained here, and how its config differs."""
         if not self._has_config():
             return False, {}
         trained = self.is_trained()  # before config.json is read: another process replaces it, then trains
         return trained, resume.changes(self.config(), json.loads(_dump(config)), json.loads(_dump(defaults)))
 
     def _has_config(self) -> bool:
-        """Whether a run is here; False for an empty directory. Raises ConfigError if something else is here."""
+        """Whether a run is here. False for an empty directory. Raises ConfigError if something else is here."""
         if not self.path.exists():
             return False
         if not self.path.is_dir():
@@ -155,7 +155,7 @@ class RunDir:
         return trained
 
     def _write_config(self, config: Mapping[str, Any], trained: bool, changes: dict[str, tuple[Any, Any]]) -> None:
-        """Writes config.json: what is overridden goes into manifest.json first, what was not trained is replaced."""
+        """Writes config.json. Overridden values go into manifest.json first; an untrained run's config is replaced."""
         if trained and changes:
             manifest.begin(self.manifest_file, step_dirs.named_run(self.checkpoints))
             override = {key: {"was": a, "is": b} for key, (a, b) in changes.items()}
@@ -168,17 +168,17 @@ class RunDir:
         write_atomic(self.config_file, _dump(config))
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """No other process of this machine trains here meanwhile. Raises ConfigError if another one does."""
+        """Locks out the other processes of this machine. Raises ConfigError if one of them trains here."""
         return locked(self.path) if is_primary() else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def spooled(self) -> Iterator[None]:
-        """To be entered before anything is appended; nothing where files can be.
+        """Enter it before anything is appended. It does nothing on a file system that can append.
 
-        On `gs://` process 0's `upload` copies there what was appended; it is called when this ends, too.
+        On `gs://` process 0's `upload` copies the appended files there. It is also called at the end.
 
         Raises:
-          CheckpointError: that failed.
+          CheckpointError: an upload failed.
         """
         if not is_remote(self.path):
             yield
@@ -191,22 +191,22 @@ class RunDir:
                 self._append_in(self.path)
 
     def saved_tokenizer(self) -> str:
-        """The path of the tokeniser that the run began with; "" before its first start, and where it has none."""
+        """The path of the tokenizer that the run began with. "" before its first start, or if it has none."""
         return os.fspath(self.tokenizer_file) if self.tokenizer_file.exists() else ""
 
     def keep_tokenizer(self, tokenizer: Any) -> None:
-        """Writes tokenizer.json at the first start, for all that comes later; `tokenizer` may be None."""
+        """Writes tokenizer.json at the first start; later starts read it. `tokenizer` may be None."""
         if is_primary() and tokenizer is not None and not self.tokenizer_file.exists():
             write_atomic(self.tokenizer_file, tokenizer.to_json())
 
     def accepted_data(self) -> list[list[str]]:
-        """The changes of its data that the run continued with, by start."""
+        """The changes of its data that the run accepted, by start."""
         return json_text.loads(self.data_file.read_text())["accepted"] if self.data_file.exists() else []
 
     def record_start(self, seed: int, **facts: Any) -> None:
         """Appends one entry to manifest.json: commit, versions, devices, XLA flags, seed, command, `facts`.
 
-        And the sha256 of the tokeniser, where the run has one.
+        Also the sha256 of the tokenizer, if the run has one.
         """
         if is_primary():
             if self.tokenizer_file.exists():
@@ -216,15 +216,15 @@ class RunDir:
             manifest.append(self.manifest_file, {**manifest.environment(), "seed": seed, **facts})
 
     def keep_status(self) -> Kept:
-        """STATUS.json while the run lasts and when it ends: a context manager."""
+        """A context manager that keeps STATUS.json during the run and at its end."""
         return Kept(self.status_file, is_primary())
 
     def follow(self) -> Follower:
-        """Tells whether another process trains here."""
+        """Follows whether another process trains here."""
         return Follower(self.path, self.status_file)
 
     def status(self) -> dict[str, Any]:
-        """STATUS.json: state, step, time ...; {} before the first one, or where it is damaged."""
+        """STATUS.json: state, step, time ...; {} if it is missing or damaged."""
         return read(self.status_file)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -257,7 +257,7 @@ class RunDir:
 
 
 def _rows_until(step: int, data: bytes, file: epath.Path) -> int:
-    """How many bytes of a file of rows are rows up to `step`."""
+    """The number of bytes of a file of rows that belong to rows up to `step`."""
     size = 0
     for i, line in enumerate(data.splitlines(keepends=True) if step >= 0 else (), 1):
         if not line.endswith(b"\n") or _row(line, file, i)["step"] > step:
@@ -279,7 +279,7 @@ def _row(line: bytes, file: epath.Path, number: int) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What `json` cannot write by itself: ConfigDict sections, numpy scalars, paths."""
+    """Converts values that `json` cannot write: ConfigDict sections, numpy scalars, paths."""
     to_plain: Callable | None = getattr(value, "to_dict", None) or getattr(value, "tolist", None)
     return to_plain() if to_plain else str(value)
 

@@ -1,4 +1,4 @@
-"""Whether a run lives, and how far it is: STATUS.json, and the lock that goes with its process."""
+"""The state of a run: STATUS.json, and the lock of its process."""
 
 import contextlib
 import datetime
@@ -48,7 +48,7 @@ def read(file: epath.Path) -> dict[str, Any]:
 
 
 def facts(state: str, step: int) -> dict[str, Any]:
-    """What STATUS.json holds. time: when the state began; heartbeat: the last heartbeat. Both UTC."""
+    """The content of STATUS.json. time: start of the state; heartbeat: the last heartbeat. Both UTC."""
     now = timestamp()
     return {
         "state": state,
@@ -93,7 +93,7 @@ class Kept:
             self.end(kind.__name__.lower() if issubclass(kind, Preempted | Interrupted) else "failed")
 
     def end(self, state: str) -> None:
-        """The last that is written, unless another thread was first. Raises StorageError if that fails."""
+        """The last write, unless another thread was first. Raises StorageError if it fails."""
         with self._writing:
             first, _ = not self._ended.is_set(), self._ended.set()
             if first and self._writes:
@@ -109,10 +109,10 @@ class Kept:
 
 @contextlib.contextmanager
 def locked(path: epath.Path) -> Iterator[None]:
-    """No other process of this machine trains in `path` meanwhile; the lock ends with its process, however that ends.
+    """Locks `path` against other processes of this machine. The lock ends with its process, however that ends.
 
     Raises:
-      ConfigError: another one does.
+      ConfigError: another process trains here.
       StorageError: there is no room for the lock's file.
     """
     file = _lock_file(path)
@@ -129,7 +129,7 @@ def locked(path: epath.Path) -> Iterator[None]:
 
 
 def is_locked(path: epath.Path) -> bool:
-    """Whether a process that this machine knows of trains in `path`."""
+    """Whether a process of this machine trains in `path`."""
     try:
         with open(_lock_file(path)) as stream:
             return not _flock(stream, fcntl.LOCK_SH)
@@ -157,7 +157,7 @@ class Follower:
         self._heard, self._at = "", time.monotonic()
 
     def state(self) -> str:
-        """The state in STATUS.json, but "gone" where that is "running" and no such process lives; "" where unknown."""
+        """The state in STATUS.json. "gone" if it is "running" and no such process lives; "" if unknown."""
         found = read(self._file)
         state, heard = found.get("state", ""), found.get("heartbeat", "")
         if heard != self._heard:

@@ -1,9 +1,9 @@
-"""The step directories of a run, and the manifests that vouch for them.
+"""The step directories of a run, and the manifests with their checksums.
 
-Orbax restores a flipped bit without a word, and takes a step that a kill left unfinished for its latest one. So every
-committed step gets a manifest, `<step>.sha256.json` beside `<step>/`: the last thing a save writes. A step without one
-was never finished; a file that differs from it is damage. What the loop learns of a step after its save is recorded in
-it.
+Orbax restores flipped bits without an error, and takes a step that a kill left unfinished for its latest one. So every
+finished step has a manifest, `<step>.sha256.json` beside `<step>/`: the last file of a save. A step without one is
+unfinished; a file that differs from it is damaged. The journal of a step that is evaluated after its save is recorded
+there too.
 """
 
 import contextlib
@@ -134,16 +134,16 @@ def damage(directory: epath.Path, step: int) -> str | None:
 
 
 def is_foreign(directory: epath.Path, step: int) -> bool:
-    """Whether a step was saved by another run; an older manifest does not say."""
+    """Whether a step was saved by another run. An older manifest does not say."""
     owner, own = read_manifest(directory, step).get("run", ""), run_id(directory)
     return bool(owner and own) and owner != own
 
 
 def settle(directory: epath.Path) -> str | None:
-    """Removes what a kill left half-done, and puts aside, with a warning, every step newer than the newest intact one.
+    """Removes unfinished steps, and renames every step newer than the newest intact one, with a warning.
 
-    And those of another run. Returns why that is impossible, or None: where finished steps exist and none of them is
-    intact, or all manifests or all steps are gone from a run that has trained, nothing is renamed.
+    Steps of another run too. Returns the reason if that is impossible, else None: if finished steps exist and none of
+    them is intact, or if all manifests or all steps of a trained run are gone, nothing is renamed.
     """
     if problem := _deleted(directory):
         return problem
@@ -179,7 +179,7 @@ def settle(directory: epath.Path) -> str | None:
 
 
 def vouch(directory: epath.Path, hash_limit: int) -> None:
-    """Writes a new manifest for each step that lost its own, from the files as they are: intact or not."""
+    """Writes a new manifest for each step that lost its own, from its present files, intact or not."""
     for step in steps(directory):
         if not manifest_path(directory, step).exists() and not saving_path(directory, step).exists():
             try:
@@ -191,9 +191,9 @@ def vouch(directory: epath.Path, hash_limit: int) -> None:
 
 
 def _deleted(directory: epath.Path) -> str | None:
-    """Why a run that has trained cannot start at step 0: someone has removed its steps. Or None.
+    """The reason why a trained run cannot start at step 0: someone has removed its steps. Else None.
 
-    A run that is killed before its first save has trained too: its directory is there, and holds no manifest.
+    A run that is killed before its first save has trained too: its directory exists, and holds no manifest.
     """
     if not _has_trained(directory):
         return None
@@ -220,7 +220,7 @@ def _has_trained(directory: epath.Path) -> bool:
 
 
 def _is_half(child: epath.Path) -> bool:
-    """A step that a kill left half written, or half deleted, where it has its name from the start."""
+    """Whether a kill left a step half written or half deleted. For file systems without a rename."""
     if not (is_remote(child) and child.name.isdecimal()):
         return False
     return not (child / COMMITTED).exists() and not manifest_path(child.parent, int(child.name)).exists()
@@ -238,7 +238,7 @@ def put_aside(directory: epath.Path, step: int) -> str:
 
 
 def delete(directory: epath.Path, step: int) -> None:
-    """Renamed first, so that a kill leaves no half of a step under its name; `gs://` renames file by file."""
+    """Renames the step first, so that a kill leaves no half of it under its name. `gs://` renames file by file."""
     doomed = directory / str(step)
     if not is_remote(directory):
         doomed = doomed.rename(directory / f"{step}.deleted")
