@@ -1,6 +1,7 @@
-"""Fills the tables of results on these pages from `EXPECT` of each config: `python docs/results.py`.
+"""Fills the tables of results in README and on these pages from `EXPECT` of each config: `python docs/results.py`.
 
-A table stands between `<!-- results FAMILY -->` and `<!-- end -->`; without a family it is of all.
+A table stands between `<!-- results FAMILY -->` and `<!-- end -->`. Without a family it has all configs; README's,
+`<!-- results first -->`, has a row for each family.
 """
 
 import re
@@ -10,7 +11,18 @@ from gen_jax import config_file
 from gen_jax.results import expected
 
 DOCS = Path(__file__).parent
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+FIRST = {  # family -> its config, and a name for the run
+    "VAE": ("vae/digits", "vae_digits"),
+    "VQ-VAE": ("vqvae/images", "vqvae_digits"),
+    "GAN": ("gan/ring", "gan_ring"),
+    "CycleGAN": ("cyclegan/colours", "cyclegan"),
+    "VAE-GAN": ("vaegan/images", "vaegan"),
+    "Transformer": ("transformer/digits_pixels", "pixels"),
+    "LSTM": ("lstm/pydoc", "lstm_pydoc"),
+    "seq2seq": ("encoder_decoder/reversal", "reversal"),
+    "AR(k)": ("linear_ar/ar", "linear_ar"),
+}
 HEAD = "| config | metric | expected | published or reference | minutes |\n|---|---|---|---|---|\n"
 HERE = expected.Expectation().machine
 
@@ -19,10 +31,21 @@ def filled(text: str) -> str:
     """A page with its tables as the configs say now."""
     return re.sub(
         r"(<!-- results ?(\w*) -->\n).*?(<!-- end -->)",
-        lambda found: found[1] + table(found[2]) + found[3],
+        lambda found: found[1] + (first() if found[2] == "first" else table(found[2])) + found[3],
         text,
         flags=re.S,
     )
+
+
+def first() -> str:
+    """A row for each family: how to train it, minutes, and the first metric of its config."""
+    rows = "| family | command | minutes | result |\n|---|---|---|---|\n"
+    for family, (spec, run) in FIRST.items():
+        one = expected.of(spec)
+        command = f"gen-jax train --config={spec} --workdir=runs/{run}"
+        name = one.metrics[0].metric.partition("/")[2]
+        rows += f"| {family} | `{command}` | {one.minutes:g} | {name} {value(one.metrics[0])} |\n"
+    return rows
 
 
 def table(family: str) -> str:
@@ -47,6 +70,10 @@ def row(spec: str, one: expected.Expectation) -> list[str]:
         f"| {name} | `{metric.metric}` | {reached(metric)} | {reference(metric)} | {time if name else ''} |\n"
         for name, metric in zip(first, one.metrics, strict=True)
     ]
+
+
+def value(metric: expected.Metric) -> str:
+    return f"{number(metric.value)} {metric.unit}".rstrip()
 
 
 def reached(metric: expected.Metric) -> str:

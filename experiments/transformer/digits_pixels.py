@@ -1,6 +1,6 @@
 """A Transformer over the pixels of the embedded digits, conditioned on the digit; it draws row by row.
 
-`gen-jax train --config=experiments/transformer/digits_pixels.py --workdir=runs/digits_pixels`
+`gen-jax train --config=experiments/transformer/digits_pixels.py --workdir=runs/pixels`
 """
 
 from ml_collections import ConfigDict
