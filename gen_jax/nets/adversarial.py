@@ -1,4 +1,4 @@
-"""What generators and critics are made of: norms and wraps, which they are handed, attention, heads; and an MLP pair.
+"""Building blocks of generators and critics: norms, weight wrappers, attention, heads; and an MLP pair.
 
 A generator is (noise [B, L], label [B] or None, train) -> [B, *shape], a critic (x [B, *shape], label, train) -> [B].
 """
@@ -19,7 +19,7 @@ Label = Int[Array, " B"] | None
 
 
 class Moments(nn.Module):
-    """Mean and variance of each channel, of the whole batch, whatever the devices; running ones in evaluation."""
+    """Mean and variance of each channel over the whole batch, whatever the devices. Running averages in evaluation."""
 
     @nn.compact
     def __call__(self, x: Features, train: bool) -> tuple[Float[Array, " C"], Float[Array, " C"]]:
@@ -36,10 +36,10 @@ class Moments(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm (Ioffe & Szegedy 2015), the same numbers as `nn.BatchNorm` in float32. The label plays no part.
+    """Batch norm (Ioffe & Szegedy 2015), equal to `nn.BatchNorm` in float32. The label is not used.
 
-    That one's root is of [1, ..., C], which XLA moves in one of two equal passes only; so it did not see that the
-    critic's and the generator's update share their fakes.
+    Flax's root of [1, ..., C] stops XLA from seeing that the critic's and the generator's update compute the same
+    fakes. This root does not.
     """
 
     @nn.compact
@@ -52,7 +52,7 @@ class BatchNorm(nn.Module):
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch norm with a scale and an offset a class (de Vries et al. 2017; Miyato & Koyama 2018)."""
+    """Batch norm with a scale and an offset for each class (de Vries et al. 2017; Miyato & Koyama 2018)."""
 
     num_classes: int
 
@@ -82,15 +82,16 @@ Wrap = Callable[[nn.Module], Apply]  # what is done to the weights of a layer
 
 
 def plain(layer: nn.Module) -> Apply:
-    """The layer as it is."""
+    """The layer unchanged."""
     return lambda x, train: layer(x)
 
 
 def spectral(layer: nn.Module) -> Apply:
-    """The layer with kernel / sigma, its largest singular value, of [inputs, outputs] (Miyato et al. 2018, eq. 8).
+    """The layer with kernel / sigma, its largest singular value as [inputs, outputs] (Miyato et al. 2018, eq. 8).
 
-    A power iteration continues from step to step in training; sigma's gradient passes through the kernel. It begins
-    with 20 rounds: sigma of one alone is too small by a third, and logits too large by that to the power of the layers.
+    A power iteration continues from step to step in training; sigma's gradient passes through the kernel. It starts
+    with 20 rounds: after one round sigma is too small by a third, and logits too large by that to the power of the
+    layers.
     """
     norm = nn.SpectralNorm(layer, n_steps=20 if layer.is_initializing() else 1)
     return lambda x, train: norm(x, update_stats=train)
@@ -115,7 +116,7 @@ class Attention(nn.Module):
 
 
 class Logit(nn.Module):
-    """Features [B, F] to logits [B]; with classes, the inner product with the label's vector is added.
+    """Features [B, F] to logits [B]. With classes, adds the inner product with the label's embedding.
 
     The projection of Miyato & Koyama 2018, eq. 3.
     """

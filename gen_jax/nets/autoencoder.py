@@ -1,4 +1,4 @@
-"""An autoencoder's network: encoder, decoder, and the head between them; both ends may be conditioned on labels."""
+"""An autoencoder's network: encoder, decoder, and the head between them. Both may be conditioned on labels."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 
 class SharedVarianceHead(nn.Module):
-    """Features [B, F] -> mean and log-variance [B, D] of a linear model's posterior: one variance for all inputs."""
+    """Features [B, F] -> mean and log-variance [B, D] of a linear model's posterior, one variance for all inputs."""
 
     latent: int
 
@@ -53,7 +53,7 @@ class Network(nn.Module):
         return self.head(self._conditioned(self.encoder(x).astype(jnp.float32), label))
 
     def decode(self, z: Float[Array, "B D"], label: Int[Array, " B"] | None) -> Any:
-        """The parameters of p(x | z, label), as `Likelihood` reads them; float32."""
+        """The parameters of p(x | z, label), as `Likelihood` takes them; float32."""
         outputs = self.decoder(self._conditioned(z, label)).astype(jnp.float32)
         return (outputs, self.log_scale) if self.learned_scale else outputs
 

@@ -1,4 +1,4 @@
-"""A decoder's block, which also attends to an encoder's output."""
+"""A decoder's block that also attends to an encoder's output."""
 
 import functools
 from typing import Any

@@ -1,4 +1,4 @@
-"""A decoder-only Transformer over tokens, put together from the parts of `nets.transformer`."""
+"""A decoder-only Transformer over tokens, built from the parts of `nets.transformer`."""
 
 import functools
 from typing import Any
@@ -52,14 +52,14 @@ class Decoder(nn.Module):
     def __call__(
         self, tokens: Int[Array, "B T"], cache: Any = None, *, train: bool = False
     ) -> tuple[Float[Array, "B T V"], Any]:
-        """float32 logits of the token after each, and the cache with `tokens` behind what it had."""
+        """float32 logits of the next token at each position, and the cache with `tokens` appended."""
         x, cache = self.hidden(tokens, cache, train=train)
         return self.logits_of(x), cache
 
     def hidden(
         self, tokens: Int[Array, "B T"], cache: Any = None, *, train: bool = False
     ) -> tuple[Float[Array, "B T D"], Any]:
-        """What `logits_of` takes, and the cache."""
+        """The input of `logits_of`, and the cache."""
         index = 0 if cache is None else cache["index"]
         starts = None
         if self.end is not None:
@@ -85,12 +85,12 @@ class Decoder(nn.Module):
         return constrain(logits.astype(jnp.float32), ROWS, None, "model")
 
     def _starts(self, tokens, index, before) -> Int[Array, "B T"]:
-        """Where the document of each token began; `before` [B] is where that of the token before them did."""
+        """The start position of each token's document. `before` [B] is that of the preceding token's document."""
         here = jnp.where(tokens == self.end, index + jnp.arange(tokens.shape[1]), 0)
         return jnp.maximum(jax.lax.cummax(here, axis=1), jnp.reshape(before, (-1, 1)))
 
     def _mask(self, length, index, starts, cache) -> Bool[Array, "B 1 T S"] | None:
-        """None = everything before; with a cache, or with documents, it is written out."""
+        """None = causal. With a cache, or with documents, the mask is explicit."""
         if cache is None and starts is None:
             return None
         size = length if cache is None else jax.tree.leaves(cache["layers"])[0].shape[-2]
@@ -133,9 +133,9 @@ def decoder(
     dtype: str = "float32",
     end: int | None = None,
 ) -> Decoder:
-    """A Decoder of named parts; `models.transformer.Config` says what each argument means.
+    """A Decoder of named parts. `models.transformer.Config` documents the arguments.
 
-    Kernels that end in the residual stream start smaller by sqrt(2 layers) (Radford et al. 2019, section 2.3).
+    Kernels that end a residual branch are initialized smaller by sqrt(2 layers) (Radford et al. 2019, section 2.3).
     """
     kind = jnp.dtype(dtype)
     shape = dict(use_bias=bias) if norm == "layer" else {}

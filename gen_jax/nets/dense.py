@@ -1,4 +1,4 @@
-"""A linear layer whose gradient XLA's CPU backend does not spoil."""
+"""A linear layer whose gradient stays fast on XLA's CPU backend."""
 
 from typing import Any
 

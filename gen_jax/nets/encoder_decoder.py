@@ -1,4 +1,4 @@
-"""The network of a Transformer from text to text: positions and masks that stay within a pair, encoder and decoder."""
+"""The network of a Transformer from text to text. Positions and masks stay within a pair."""
 
 from typing import Any
 
@@ -28,12 +28,12 @@ def places(segment: Int[Array, "B T"]) -> Int[Array, "B T"]:
 
 
 def same(query: Int[Array, "B T"], key: Int[Array, "B S"]) -> Bool[Array, "B 1 T S"]:
-    """Where both are of one segment."""
+    """Whether both are of one segment."""
     return (query[:, :, None] == key[:, None, :])[:, None]
 
 
 class Network(nn.Module):
-    """Token vectors, an encoder, a decoder, logits; the table of tokens is shared by all three (section 3.4)."""
+    """Token embedding, encoder, decoder, logits. All three share the token table (section 3.4)."""
 
     vocab: int
     width: int
@@ -79,7 +79,7 @@ class Network(nn.Module):
         *,
         train: bool = False,
     ) -> tuple[Float[Array, "B T V"], tuple[nets.Cache | None, ...]]:
-        """float32 logits of the token after each, and the cache with `tokens` behind the `index` that it had."""
+        """float32 logits of the next token at each position, and the cache with `tokens` written at `index`."""
         x, after = self._embed(tokens, positions, train), []
         for i, layer in enumerate(self.writer):
             before = None if cache is None else cache[i]
@@ -97,7 +97,7 @@ class Network(nn.Module):
         *,
         train: bool = False,
     ) -> Float[Array, "B T V"]:
-        """Logits of the token after each. Padding behind the last target counts to it, as in decoding."""
+        """Logits of the next token at each position. Padding counts as part of the last target, as in decoding."""
         segment = jax.lax.cummax(segment, axis=1)
         mask = same(segment, segment) & jnp.tri(tokens.shape[1], dtype=bool)
         keys = self.read(source, source_segment, train=train)

@@ -19,7 +19,7 @@ def check_pair(
     attention: int,
     hidden: int,
 ) -> None:
-    """Raises ValueError, which begins with a field's name, where the sizes of the networks do not fit the images."""
+    """Raises ValueError, which begins with a field's name, if the sizes of the networks do not fit the images."""
     stages = 2 ** max(len(widths), len(critic_widths) if net == "dcgan" else 0)
     if net != "mlp" and (image[0] % stages or image[1] % stages):
         raise ValueError(f"widths: expected image sides divisible by 2**(number of stages) = {stages}")
@@ -40,7 +40,7 @@ def pair(
     attention: int,
     hidden: int,
 ) -> tuple[nn.Module, nn.Module]:
-    """A generator of examples of `shape` and a critic of them; the fields are those of `models.gan.Config`."""
+    """A generator of examples of `shape` and a critic of them. The fields are those of `models.gan.Config`."""
     wrap = spectral if critic_norm == "spectral" else plain
     if net == "mlp":
         return MLPGenerator(shape, widths, num_classes), MLPCritic(critic_widths, num_classes, wrap)
@@ -60,7 +60,7 @@ def pair(
 
 
 def run(module: nn.Module, variables: Any, x: Array, label: Array | None, train: bool) -> tuple[Any, Any]:
-    """What a network gives of x [B, ...], and its statistics, which change in training."""
+    """The output of a network for x [B, ...], and its updated statistics."""
     stats = {name: tree for name, tree in variables.items() if name != "params"}
     result: Any = module.apply(variables, x, label, train, mutable=list(stats) if train else [])
     return result[0], stats | result[1]

@@ -1,4 +1,4 @@
-"""Networks that turn images into images, and critics of patches (Zhu et al. 2017, section 7.2)."""
+"""Image-to-image networks, and critics of patches (Zhu et al. 2017, section 7.2)."""
 
 from collections.abc import Callable
 

@@ -52,9 +52,9 @@ class GaussianHead(nn.Module):
 def smallest_map(
     z: Float[Array, "B D"], shape: tuple[int, ...], widths: tuple[int, ...], dtype: jax.typing.DTypeLike = "float32"
 ) -> Float[Array, "B h w C"]:
-    """A linear layer of the calling module to the map, of widths[0] channels, that stages of `widths` begin with.
+    """A linear layer of the calling module to the smallest map, with widths[0] channels, before stages of `widths`.
 
-    Each of them doubles the sides, the last to those of images of `shape` (H, W, C).
+    Each stage doubles the sides, up to those of images of `shape` (H, W, C).
     """
     h, w = (side >> len(widths) for side in shape[:2])
     return nn.Dense(h * w * widths[0], dtype=dtype)(z).reshape(-1, h, w, widths[0])

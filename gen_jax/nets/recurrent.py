@@ -1,4 +1,4 @@
-"""Recurrent layers over whole windows: the LSTM and the GRU, one scan for both."""
+"""Recurrent layers over whole windows: LSTM and GRU, with one scan for both."""
 
 import functools
 from typing import Any, Protocol, runtime_checkable
@@ -171,7 +171,7 @@ class Recurrent(nn.Module):
 
 
 class LSTM(Recurrent):
-    """One layer; the input's part of the gates is one product for all steps. The forget gate starts open (bias 1)."""
+    """One layer. The input's part of the gates is one product for all steps. The forget gate starts open (bias 1)."""
 
     def zeros(self, rows: int) -> Carry:
         """The carry before a text."""

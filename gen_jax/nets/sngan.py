@@ -22,7 +22,7 @@ def _halves(height: int, width: int) -> bool:
 
 
 def sides(shape: tuple[int, ...], stages: int, critic_stages: int) -> list[int]:
-    """Heights of the maps of images (H, W, C) at which a generator and a critic of that many blocks can both attend."""
+    """Heights of the maps of images (H, W, C) at which generator and critic of that many blocks can both attend."""
     height, width, _ = shape
     made, judged = {height >> i for i in range(stages)}, set()
     for _ in range(critic_stages):
@@ -33,7 +33,7 @@ def sides(shape: tuple[int, ...], stages: int, critic_stages: int) -> list[int]:
 
 
 class GeneratorBlock(nn.Module):
-    """Norm, ReLU, 3x3 convolution, twice, the sides doubled before the first; a 1x1 convolution beside them."""
+    """Norm, ReLU, 3x3 convolution, twice, the sides doubled before the first; a 1x1 convolution as the shortcut."""
 
     features: int
     norm: Norm
@@ -47,7 +47,7 @@ class GeneratorBlock(nn.Module):
 
 
 class CriticBlock(nn.Module):
-    """3x3 convolutions, ReLU before each of them but the network's `first`; the sides halved at the end if asked."""
+    """Two 3x3 convolutions, each after a ReLU, but for the network's `first`. If it `halves`, so do the sides."""
 
     features: int
     halves: bool

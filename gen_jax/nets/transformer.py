@@ -1,7 +1,7 @@
-"""Parts of a Transformer. A block gets its norm, attention and MLP as factories, `name -> module`.
+"""Parts of a Transformer. A block takes its norm, attention and MLP as factories, `name -> module`.
 
-One path serves training, prefill and decoding: with a cache, the T new tokens are written behind those that are there
-and attend to all of them.
+One code path serves training, prefill and decoding: with a cache, the T new tokens are appended to the cached ones and
+attend to all of them.
 """
 
 import functools
@@ -39,7 +39,7 @@ def rotary(
 def attention_weights(
     q: Float[Array, "B T N H"], k: Float[Array, "B N S H"], mask: Bool[Array, "#B 1 T S"] | None, *, causal: bool
 ) -> Float[Array, "B N T S"]:
-    """softmax(q k / sqrt(H)), float32. `mask` is True where attention is allowed; `causal`: position t sees 0 ... t."""
+    """softmax(q k / sqrt(H)), float32. `mask` is True where attention is allowed. `causal`: position t sees 0 ... t."""
     scores = jnp.einsum("btnh,bnsh->bnts", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
     if causal:
         mask = jnp.tri(q.shape[1], k.shape[2], dtype=bool)
@@ -57,10 +57,10 @@ def attend(
     causal: bool,
     drop: Callable | None = None,
 ) -> Float[Array, "B T N H"]:
-    """Each query's mean of the values, N // K queries to a key.
+    """Each query's weighted mean of the values, with N // K queries to a key.
 
-    `drop`, if any, changes the weights [B, N, T, S] first. On a GPU this is flash attention where neither it nor a mask
-    is given: `jax.nn.dot_product_attention` has no dropout.
+    `drop`, if given, acts on the weights [B, N, T, S] first. On a GPU this is flash attention if there is neither
+    `drop` nor a mask: `jax.nn.dot_product_attention` has no dropout.
     """
     if ops.platform() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and mask is None and drop is None:
         k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
@@ -72,7 +72,7 @@ def attend(
 
 
 def look_up(table: Float[Array, "V D"], tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """The tokens' vectors."""
+    """The token embeddings."""
     table = constrain(table, "model")  # cut over D, it would be read by every device for all rows
     return constrain(jnp.take(table, tokens, axis=0), ROWS)
 
@@ -118,7 +118,7 @@ class Attention(nn.Module):
         index: Int[Array, ""] | int = 0,
         train: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """`cache` has `index` tokens; those of `x` follow. With a cache, the mask must say what is seen."""
+        """`cache` holds `index` tokens; those of `x` follow. With a cache, the mask must say what is visible."""
         b, t, d = x.shape
         kv, group, h = self.kv_heads, self.heads // self.kv_heads, d // self.heads
         dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
@@ -222,7 +222,7 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], cache: Any, *args: Any) -> tuple[Float[Array, "B T D"], Any]:
-        """`cache`: one a layer, stacked where `scan`, or None; `args`: what every block is given, `train` last."""
+        """`cache`: one for each layer, stacked if `scan`, or None. `args`: passed to every block, `train` last."""
 
         def call(block, x, cache, *args):
             return block(x, cache, *args)

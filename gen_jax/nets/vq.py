@@ -12,7 +12,7 @@ Codebook = dict[str, Array]
 
 
 def init_codebook(rng: Key[Array, ""], num_codes: int, width: int) -> Codebook:
-    """Standard normal vectors that count as seen once."""
+    """Standard normal vectors, each with a count of 1."""
     return {"counts": jnp.ones(num_codes), "sums": jax.random.normal(rng, (num_codes, width))}
 
 
@@ -28,7 +28,7 @@ def nearest(z: Float[Array, "*batch D"], table: Float[Array, "K D"]) -> Int[Arra
 
 
 def straight_through(z: Float[Array, "*batch D"], q: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """`q`, whose gradient goes to `z` as it is."""
+    """`q` in the forward pass; its gradient goes to `z` unchanged."""
     return z + jax.lax.stop_gradient(q - z)
 
 
@@ -41,10 +41,10 @@ def follow(book: Codebook, z: Float[Array, "*batch D"], codes: Int[Array, "*batc
 
 
 def restart_dead(book: Codebook, z: Float[Array, "*batch D"], rng: Key[Array, ""], below: float) -> Codebook:
-    """Puts each code of fewer than `below` vectors a batch on a vector of this batch, drawn at random.
+    """Sets each code that fewer than `below` vectors a batch choose to a random vector of this batch.
 
-    It starts again at a count of `below`, so it is dead again at once unless something chooses it (Dhariwal et al.
-    2020, section 3).
+    It restarts with a count of `below`, so it restarts again soon unless vectors choose it (Dhariwal et al. 2020,
+    section 3).
     """
     z = jax.lax.stop_gradient(z).reshape(-1, z.shape[-1])
     fresh = z[jax.random.randint(rng, book["counts"].shape, 0, len(z))]  # [K, D]
@@ -54,6 +54,6 @@ def restart_dead(book: Codebook, z: Float[Array, "*batch D"], rng: Key[Array, ""
 
 
 def perplexity(codes: Int[Array, "*batch"], num_codes: int) -> Float[Array, ""]:
-    """exp of the entropy of the codes' frequencies: `num_codes` where all are used alike, 1 where one is."""
+    """exp of the entropy of the codes' frequencies: `num_codes` if all are used equally, 1 if one is used."""
     share = jnp.bincount(codes.reshape(-1), length=num_codes) / codes.size
     return jnp.exp(-jnp.sum(share * jnp.log(jnp.maximum(share, 1e-20))))

@@ -82,7 +82,7 @@ class Gated(nn.Module):
     def __call__(
         self, x: Float[Array, "B T C"], h: Float[Array, "B D"] | None
     ) -> tuple[Float[Array, "B T C"], Float[Array, "B T C"]]:
-        """What the next layer reads, and z, which the skips read."""
+        """The next layer's input, and z, which the skip connections read."""
         return self._gate(x, self.conv(x), None if h is None else h[:, None])
 
     def queue(self, x: Float[Array, "B T C"]) -> Float[Array, "B span C"]:
@@ -91,7 +91,7 @@ class Gated(nn.Module):
     def step(
         self, queue: Float[Array, "B span C"], x: Float[Array, "B C"], h: Any, position: Int[Array, ""]
     ) -> tuple[Float[Array, "B C"], Float[Array, "B C"], Float[Array, "B span C"]]:
-        """The same of one sample, and the queue after it."""
+        """The same for one sample, and the updated queue."""
         y, queue = self.conv.step(queue, x, position)
         return *self._gate(x, y, h), queue
 
@@ -128,7 +128,7 @@ class WaveNet(nn.Module):
         self.head = Dense(self.outputs)
 
     def __call__(self, x: Float[Array, "B T E"], h: Float[Array, "B D"] | None) -> Float[Array, "B T outputs"]:
-        """`h`: what every sample of a row is conditioned on, such as its class."""
+        """`h`: the condition of every sample of a row, such as its class."""
         x, gated = self.front(x), []
         for layer in self.layers:
             x, z = layer(x, h)
@@ -136,7 +136,7 @@ class WaveNet(nn.Module):
         return self._head(gated)
 
     def queues(self, x: Float[Array, "B T E"], h: Float[Array, "B D"] | None) -> tuple[Array, ...]:
-        """What `step` needs after these samples; T may be 0."""
+        """The queues that `step` needs after these samples; T may be 0."""
         found = [self.front.queue(x)]
         x = self.front(x)
         for layer in self.layers:
