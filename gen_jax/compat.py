@@ -62,14 +62,14 @@ def inner_jaxprs(equation: Any) -> list[Any]:
 
 
 def leave_absent_tpu() -> None:
-    """Before a backend starts: where libtpu is installed and no TPU is here, it is not asked for one, loudly.
+    """Call it before a backend starts: removes the TPU backend if libtpu is installed without a TPU. It would print errors.
 
-    A chip on the PCI bus, a device file, one of TPU_VARIABLES or a JAX_PLATFORMS that names it are signs of one.
+    Signs of a TPU: a chip on the PCI bus, a device file, one of TPU_VARIABLES, or a JAX_PLATFORMS that names it.
     """
-    asked = "tpu" in os.environ.get("JAX_PLATFORMS", "") or "JAX_FORCE_TPU_INIT" in os.environ
-    told = any(name in os.environ for name in TPU_VARIABLES)
+    named = "tpu" in os.environ.get("JAX_PLATFORMS", "") or "JAX_FORCE_TPU_INIT" in os.environ
+    in_environment = any(name in os.environ for name in TPU_VARIABLES)
     files = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
-    if not (asked or told or files or hardware_utils.num_available_tpu_chips_and_device_id()[0]):
+    if not (named or in_environment or files or hardware_utils.num_available_tpu_chips_and_device_id()[0]):
         xla_bridge._backend_factories.pop("tpu", None)
 
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=paths.flag, help="write the plan as JSON; of several topologies a picture beside it"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     experiment = config.load(args.config, overrides)
 
     def keep(plans: list[Plan]) -> None:
-        """What is there, should the next not fit."""
+        """The results so far, in case the next does not fit."""
         if out:
             report.write(out, plans)
 

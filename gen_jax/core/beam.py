@@ -12,7 +12,7 @@ from gen_jax.core.sampling import Text
 from gen_jax.core.state import PyTree
 from gen_jax.errors import ConfigError
 
-NEVER = -1e30  # the log-probability of a hypothesis that is not there; finite, so that differences stay defined
+NEVER = -1e30  # the log-probability of a missing hypothesis; finite, so differences stay defined
 
 
 @flax.struct.dataclass

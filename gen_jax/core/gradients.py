@@ -175,10 +175,10 @@ class Optimizer:
 
         `grads` are those of its trainable leaves, `stats` its new statistics.
         """
-        moved = self._moved(net, grads, stats)
-        return moved if good is None else jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, net)
+        updated = self._updated(net, grads, stats)
+        return updated if good is None else jax.tree.map(lambda new, old: jnp.where(good, new, old), updated, net)
 
-    def _moved(self, net: Net, grads: PyTree, stats: PyTree) -> Net:
+    def _updated(self, net: Net, grads: PyTree, stats: PyTree) -> Net:
         trainable, frozen = partition(net.params, self.trainable(net.params))
         updates, opt = self.tx.update(grads, net.opt, trainable)
         params = combine(optax.apply_updates(trainable, updates), frozen)
@@ -231,10 +231,10 @@ def step_together(
     norms = {f"{name}_grad_norm": Mean.of(optax.tree.norm(grads[name])).of_net(name) for name in logged}
     terms = _owned(terms, ", ".join(nets))
     good = {name: optimizers[name].accepts(grads[name], terms) for name in nets}
-    moved = {
+    updated = {
         name: optimizers[name].update(net, grads[name], terms.stats[name], good[name]) for name, net in nets.items()
     }
-    return moved, _counted(dataclasses.replace(terms, means=terms.means | norms), good)
+    return updated, _counted(dataclasses.replace(terms, means=terms.means | norms), good)
 
 
 def require_optimizers(optimizers: dict[str, Optimizer], *names: str) -> None:

@@ -210,8 +210,8 @@ class WaveNetModel(LossModel):
         """Queues of each layer's last inputs, of constant size. `condition`: the label [B] of a conditional model."""
         label = self._label(condition)
         queues = self._apply(state, tokens, label, method="queues")
-        told = {} if label is None else {"label": label}
-        return {"queues": queues, "position": jnp.int32(tokens.shape[1]), **told}
+        labels = {} if label is None else {"label": label}
+        return {"queues": queues, "position": jnp.int32(tokens.shape[1]), **labels}
 
     def decode_token(self, state: State, cache: PyTree, token: Int[Array, " B"]) -> tuple[Float[Array, "B V"], PyTree]:
         """The next sample's logits and the cache, in O(layers), however long the past is."""

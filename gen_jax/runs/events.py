@@ -21,7 +21,7 @@ sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.
 
 
 class EventFile:
-    """A new event file, which TensorBoard reads after those that are there, also where the clock was set back.
+    """A new event file, which TensorBoard reads after the existing ones, even if the clock was set back.
 
     Args:
       folder: made where it is missing.

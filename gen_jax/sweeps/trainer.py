@@ -131,7 +131,7 @@ def check_folder(path: Path) -> dict[str, Any]:
     """What the sweep is that was begun in a folder (`Definition.identity`); {} where none was.
 
     Raises:
-      ConfigError: something else is there, or what says it is damaged.
+      ConfigError: something else is there, or its file is damaged.
     """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"workdir: expected a directory, {path} is a file")
