@@ -62,7 +62,7 @@ def inner_jaxprs(equation: Any) -> list[Any]:
 
 
 def leave_absent_tpu() -> None:
-    """Call it before a backend starts: removes the TPU backend if libtpu is installed without a TPU. It would print errors.
+    """Call it before a backend starts: removes the TPU backend if libtpu is installed without a TPU. It prints errors.
 
     Signs of a TPU: a chip on the PCI bus, a device file, one of TPU_VARIABLES, or a JAX_PLATFORMS that names it.
     """
