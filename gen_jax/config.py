@@ -1,7 +1,7 @@
-"""A config: read from a file, completed by the defaults of what it names, overridden by flags, checked.
+"""Reads a config from a file, adds the defaults of the modules that it names, applies flags, and checks the result.
 
-`load("experiments/vae/mnist.py:smoke", ["--config.optim.net.lr=3e-4"])` gives an `Experiment`, whose every field
-has a value; `resolve` does the same for a ConfigDict in hand. Nothing here touches a device.
+`load("experiments/vae/mnist.py:smoke", ["--config.optim.net.lr=3e-4"])` gives an `Experiment`, in which every field
+has a value. `resolve` does the same for a ConfigDict. Nothing here touches a device.
 """
 
 import json
@@ -47,15 +47,15 @@ class InitFrom(Settings):
     workdir: UserPath = ""
     """The other run; "" = none."""
     step: str = "latest"
-    """Of the other run: "latest", "best" or a number."""
+    """The checkpoint of the other run: "latest", "best" or a step."""
     nets: dict[str, str] = Field(default_factory=dict)
     """{network here: network there}; empty = the same names."""
     allow: tuple[Regex, ...] = ()
-    """Regexes on `network/params/path` here: leaves that may be missing there, and keep their initial values."""
+    """Regexes on `network/params/path` in this model: leaves that the other run may lack. They stay as initialized."""
     reset: tuple[Regex, ...] = ()
-    """Regexes, as of `allow`: leaves that keep their initial values whatever the other run has, such as a new head."""
+    """Regexes like `allow`: leaves that keep their initial values whatever the other run has, such as a new head."""
     safetensors: UserPath = ""
-    """A file of GPT-2's weights by Hugging Face's names, for the model `transformer`; "" = none."""
+    """A file of GPT-2's weights with Hugging Face's names, for the model `transformer`; "" = none."""
 
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> "InitFrom":
@@ -70,9 +70,9 @@ class Best(Settings):
     metric: str = ""
     """A tag such as `val/elbo`, or the part of it before `@`; "" = no best checkpoint, no early stop."""
     mode: Literal["min", "max"] = "min"
-    """Whether a lower or a higher value is better."""
+    """Whether lower or higher values are better."""
     patience: Count = 0
-    """Evaluations without a better one before training stops; 0 = never."""
+    """Evaluations without a better value before training stops; 0 = never."""
 
     @pydantic.model_validator(mode="after")
     def _of_a_metric(self) -> "Best":
@@ -87,7 +87,7 @@ class Profile(Settings):
     start: Period = 0
     """The first step of the trace."""
     steps: Period = 0
-    """How many; 0 = no trace."""
+    """Number of traced steps; 0 = no trace."""
 
 
 class Log(Settings):
@@ -108,11 +108,11 @@ class Experiment(Settings):
     """A whole config. Periods are in steps; 0 = never (the last step is always logged, evaluated and saved)."""
 
     seed: Seed = 0
-    """Of the parameters, the noise and the order of the data."""
+    """Seed of the parameters, the noise and the order of the data."""
     num_seeds: Positive = 1
-    """Runs with the seeds `seed`, `seed` + 1, ..., as one program on one device."""
+    """Number of runs, with the seeds `seed`, `seed` + 1, ..., trained as one program on one device."""
     total_steps: Steps
-    """Calls of `train_step`."""
+    """Number of training steps (calls of `train_step`)."""
     batch_size: Positive
     """Examples of a training step, over all devices."""
     eval_batch_size: Positive = 250
@@ -122,7 +122,7 @@ class Experiment(Settings):
     parallel: Literal["jit", "pmap"] = "jit"
     """`jit` shards one global program (GSPMD); `pmap` replicates the parameters."""
     platform: Literal["any", "cpu", "gpu", "tpu"] = "any"
-    """What it must run on; `any` takes what is here."""
+    """The platform that the run needs; `any` accepts every platform."""
     log_every: Period = 100
     """Steps between two rows of training metrics."""
     eval_every: Period = 0
@@ -130,9 +130,9 @@ class Experiment(Settings):
     save_every: Period = 0
     """Steps between two checkpoints."""
     histograms: Switch = False
-    """Whether TensorBoard gets histograms of the parameters."""
+    """Whether to log histograms of the parameters to TensorBoard."""
     keep: Positive = 2
-    """Last checkpoints that stay, besides the best."""
+    """How many of the newest checkpoints to keep, besides the best."""
     hash_limit_mb: NonNegative = 10_000.0
     """Checkpoints above this size (10^6 bytes) are verified by the sizes of their files alone."""
     hang_limit_s: NonNegative = 0.0
@@ -142,26 +142,26 @@ class Experiment(Settings):
     than a checkpoint that is restored, or saved, hashed and uploaded.
     """
     memory_check: bool = True
-    """Whether what cannot fit the memory of the devices, or of the host, is refused before compiling.
+    """Refuses a config that cannot fit the memory of the devices or of the host, before compiling.
 
     The estimate is a lower bound: state, gradients, resident data, a batch, the largest result of a matrix product.
     """
     data: pydantic.SerializeAsAny[data.Source]
-    """Its `source` names the file in `data/sources` that declares the other fields."""
+    """The data set. `source` names the file in `data/sources` that declares the other fields."""
     model_name: str
-    """A file in `models`, a dotted path, or a file of your own."""
+    """The model: a file in `models`, a dotted path, or a file of your own."""
     model: pydantic.SerializeAsAny[ModelConfig]
     """The fields of the model's `Config`."""
     sampling: pydantic.SerializeAsAny[Sampling] = Sampling()
-    """What `sample` and the evaluators ask of the model where they ask for nothing else: its `Sampling`."""
+    """Default options for `sample` and for the evaluators: fields of the model's `Sampling`."""
     optim: dict[str, OptimConfig]
-    """{network: how it is updated}."""
+    """{network: its optimizer}."""
     mesh: MeshConfig = MeshConfig()
-    """How the devices are laid out."""
+    """The layout of the devices."""
     sharding: tuple[tuple[Regex, str | tuple[str | None, ...]], ...] = ((".*", "replicate"),)
-    """(regex on the path of a parameter, partition spec | `fsdp` | `replicate`), of which the first match counts."""
+    """(regex on the path of a parameter, partition spec | `fsdp` | `replicate`). The first match decides."""
     evals: dict[str, pydantic.SerializeAsAny[EvalConfig]] = Field(default_factory=dict)
-    """{name: evaluator}; its `type` names the file in `evaluators` that declares the other fields."""
+    """{name: evaluator}. `type` names the file in `evaluators` that declares the other fields."""
     best: Best = Best()
     """The best checkpoint and early stopping."""
     init_from: InitFrom = InitFrom()
@@ -199,11 +199,11 @@ class Experiment(Settings):
         return self
 
     def updates_per_step(self, name: str) -> int:
-        """Of one network in a training step; a schedule counts its own network's updates."""
+        """How often a network is updated in a training step. Its schedule counts these updates."""
         return getattr(self.model, "updates_per_step", {}).get(name, 1)
 
     def rate(self, name: str, step: int) -> float | None:
-        """The learning rate that one network's last update of a step had; None where it is always the same."""
+        """The learning rate of one network's last update of a step. None if the rate is constant."""
         cfg, updates = self.optim[name], self.updates_per_step(name)
         if cfg.schedule == "constant" and not cfg.warmup:
             return None
@@ -241,7 +241,7 @@ def resolve(config: Any) -> Experiment:
 
 
 def _evaluator(section: Any, sampling: Sampling, model: Settings, name: str) -> EvalConfig:
-    """A section of `config.evals`. Its `sampling` holds what differs from the config's, checked."""
+    """A section of `config.evals`. Its `sampling` holds the checked differences from the config's."""
     if isinstance(section, dict) and "sampling" in section:
         options = changed(sampling, model, section["sampling"], f"config.evals.{name}.sampling")
         values = options.model_dump(mode="json")
@@ -273,7 +273,7 @@ def load(spec: str, overrides: list[str]) -> Experiment:
 
 
 def replaced(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
-    """A config with other values at its keys, as `{"model.latent": 8}`; what the same flags would make of it.
+    """A config with other values at some keys, such as `{"model.latent": 8}`; the same as by flags.
 
     Raises:
       ConfigError: as `load`.
