@@ -35,7 +35,7 @@ class LoraConfig(Settings):
     """Low-rank updates of matrices (Hu et al. 2021) instead of training the matrices."""
 
     rank: Count = 0
-    """Of an update; 0 = off."""
+    """Rank of an update; 0 = off."""
     alpha: PositiveFloat = 16.0
     """An update is scaled by alpha / rank."""
     targets: tuple[Regex, ...] = (".*kernel",)
@@ -73,15 +73,15 @@ class Config(Settings):
     eps: PositiveFloat | None = None
     """Added to the root of the second moment: adam, adamw, muon."""
     momentum: Decay | None = None
-    """Of sgd (0) and muon (0.95)."""
+    """Momentum of sgd (default 0) and muon (0.95)."""
     weight_decay: NonNegative = 0.0
     """Decoupled (adamw, lion, muon), else added to the gradient; on kernels and tables, not on biases and norms."""
     consistent_rms: NonNegative | None = None
-    """Of muon: the RMS of an update of a hidden matrix or convolution, 0.2 as AdamW's; 0 = its author's scale."""
+    """The RMS of muon's update of a hidden matrix or convolution; 0.2 as AdamW's; 0 = its author's scale."""
     adam_lr: PositiveFloat | None = None
-    """Of muon: the peak rate of the AdamW that moves tables, heads, norms and biases; None = lr."""
+    """The peak rate of the AdamW that muon uses for tables, heads, norms and biases; None = lr."""
     adam_weight_decay: NonNegative | None = None
-    """Of muon: the decay of that AdamW."""
+    """The weight decay of that AdamW."""
     clip: NonNegative = 0.0
     """Largest global norm of the gradient; 0 = off."""
     ema: Decay = 0.0

@@ -31,7 +31,7 @@ class PairSource(Source):
     context: Positive = 64
     """Positions of a row, for sources and for targets; longer training pairs are left out."""
     vocab_size: Vocabulary = 6_000
-    """Of the BPE, trained on the training split; one more token is the end, `Info.end`."""
+    """Vocabulary of the BPE, trained on the training split. One more token is the end, `Info.end`."""
     tokenizer_file: UserPath = ""
     """A saved tokeniser (a run's tokenizer.json), used instead."""
 

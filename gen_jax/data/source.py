@@ -57,7 +57,7 @@ class TokenSource(Source):
     """`byte` takes any text, `char` knows the characters of this one, `bpe` merges frequent strings of bytes of the
     training split."""
     vocab_size: Annotated[Count, Field(le=LARGEST_VOCABULARY)] = 0
-    """Of `bpe`; a short text may have fewer tokens. 0 for the others."""
+    """Vocabulary of `bpe`; a short text may have fewer tokens. 0 for the others."""
     tokenizer_file: UserPath = ""
     """A saved tokeniser of any kind (a run's tokenizer.json), used instead of `tokenizer`."""
     documents: Literal["joined", "packed", "lines"] = "joined"
@@ -93,7 +93,7 @@ class AnySource(TokenSource):
     """A source that may hold images, vectors or text."""
 
     order: Literal["permuted", "windows", "streams"] = "permuted"
-    """As of text; images and vectors are always `permuted`."""
+    """Order of text, as in `TokenSource`. Images and vectors are always `permuted`."""
 
     def check_read(self, kind: str, reads: Collection[str] = ()) -> None:
         """Raises ConfigError if a field of text is set that examples of `kind` do not read.

@@ -16,7 +16,7 @@ class Config(evaluator.SampledConfig):
     n: Positive = 50_000
     """Samples to train on; as many as there are training images is usual."""
     recipe: classifier.Recipe = classifier.Recipe()
-    """Of the classifier."""
+    """Training of the classifier."""
     when: Literal["always", "end"] = "end"
     """At each evaluation, or once at the end; `best` can only name a metric of each evaluation."""
 

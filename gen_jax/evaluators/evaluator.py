@@ -33,7 +33,7 @@ class EvalConfig(Settings):
     Tags start with it (`val/`, `train_eval/`, `test/`, `validation+test/`).
     """
     prefix: str = ""
-    """Of the names after the split, where two evaluators would give the same."""
+    """Prefix of the names after the split, for two evaluators that would give the same names."""
     when: Literal["always", "end"] = "always"
     """At each evaluation, or once at the end of training (and in `gen-jax eval`)."""
 

@@ -23,9 +23,9 @@ class Config(evaluator.SampledConfig):
     within: PositiveFloat = 3.0
     """Standard deviations around a mode in which a sample counts as its own."""
     min_share: Fraction = 0.01
-    """Of a mode's expected samples, from which on it is found."""
+    """Share of a mode's expected samples that must be reached to count it."""
     points: Positive = 1000
-    """Of each kind in the picture."""
+    """Points of each kind in the picture."""
 
 
 def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:

@@ -20,7 +20,7 @@ class Config(evaluator.SampledConfig):
     n: Positive = 26_000
     """Samples."""
     recipe: classifier.Recipe = classifier.Recipe()
-    """Of the classifier of one channel."""
+    """Training of the classifier of one channel."""
     when: Literal["always", "end"] = "end"
     """At each evaluation, or once at the end; `best` can only name a metric of each evaluation."""
 

@@ -16,11 +16,11 @@ class Config(Settings):
     name: Literal["classifier", "inception"] = "classifier"
     """`classifier`, trained on the data set itself by `recipe`, or `inception`, which FID is named after."""
     recipe: classifier.Recipe = classifier.Recipe()
-    """Of the classifier."""
+    """Training of the classifier."""
     weights: UserPath = ""
-    """Of `inception`: a safetensors file or its https address."""
+    """Weights of `inception`: a safetensors file or its https address."""
     sha256: str = ""
-    """Of that file, required with an address."""
+    """sha256 of that file, required with an address."""
 
     @pydantic.model_validator(mode="after")
     def _weights(self) -> "Config":

@@ -30,7 +30,7 @@ class Recipe(Settings):
     features: Positive = 128
     """F."""
     dropout: Decay = 0.3
-    """Of the features."""
+    """Dropout rate of the features."""
     epochs: Few = 8
     """Passes over the training images."""
     batch: Positive = 128
@@ -40,7 +40,7 @@ class Recipe(Settings):
     shift: Count = 2
     """Pixels that a training image is moved by at most, up to an eighth of its sides."""
     seed: Count = 0
-    """Of the weights and the order."""
+    """Seed of the weights and of the order."""
 
 
 class Classifier(nn.Module):

@@ -19,7 +19,7 @@ class Config(ExampleSource):
 
     source: Literal["ar"] = "ar"
     coefficients: tuple[Number, ...] = Field(default=(1.2, -0.5, 0.1), min_length=1)
-    """Of the values before, the nearest first."""
+    """Coefficients of the preceding values, the nearest first."""
     constant: Number = 0.5
     """Added to each value."""
     sigma: PositiveFloat = 0.3

@@ -18,11 +18,11 @@ class Config(ExampleSource):
 
     source: Literal["gaussians"] = "gaussians"
     layout: Literal["ring", "grid"] = "ring"
-    """Of the centres."""
+    """Layout of the centres."""
     modes: Positive = 8
     """Gaussians; on a grid, a square number."""
     radius: PositiveFloat = 2.0
-    """Of the ring, or half a side of the grid."""
+    """Radius of the ring, or half a side of the grid."""
     sigma: PositiveFloat = 0.02
     """Standard deviation of each Gaussian."""
     examples: Positive = 50_000

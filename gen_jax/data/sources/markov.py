@@ -17,7 +17,7 @@ class Config(Source):
 
     source: Literal["markov"] = "markov"
     order: Literal["permuted", "windows", "streams"] = "windows"
-    """As of any text."""
+    """Order of the windows, as for any text."""
     context: Positive = 64
     """T, the tokens that are read and predicted at once."""
     states: Whole = Field(default=8, ge=2, le=256)
@@ -27,7 +27,7 @@ class Config(Source):
     chain_seed: Count = 0
     """Picks the transition matrix; `split_seed` picks the text that the chain writes."""
     concentration: PositiveFloat = 0.5
-    """Of the Dirichlet distribution of its rows; below 1 a few successors are likely, above it all."""
+    """Concentration of the Dirichlet distribution of its rows. Below 1 a few successors are likely, above it all."""
 
     @property
     def drawn_bytes(self) -> int:

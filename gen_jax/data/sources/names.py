@@ -22,7 +22,7 @@ class Config(text_file.TextSource):
 
     source: Literal["names"] = "names"
     path: UserPath = ""
-    """As of `text_file`; "" = the embedded names, which differ between versions of Python."""
+    """Path as for `text_file`; "" = the embedded names, which differ between versions of Python."""
     order: Literal["permuted"] = "permuted"
     """Always a new permutation each epoch."""
     documents: Literal["lines"] = "lines"

@@ -27,17 +27,17 @@ class Config(PairSource):
     path: NeededPath
     """The folder."""
     source_language: str = "en"
-    """What `{language}` is in the sources' names."""
+    """Value of `{language}` in the sources' names."""
     target_language: str = "de"
-    """What `{language}` is in the targets' names."""
+    """Value of `{language}` in the targets' names."""
     pattern: str = "{split}.{language}.gz"
     """A file's name, of `{split}` and `{language}`."""
     train_name: str = "train"
-    """What `{split}` is for training."""
+    """Value of `{split}` for training."""
     validation_name: str = "val"
-    """What `{split}` is for validation."""
+    """Value of `{split}` for validation."""
     test_name: str = "test"
-    """What `{split}` is for the test."""
+    """Value of `{split}` for the test."""
 
     @pydantic.model_validator(mode="after")
     def _names_both(self) -> "Config":

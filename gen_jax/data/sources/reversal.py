@@ -18,7 +18,7 @@ class Config(PairSource):
 
     source: Literal["reversal"] = "reversal"
     vocab_size: Vocabulary = 300
-    """Of the BPE."""
+    """Vocabulary of the BPE."""
     context: Positive = 32
     """Positions of a row, for sources and for targets."""
     pairs: Positive = 10_000

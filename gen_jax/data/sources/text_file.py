@@ -21,7 +21,7 @@ class TextSource(TokenSource):
     path: NeededPath
     """A file, or a folder whose files (those that match `pattern`, at any depth) are read in order."""
     pattern: str = "*.txt"
-    """Of the names of a folder's files."""
+    """Glob pattern for the names of a folder's files."""
 
 
 class Config(TextSource):

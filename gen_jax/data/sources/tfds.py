@@ -28,9 +28,9 @@ class Config(AnySource):
 
     source: Literal["tfds"] = "tfds"
     name: str
-    """As TFDS writes it: `mnist`, `mnist:3.0.1`, `glue/sst2`."""
+    """Name in TFDS: `mnist`, `mnist:3.0.1`, `glue/sst2`."""
     data_dir: UserPath = ""
-    """Where it was prepared; "" = $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Folder in which it was prepared; "" = $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     size: Count = 0
     """Pixels a side that images are cropped and resized to; 0 = as they are."""
     resident_mb: Positive = 1024

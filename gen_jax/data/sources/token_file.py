@@ -26,7 +26,7 @@ class Config(Source):
     path: NeededPath
     """The folder."""
     order: Literal["permuted", "windows", "streams"] = "windows"
-    """As of any text."""
+    """Order of the windows, as for any text."""
     context: Positive = 128
     """T, the tokens that are read and predicted at once."""
 

@@ -36,11 +36,11 @@ class Config(ExampleSource):
     length: Positive = 16_000
     """Samples T of every example: longer files are cut at the end, shorter ones padded with silence of mask 0."""
     sample_rate: Count = 0
-    """Of every file, in Hz; 0 = that of the first, which all must have."""
+    """Sample rate of every file in Hz; 0 = that of the first file, which all must have."""
     test_pattern: Regex = ""
     """A regex searched in a file's name: the files of the test split. "" = cut from the others, by `split_seed`."""
     validation_pattern: Regex = ""
-    """As `test_pattern`, of the validation split."""
+    """Pattern like `test_pattern`, for the validation split."""
 
     @model_validator(mode="after")
     def _one_group(self) -> "Config":
