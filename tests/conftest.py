@@ -41,3 +41,25 @@ def shared_data() -> Path:
 def workdir(tmp_path: Path) -> str:
     """A run directory that does not exist yet."""
     return str(tmp_path / "run")
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What grids write around images, which is not drawn: text -> its (x, y)s, in order."""
+    from PIL import ImageDraw
+
+    found: dict[str, list[tuple[float, float]]] = {}
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda self, xy, text, **more: found.setdefault(text, []).append(xy)
+    )
+    return found
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were drawn."""
+    from gen_jax.runs import plots
+
+    found, pixels = [], plots.pixels
+    monkeypatch.setattr(plots, "pixels", lambda figure: found.append(figure) or pixels(figure))
+    return found

@@ -110,11 +110,16 @@ def evaluator(**fields):
 
 def test_samples_stand_beside_real_sounds_a_row_a_class(monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots, "spectrograms", lambda *args: drawn.append(args) or np.zeros((2, 2, 3), np.uint8))
+    monkeypatch.setattr(plots, "spectrograms", lambda *a, **more: drawn.append((a, more)) or np.zeros((2, 2, 3), "u1"))
     dataset, report = evaluator(type="audio", columns=2)
-    (shown, rate, rows, columns), test = drawn[0], dataset.arrays["test"]
-    assert shown.shape == (3, 4, 64) and rate == RATE and rows == dataset.info.class_names
-    assert columns == ("real", "real", "sampled", "sampled")
+    ((flat, rate, columns), more), test = drawn[0], dataset.arrays["test"]
+    assert flat.shape == (12, 64) and columns == 4 and rate == RATE
+    assert more == dict(
+        title="Sounds of test beside samples",
+        names=["real", "real", "sampled", "sampled"] + [""] * 8,
+        rows=dataset.info.class_names,
+    )
+    shown = flat.reshape(3, 4, 64)
     for label in range(3):
         np.testing.assert_array_equal(shown[label, :2], test["audio"][test["label"] == label][[0, -1]])
         assert (shown[label, 2:] == 100 * (label + 1)).all()
@@ -148,7 +153,7 @@ def test_sound_evaluators_refuse_other_data():
             evaluators.build(evaluators.parse(dict(type=kind)), context)
 
 
-def test_a_spectrogram_shows_a_tone_where_it_is():
+def test_a_spectrogram_shows_a_tone_where_it_is(figures):
     t = np.arange(4000) / RATE
     levels = plots.spectrogram(1000 * np.sin(2 * np.pi * 1000 * t) + 100 * np.sin(2 * np.pi * 3000 * t))
     assert levels.shape == (129, (4000 - 256) // 64 + 1)
@@ -157,8 +162,13 @@ def test_a_spectrogram_shows_a_tone_where_it_is():
     np.testing.assert_allclose(levels[bins[1]], -20, atol=0.1)  # a tenth of the amplitude
     assert levels[64].max() < -60
     assert plots.spectrogram(np.zeros(10, np.int16)).shape == (129, 1)
-    shown = plots.spectrograms(np.zeros((2, 3, 500), np.int16), RATE, ("a", "b"), ("x", "y", "z"))
+    names = ["0", "1", "2", "3", "4"]
+    shown = plots.spectrograms(np.zeros((5, 500), np.int16), RATE, 3, title="sounds", names=names, rows=("a", "b"))
     assert shown.dtype == np.uint8 and shown.shape[2] == 3
+    (figure,), axes = figures, figures[0].axes
+    assert figure.get_suptitle() == "sounds" and [axis.get_title() for axis in axes[:6]] == [*names, ""]
+    assert [axis.get_ylabel() for axis in axes[:6]] == ["a", "", "", "b", "", ""]
+    assert [bool(axis.images) and axis.axison for axis in axes[:6]] == [True] * 5 + [False]
 
 
 def test_written_sounds_are_bit_exact(tmp_path):
@@ -170,7 +180,7 @@ def test_written_sounds_are_bit_exact(tmp_path):
     np.testing.assert_array_equal(found, -made)
 
 
-def test_sample_writes_wavs_arrays_and_a_picture(tmp_path, capsys):
+def test_sample_writes_wavs_arrays_and_a_picture(tmp_path, capsys, figures):
     experiment = smoke(SMALLEST["wavenet"], "model.depth=1").model_copy(
         update={"evals": {}, "total_steps": 2, "log_every": 2}
     )
@@ -182,6 +192,10 @@ def test_sample_writes_wavs_arrays_and_a_picture(tmp_path, capsys):
     with np.load(f"{stem}.npz") as file:
         samples = file["samples"]
     assert samples.shape == (3, 64) and samples.dtype == np.int16
+    figure = figures[-1]
+    name = f": {load(source='tones', pitches=4).info.class_names[1]}"
+    assert figure.get_suptitle() == "Samples of run at step 2"
+    assert [axis.get_title() for axis in figure.axes[:3]] == [f"{i}{name}" for i in range(3)]
     heard, rate = soundfile.read(io.BytesIO(stem.with_name(f"{stem.name}_2.wav").read_bytes()), dtype="int16")
     np.testing.assert_array_equal(heard, np.maximum(samples[2], -32767))
     assert rate == RATE

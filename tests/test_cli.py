@@ -57,7 +57,7 @@ def test_eval_watch_ends_with_the_run(trained, capsys):
     assert "step 8" in capsys.readouterr().out
 
 
-def test_sample_writes_named_files_and_numbers_the_next(trained, capsys, tmp_path):
+def test_sample_writes_named_files_and_numbers_the_next(trained, capsys, tmp_path, written):
     argv = ["sample", f"--workdir={trained}", "--n=9", "--seed=4", f"--out={tmp_path}"]
     cli.main(argv)
     stem = tmp_path / "sample_run_step8_seed4"
@@ -68,6 +68,7 @@ def test_sample_writes_named_files_and_numbers_the_next(trained, capsys, tmp_pat
     cli.main([*argv, "--temperature=0"])
     assert capsys.readouterr().out.strip() == f"{stem}-2.png"
     assert Path(f"{stem}.png").read_bytes() == before != Path(f"{stem}-2.png").read_bytes()
+    assert list(written) == ["Samples of run at step 8"]
 
 
 @pytest.mark.parametrize(
@@ -119,12 +120,18 @@ def test_bench_ends_with_one_json_line(capsys):
     assert all(result[key] > 0 for key in keys)
 
 
-def test_data_lists_and_shows(capsys, tmp_path):
+def test_data_lists_and_shows(capsys, tmp_path, written, figures):
     cli.main(["data", "list"])
     assert "digits" in capsys.readouterr().out
     cli.main(["data", "show", "digits", f"--out={tmp_path / 'd.png'}"])
     assert "(8, 8, 1)" in capsys.readouterr().out
     assert (tmp_path / "d.png").stat().st_size > 1000
+    assert {*written} == {"digits, train", *"0123456789"} and sum(map(len, written.values())) == 64 + 1
+    for name in ("gaussians", "ar"):
+        cli.main(["data", "show", name, "--split=test", f"--out={tmp_path / name}.png"])
+    points, series = figures
+    assert points.axes[0].get_title() == "gaussians, test" and series.get_suptitle() == "ar, test"
+    assert len(series.axes[0].lines) == 5
 
 
 @pytest.mark.parametrize(

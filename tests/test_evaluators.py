@@ -21,7 +21,8 @@ from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import Context
 from gen_jax.metrics.ngram import NGram
 from gen_jax.models import vae
-from gen_jax.runs import metric_tags, plots
+from gen_jax.runs import grids, metric_tags
+from gen_jax.runs.grids import Labels
 
 STATE = State(jnp.zeros((), jnp.int32), {})
 
@@ -398,10 +399,11 @@ class Ring:
         return centres[jnp.arange(n) % self.covered] + 0.01 * jax.random.normal(rng, (n, 2))
 
 
-def test_modes_that_the_samples_reach():
+def test_modes_that_the_samples_reach(figures):
     centres = ring(8, 2.0)
     arrays, mixture = {"vector": np.float32(centres).repeat(5, 0)}, Mixture(tuple(map(tuple, centres)), 0.02)
     found = build({"type": "modes", "n": 400}, Ring(6), arrays, mixture=mixture)(STATE)
+    assert figures[0].axes[0].get_title() == "Samples over data of test: 6 of 8 modes"
     scalars = {metric_tags.name_of(tag): value for tag, value in found.scalars.items()}
     assert scalars["modes"] == 6 and scalars["near_share"] > 0.99
     assert found.warnings == ["mode collapse: samples reach 6 of 8 modes"]
@@ -427,7 +429,8 @@ def test_pictures_of_all_that_the_model_can_do():
     assert set(found) == {"reconstruction", "samples", "interpolation", "traversal", "scatter"}
     for name, again in evaluate(STATE).images.items():
         assert found[name].dtype == np.uint8 and (found[name] == again).all(), name
-    expected = plots.pairs(arrays["image"], arrays["image"])
+    labels = Labels("Reconstructions of test", ("data", "reconstruction"))
+    expected = grids.pairs(arrays["image"], arrays["image"], labels=labels)
     assert (found["reconstruction"] == expected).all()
 
 
@@ -438,7 +441,11 @@ def test_interpolation_goes_straight_from_one_example_to_the_other():
     rows = []
     for a, b in zip(x[0:6:2].astype(float), x[1:6:2].astype(float), strict=True):
         rows += [a, a, np.round((a + b) / 2), b, b]
-    assert (found == plots.grid(np.stack(rows).astype(np.uint8), 5)).all()
+    labels = Labels("Interpolation between latents of test", columns=("data", "0", "0.5", "1", "data"))
+    assert (found == grids.grid(np.stack(rows).astype(np.uint8), labels, 5)).all()
+
+
+TRAVERSALS = "Traversals: one latent moves, the others stay at"
 
 
 def test_traversal_moves_the_latents_that_vary_most():
@@ -450,19 +457,50 @@ def test_traversal_moves_the_latents_that_vary_most():
     start = x.reshape(-1, 3).astype(float).mean(0)
     rows = np.tile(start, (6, 1))
     rows[:3, 2] = rows[3:, 0] = [0, 0, 75]
-    expected = plots.grid(np.round(rows).astype(np.uint8).reshape(-1, 1, 3, 1), 3)
+    labels = Labels(f"{TRAVERSALS} their mean", ("latent 2", "latent 0"), ("-3", "0", "3"))
+    expected = grids.grid(np.round(rows).astype(np.uint8).reshape(-1, 1, 3, 1), labels, 3)
     assert (found == expected).all()
 
 
 def test_samples_take_the_options():
     section = {"type": "pictures", "kinds": ["samples"], "n": 4, "sampling": {"temperature": 1e-6}}
     found = build(section, Linear(), {"image": small_images()}, **IMAGES)(STATE).images["samples"]
-    assert (found == plots.grid(np.zeros((4, 1, 3, 1), np.uint8))).all()
+    assert (found == grids.grid(np.zeros((4, 1, 3, 1), np.uint8), Labels("Samples"))).all()
 
 
-def test_pictures_of_vectors_are_scatter_plots():
+def test_samples_of_a_conditional_model_have_a_column_a_class(written):
+    section = {"type": "pictures", "kinds": ["samples"], "n": 8, "sampling": {"label": "each"}}
+    for label, title in (("each", "Samples, one class per column"), (1, "Samples of class b")):
+        section["sampling"]["label"] = label
+        build(section, Told(), {"image": small_images()}, class_names=("a", "b"), **IMAGES)(STATE)
+        assert title in written
+
+
+def test_series_stand_beside_samples(figures):
+    @dataclasses.dataclass(frozen=True)
+    class Counts:
+        def sample(self, state, rng, n, options):
+            return jnp.broadcast_to(jnp.arange(3.0), (n, 3))
+
+    report = build({"type": "series", "n": 2}, Counts(), {"vector": np.ones((5, 3), np.float32)}, shape=(3,))(STATE)
+    assert report.scalars == {
+        "real_mean": 1,
+        "real_std": 0,
+        "sample_mean": 1,
+        "sample_std": pytest.approx((2 / 3) ** 0.5),
+    }
+    (figure,) = figures
+    assert figure.get_suptitle() == "Series of test and samples"
+    assert [axis.get_title("left") for axis in figure.axes] == ["real", "sample"]
+    assert [line.get_ydata().tolist() for axis in figure.axes for line in axis.lines] == [[1, 1, 1]] * 2 + [
+        [0, 1, 2]
+    ] * 2
+
+
+def test_pictures_of_vectors_are_scatter_plots(figures):
     found = build({"type": "pictures"}, Ring(8), {"vector": np.zeros((9, 2), np.float32)})(STATE).images
     assert set(found) == {"samples"} and found["samples"].shape[2] == 3
+    assert figures[0].axes[0].get_title() == "Samples over data of test"
 
 
 @pytest.mark.parametrize(
@@ -513,14 +551,19 @@ class Told(Linear):
 def test_a_conditional_model_is_told_the_labels_of_its_examples():
     x, label = small_images(), np.arange(21, dtype=np.int32) % 4
     section = {"type": "pictures", "kinds": ["interpolation", "traversal"], "rows": 3, "columns": 2}
-    found = build(section, Told(), {"image": x, "label": label}, **IMAGES)(STATE).images
+    found = build(section, Told(), {"image": x, "label": label}, class_names=("a", "b"), **IMAGES)(STATE).images
     rows = []
     for i in (0, 2, 4):  # of the left end
         rows += [x[i], np.full_like(x[0], label[i]), np.full_like(x[0], label[i]), x[i + 1]]
-    assert (found["interpolation"] == plots.grid(np.stack(rows), 4)).all()
+    labels = Labels(
+        "Interpolation between latents of test", ("class a", "class 2", "class a"), ("data", "0", "1", "data")
+    )
+    assert (found["interpolation"] == grids.grid(np.stack(rows), labels, 4)).all()
     label += 1  # of the first example
-    found = build(section, Told(), {"image": x, "label": label}, **IMAGES)(STATE).images
-    assert (found["traversal"] == plots.grid(np.full((6, 1, 3, 1), 1, np.uint8), 2)).all()
+    found = build(section, Told(), {"image": x, "label": label}, class_names=("a", "b"), **IMAGES)(STATE).images
+    order = np.argsort(-x.reshape(-1, 3).astype(float).var(0))
+    labels = Labels(f"{TRAVERSALS} their mean, class b", [f"latent {i}" for i in order], ("-3", "3"))
+    assert (found["traversal"] == grids.grid(np.full((6, 1, 3, 1), 1, np.uint8), labels, 2)).all()
 
 
 def test_types_are_found_by_name():

@@ -209,7 +209,7 @@ def test_real_images_are_named_by_their_pixels_whatever_the_batches_are():
     assert one.facts(3) == {"n_real": 180, "n_fake": 3, "split": "test", "data": one.digest}
 
 
-def test_neighbours_tell_copies_from_new_images():
+def test_neighbours_tell_copies_from_new_images(written):
     def found(model):
         report = build({"type": "neighbours", "n": 200}, model)(STATE)
         assert [facts.get("of", "")[:5] for facts in facts_of(report)] == ["", "test-", "test-"]
@@ -217,6 +217,8 @@ def test_neighbours_tell_copies_from_new_images():
 
     copies, picture = found(Replays("train"))
     assert copies["neighbour_distance"] == 0 and copies["neighbour_copies"] == 1 and picture.dtype == np.uint8
+    assert len(written["0.0"]) == 32 and len(written["sample"]) == len(written["nearest"]) == 4
+    assert "The samples nearest to training images, and the distance in grey levels" in written
     fresh, _ = found(Replays("test"))
     assert fresh["neighbour_copies"] < 0.1
     assert fresh["neighbour_distance"] == pytest.approx(fresh["neighbour_distance_floor"], rel=0.1)

@@ -251,7 +251,7 @@ def test_rows_of_seeds_are_merged_by_what_all_have():
 def test_curves_have_a_band_where_there_is_a_deviation():
     rows = [{"step": step, "train/loss": 1 / step, "std/train/loss": 0.1} for step in range(1, 9)]
     (image,) = plots.of_a_run(rows).values()
-    plain = plots.curves([{"step": row["step"], "train/loss": row["train/loss"]} for row in rows])
+    plain = plots.curves([{"step": row["step"], "train/loss": row["train/loss"]} for row in rows], title="Losses")
     assert ((image != plain).any(-1)).mean() > 0.05
 
 

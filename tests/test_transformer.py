@@ -235,10 +235,12 @@ def test_recorded_attention_is_causal_and_adds_up_to_one(name):
     assert np.abs(weights[:, 0] - weights[:, 1]).max() > 1e-3  # two layers, in order
 
 
-def test_attention_is_drawn_with_its_tokens():
+def test_attention_is_drawn_with_its_tokens(figures):
     program = Program(smoke("experiments/transformer/shakespeare_char_cpu.py"))
     image = program.evaluators["attention"](program.init()).images["attention"]
     assert image.dtype == np.uint8 and image.shape[2] == 3 and image.std() > 1
+    assert figures[0].get_suptitle() == "Attention to the text so far, first of validation"
+    assert figures[0].axes[0].get_title() == "layer 1, head 1"
 
 
 @pytest.mark.slow

@@ -158,7 +158,8 @@ def test_data_that_do_not_fit_the_model_are_refused(path, section, message):
 
 
 def test_a_look_at_both_sets():
-    dataset, (images, _) = data.look(data.resolve("colours"), "test", 3)
+    dataset, (images, sets) = data.look(data.resolve("colours"), "test", 3)
+    assert sets == [*"aaabbb"]
     np.testing.assert_array_equal(colours.recolour(images[:3]), images[3:])
     assert data.describe(dataset)["kind"] == "unpaired"
 
@@ -176,7 +177,7 @@ class Known:
 
 
 @pytest.mark.parametrize("off", [0, 51])
-def test_the_evaluator_measures_the_distance_from_the_known_map(off):
+def test_the_evaluator_measures_the_distance_from_the_known_map(off, written):
     found = load(source="colours")
 
     def batches(split):
@@ -190,6 +191,11 @@ def test_the_evaluator_measures_the_distance_from_the_known_map(off):
         section = evaluators.parse(dict(type="image_translation", split=split, n=3))
         reports[split] = evaluators.build(section, context)(State(jnp.zeros((), int), {}))
         assert reports[split].images.keys() == {"a2b", "b2a"}
+        assert [f"Translations from {way}, {split}" in written for way in ("a to b", "b to a")] == [True] * 2
+        rows = ("a", "translated to b", "true b", "back to a")
+        heights = [written[name][0][1] for name in rows if name in written]
+        assert heights == sorted(heights) and len(heights) == (4 if split == "validation" else 3)
+        written.clear()
     assert reports["train"].scalars.keys() == {"cycle_error_a", "cycle_error_b"}  # no row is a pair
     truth, scalars = found.b.arrays["validation"]["image"].astype(float), reports["validation"].scalars
     assert scalars["error_b2a"] == 0
@@ -206,7 +212,7 @@ def fails(capsys, *argv):
 
 
 @pytest.mark.slow
-def test_it_trains_on_two_folders_and_translates_a_third(two, tmp_path, capsys):
+def test_it_trains_on_two_folders_and_translates_a_third(two, tmp_path, capsys, written):
     experiment = smoke(FOLDERS)
     section = data.parse(two)
     model = experiment.model.model_copy(update={"image": (16, 16, 3)})
@@ -221,6 +227,7 @@ def test_it_trains_on_two_folders_and_translates_a_third(two, tmp_path, capsys):
     cli.main(argv)
     folder, grid = map(Path, capsys.readouterr().out.split())
     assert grid.name == "translate_run_step4_b2a.png" and grid.exists()
+    assert {"Translations of run at step 4", "b", "to a"} <= {*written}
     assert [file.name for file in sorted(folder.iterdir())] == [f"{i:02}.png" for i in range(5)]
     assert np.asarray(Image.open(folder / "03.png")).shape == (16, 16, 3)
     cli.main(argv)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
+import numpy as np
 from etils import epath
 
 from gen_jax import data
@@ -11,10 +12,12 @@ from gen_jax.data import streaming, tools
 from gen_jax.data.sources import text_file
 from gen_jax.errors import ConfigError
 from gen_jax.io import paths
-from gen_jax.runs import plots
+from gen_jax.runs import grids, plots
 from gen_jax.runs.progress import Progress
 from gen_jax.runs.run_dir import write_atomic
 from gen_jax.settings import validate
+
+SERIES = 5  # vectors that are drawn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,9 +80,17 @@ def _show(args: argparse.Namespace) -> None:
         return
     if out.exists() and not args.overwrite:
         raise ConfigError(f"--out: {out} exists; pass --overwrite to replace it, or another --out")
-    images, classes = found
-    write_atomic(out, plots.png(plots.captioned(images, classes) if classes else plots.grid(images)))
+    write_atomic(out, plots.png(_drawn(*found, f"{Path(args.name).name}, {args.split}")))
     print(f"picture: {out}")
+
+
+def _drawn(shown: np.ndarray, classes: list[str], title: str) -> np.ndarray:
+    """Images [N, H, W, C] above their classes, points [N, 2] in the plane, or the first of the vectors [N, D]."""
+    if shown.ndim == 4:
+        return grids.grid(shown, grids.Labels(title, captions=classes))
+    if shown.shape[1] == 2:
+        return plots.scatter(shown, title=title, axes=("value 0", "value 1"), equal=True)
+    return plots.panels({f"the first {len(shown[:SERIES])}": shown[:SERIES]}, title=title, axes=("value", ""))
 
 
 def _prepare(args: argparse.Namespace) -> None:

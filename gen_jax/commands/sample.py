@@ -17,12 +17,13 @@ from etils import epath
 
 from gen_jax.commands import outputs, sampling_flags, translated
 from gen_jax.core.generate import stream
+from gen_jax.core.info import Info
 from gen_jax.core.sampling import MOST_SAMPLES, Prompted, Sampling, Text
 from gen_jax.core.state import State
 from gen_jax.errors import ConfigError
 from gen_jax.io import paths
 from gen_jax.models.base import Autoregressive, Samples, Stepped, sampler
-from gen_jax.runs import plots
+from gen_jax.runs import grids, plots
 from gen_jax.runs.log import wav
 from gen_jax.runs.progress import Progress
 from gen_jax.runs.run_dir import RunDir, write_atomic
@@ -98,7 +99,9 @@ def _run(args: argparse.Namespace, run_dir: RunDir, flags: list[str]) -> None:
         prompts = options.prompts if isinstance(options, Prompted) else ()
         _write_text(folder, stem, samples, prompts, program, show=not args.stream)
     else:
-        print(_write(folder, stem, samples, program))
+        label = options.labels(n, getattr(program.model, "num_classes", 0))
+        title = f"Samples of {run_dir.path.name} at step {step}"
+        print(_write(folder, stem, samples, None if label is None else np.asarray(label), title, program.dataset.info))
 
 
 def _draw(program: Program, state: State, rng: jax.Array, n: int, options: Sampling) -> Any:
@@ -155,27 +158,30 @@ def _write_text(folder: epath.Path, stem: str, samples: Any, prompts: tuple, pro
     print(f"{folder / stem}.txt", file=sys.stderr)
 
 
-def _write(folder: epath.Path, stem: str, samples: np.ndarray, program: Program) -> str:
-    """Writes the samples and a form of them that people look at; returns what to print."""
+def _write(folder: epath.Path, stem: str, samples: np.ndarray, label: np.ndarray | None, title: str, info: Info) -> str:
+    """Writes samples of the classes `label` and a form of them that people look at; returns what to print."""
     write_atomic(folder / f"{stem}.npz", outputs.npz(samples=samples))
-    if program.dataset.info.kind == "audio":
-        return _write_sounds(folder, stem, samples, program.dataset.info.sample_rate)
-    if program.dataset.info.kind not in ("image", "vector"):
+    if info.kind == "audio":
+        return _write_sounds(folder, stem, samples, label, title, info)
+    if info.kind not in ("image", "vector"):
         return f"{folder / stem}.npz"
-    image = plots.grid(samples) if samples.ndim == 4 else plots.scatter(samples[:, :2], equal=True)
+    if samples.ndim == 4:
+        image = grids.samples(samples, label, info.class_names, title)
+    else:
+        image = plots.scatter(samples[:, :2], title=title, axes=("value 0", "value 1"), equal=True)
     write_atomic(folder / f"{stem}.png", plots.png(image))
     return f"{folder / stem}.png"
 
 
-def _write_sounds(folder: epath.Path, stem: str, samples: np.ndarray, sample_rate: int) -> str:
+def _write_sounds(
+    folder: epath.Path, stem: str, samples: np.ndarray, label: np.ndarray | None, title: str, info: Info
+) -> str:
     """Sounds [n, T] as wav files, the first `SOUNDS` of them, and a picture of their spectrograms in rows of 5."""
     shown = samples[:SOUNDS]
     for i, sound in enumerate(shown):
-        write_atomic(folder / f"{stem}_{i}.wav", wav(sound[:, None] / 32767, sample_rate))
-    columns = min(5, len(shown))
-    rows = -(-len(shown) // columns)
-    filled = np.pad(shown, ((0, rows * columns - len(shown)), (0, 0))).reshape(rows, columns, -1)
-    names = tuple(f"{i * columns}" for i in range(rows))
-    image = plots.spectrograms(filled, sample_rate, names, tuple(f"+{i}" for i in range(columns)))
+        write_atomic(folder / f"{stem}_{i}.wav", wav(sound[:, None] / 32767, info.sample_rate))
+    classes = [f": {grids.class_name(int(kind), info.class_names)}" for kind in label] if label is not None else []
+    names = [f"{i}{classes[i] if classes else ''}" for i in range(len(shown))]
+    image = plots.spectrograms(shown, info.sample_rate, 5, title=title, names=names)
     write_atomic(folder / f"{stem}.png", plots.png(image))
     return f"{folder / stem}_0.wav ... _{len(shown) - 1}.wav\n{folder / stem}.png"

@@ -19,7 +19,7 @@ from gen_jax.data.sources.image_folder import KIND
 from gen_jax.errors import ConfigError, DataError
 from gen_jax.io import paths
 from gen_jax.models.base import TranslatesImages
-from gen_jax.runs import plots
+from gen_jax.runs import grids, plots
 from gen_jax.runs.run_dir import write_atomic
 from gen_jax.training.program import Program
 from gen_jax.training.trained import TrainedRun
@@ -74,7 +74,10 @@ def run(args: argparse.Namespace, trained: TrainedRun) -> None:
     (folder / stem).mkdir(exist_ok=True)
     for file, image in zip(files, after, strict=True):
         write_atomic(folder / stem / f"{file.path.stem}.png", plots.png(image))
-    write_atomic(folder / f"{stem}.png", plots.png(plots.pairs(before[:SHOWN], after[:SHOWN])))
+    labels = grids.Labels(
+        f"Translations of {trained.run_dir.path.name} at step {step}", (args.translate[0], f"to {args.translate[-1]}")
+    )
+    write_atomic(folder / f"{stem}.png", plots.png(grids.pairs(before[:SHOWN], after[:SHOWN], labels=labels)))
     print(f"{folder / stem}/\n{folder / stem}.png")
 
 

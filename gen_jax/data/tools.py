@@ -70,10 +70,10 @@ def look(
     section: dict[str, Any], split: str = "train", n: int = 64
 ) -> tuple[Dataset, str | tuple[np.ndarray, list[str]]]:
     """The set, and what to show of a split: an excerpt of its text, or uint8 pictures [N, H, W, 1 or 3] with their
-    classes, [] where they have none.
+    classes, [] where they have none, or vectors [N, D] and [].
 
-    Records of text are the first `n`, one a line. Images are the first `n` of the split (of each of two unpaired sets),
-    vectors one density plot of their first two dimensions.
+    Records of text are the first `n`, one a line. Images are the first `n` of the split; of two unpaired sets the first
+    `n` of each, whose classes are a and b. Vectors are all.
     """
     dataset = load(parse(section), seed=0)
     if dataset.info.records:
@@ -88,13 +88,21 @@ def look(
     if dataset.info.kind == "audio":
         return dataset, _sounds(dataset, split)
     if dataset.info.kind == "vector":
-        return dataset, (_density(feed.resident["vector"])[None], [])
+        return dataset, (feed.resident["vector"], [])
     batch = feed.assemble(feed.resident, feed.rows(0))
     names = ("image_a", "image_b") if dataset.info.kind == "unpaired" else ("image",)
-    images = np.concatenate([batch[name] for name in names])
-    names = dataset.info.class_names
-    classes = [names[i] if names else str(i) for i in np.asarray(batch["label"])] if dataset.info.num_classes else []
+    sides = [batch[name] for name in names]
+    images = np.concatenate(sides)
+    classes = _classes(dataset, batch, [len(side) for side in sides])
     return dataset, (images if images.shape[-1] in (1, 3) else images[..., :1], classes)
+
+
+def _classes(dataset: Dataset, batch: Any, sizes: list[int]) -> list[str]:
+    """The classes of a batch; of two unpaired sets of these sizes which set an image is of."""
+    if dataset.info.kind == "unpaired":
+        return ["a"] * sizes[0] + ["b"] * sizes[1]
+    names = dataset.info.class_names
+    return [names[i] if names else str(i) for i in np.asarray(batch["label"])] if dataset.info.num_classes else []
 
 
 def _records(dataset: Dataset, split: str, n: int) -> str:
@@ -124,14 +132,6 @@ def _sounds(dataset: Dataset, split: str, n: int = 8) -> str:
         name = info.class_names[feed.resident["label"][i]] if info.class_names else "sound"
         lines.append(f"{name}: {seconds:.3f} s, loudest {loudest:.3f}")
     return "\n".join(lines)
-
-
-def _density(points: np.ndarray, bins: int = 128) -> np.ndarray:
-    """uint8 [bins, bins, 1]: how many points [N, D] fall where, by their first two dimensions; y upwards."""
-    x, y = points[:, 0], points[:, min(1, points.shape[1] - 1)]
-    count, _, _ = np.histogram2d(y, x, bins)
-    shade = np.sqrt(count / max(count.max(), 1))
-    return np.round(255 * shade[::-1]).astype(np.uint8)[..., None]
 
 
 def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> str:

@@ -8,6 +8,7 @@ from gen_jax.errors import ConfigError
 from gen_jax.evaluators import evaluator
 from gen_jax.models import base as models
 from gen_jax.parallel.processes import gather
+from gen_jax.runs import plots
 from gen_jax.settings import Few, Positive
 
 
@@ -23,7 +24,8 @@ class Config(evaluator.EvalConfig):
 
 
 def label(text: str) -> str:
-    """A token as an axis shows it: what cannot be seen is spelt out."""
+    """A token as an axis shows it: what cannot be seen is spelt out; the token that begins and ends has no text."""
+    text = text or "<end>"
     return text.replace("\n", "\\n").replace("\t", "\\t").replace(" ", "\u2423").replace("$", "\\$")
 
 
@@ -40,8 +42,6 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     weigh = jax.jit(model.attention)
 
     def evaluate(state: State) -> evaluator.Report:
-        from gen_jax.runs import plots
-
         batch = jax.tree.map(lambda x: x[:1], next(iter(context.batches(cfg.split))))
         weights, example = gather((weigh(state, batch), batch))
         weights, example = weights[0, : cfg.layers, : cfg.heads], jax.tree.map(lambda x: x[0], example)
@@ -51,6 +51,7 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
             inputs = inputs[example["segment"] > 0]
         names = [[label(decode(np.asarray([i]))) for i in ids[: cfg.length]] for ids in (inputs, attended)]
         shown = weights[:, :, : len(names[0]), : len(names[1])]
-        return evaluator.Report(images={"attention": plots.attention(shown, *names)})
+        title = f"Attention {'to the source' if 'source' in example else 'to the text so far'}, first of {cfg.split}"
+        return evaluator.Report(images={"attention": plots.attention(shown, *names, title=title)})
 
     return evaluator.Evaluator(evaluate, lambda state, batch, rng: weigh(state, batch))

@@ -54,8 +54,15 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         made = gather(sample(state, context.rng)).reshape(cfg.columns, rows, -1).swapaxes(0, 1)
         shown = np.concatenate([real(made.shape[-1]), made], axis=1)  # [rows, 2 columns, T]
         names = info.class_names if classes and len(info.class_names) == rows else tuple(map(str, range(rows)))
-        heads = ("real",) * cfg.columns + ("sampled",) * cfg.columns
-        picture = plots.spectrograms(shown, info.sample_rate, names, heads)
+        heads = ["real"] * cfg.columns + ["sampled"] * cfg.columns + [""] * (rows - 1) * 2 * cfg.columns
+        picture = plots.spectrograms(
+            shown.reshape(-1, shown.shape[-1]),
+            info.sample_rate,
+            2 * cfg.columns,
+            title=f"Sounds of {cfg.split} beside samples",
+            names=heads,
+            rows=names,
+        )
         sounds = made.reshape(-1, made.shape[-1])
         return evaluator.Report(
             images={"spectrograms": picture}, audios={"samples": sounds}, sample_rate=info.sample_rate

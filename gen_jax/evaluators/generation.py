@@ -168,6 +168,6 @@ class _Reference:
         report.scalars[self.tag("classifier_accuracy", 0)] = float(right)
         names = info.class_names or tuple(map(str, range(info.num_classes)))
         heights = {"samples": share, self.cfg.split: true}
-        report.images["class_shares"] = plots.bars(heights, names, axis="share", title="classes of samples")
+        report.images["class_shares"] = plots.bars(heights, names, axis="share", title="Classes of samples")
         if rare := [name for name, x, y in zip(names, share, true, strict=True) if x < RARE * y]:
             report.warnings.append(f"mode collapse: samples hardly show the classes {', '.join(rare)}")

@@ -10,7 +10,7 @@ from gen_jax.core.state import State
 from gen_jax.evaluators import evaluator
 from gen_jax.metrics.moments import exact_sum
 from gen_jax.models import base as models
-from gen_jax.runs import plots
+from gen_jax.runs import grids
 from gen_jax.settings import Positive
 
 DIRECTIONS = {"a2b": ("image_a", "image_b", "b2a"), "b2a": ("image_b", "image_a", "a2b")}  # from, to, and back
@@ -61,11 +61,21 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
             for name, error in errors.items():
                 values.setdefault(name, []).append(error[valid])
         rows = evaluator.first(kept, cfg.n)
-        images = {direction: plots.pairs(*parts, columns=cfg.n) for direction, parts in rows.items()}
+        images = {
+            direction: grids.pairs(*parts, labels=_labels(direction, cfg.split, known), columns=cfg.n)
+            for direction, parts in rows.items()
+        }
         joined = {name: np.concatenate(parts) for name, parts in values.items()}
         return evaluator.Report({name: exact_sum(value) / len(value) for name, value in joined.items()}, images)
 
     return evaluator.Evaluator(evaluate, lambda state, batch, rng: step(state, batch), lambda found: found[0])
+
+
+def _labels(direction: str, split: str, known: bool) -> grids.Labels:
+    """`known`: whether the truth is shown."""
+    a, _, b = direction
+    rows = (a, f"translated to {b}", *([f"true {b}"] if known else []), f"back to {a}")
+    return grids.Labels(f"Translations from {a} to {b}, {split}", rows)
 
 
 def _error(x: jax.Array, y: jax.Array) -> jax.Array:

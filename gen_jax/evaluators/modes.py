@@ -54,7 +54,8 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         report = evaluator.Report({metric_tags.tag(name, **facts): value for name, value in finite.items()})
         if scalars["modes"] < len(centres) and scalars["near_share"] > 0.5:
             report.warnings.append(f"mode collapse: samples reach {scalars['modes']:.0f} of {len(centres)} modes")
-        report.images["modes"] = beside(real, made[: cfg.points])
+        title = f"Samples over data of {cfg.split}: {scalars['modes']:.0f} of {len(centres)} modes"
+        report.images["modes"] = beside(real, made[: cfg.points], title)
         return report
 
     names = evaluator.named("modes", "near_share", "mode_kl")

@@ -8,7 +8,7 @@ import numpy as np
 from gen_jax.core.state import State
 from gen_jax.evaluators import evaluator
 from gen_jax.metrics.precision_recall import nearest
-from gen_jax.runs import metric_tags, plots
+from gen_jax.runs import grids, metric_tags
 from gen_jax.settings import Few, Positive
 
 
@@ -32,7 +32,7 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     training image; `neighbour_copies`: the share nearer than 99 % of the images of `split` are.
 
     Its floor is `neighbour_distance_floor`, the median of `n` images of `split`, which are no copies; `of` names them.
-    The picture `neighbours` shows the samples that are nearest, above what they are near to.
+    The picture `neighbours` shows the samples that are nearest, above what they are near to, and how near.
     """
     evaluator.require_apart("neighbours: split", cfg.split, "train")
     sample = evaluator.sampler(context, cfg, "neighbours", lambda image, asked: image)
@@ -62,7 +62,13 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
             tag("neighbour_distance_floor", len(floor), of=of_floor.name): float(np.median(floor)),
         }
         closest = np.argsort(distance, kind="stable")[: cfg.shown]
-        return evaluator.Report(scalars, {"neighbours": plots.pairs(made[closest], train[index[closest]])})
+        labels = grids.Labels(
+            "The samples nearest to training images, and the distance in grey levels",
+            rows=("sample", "nearest"),
+            captions=[f"{gap:.1f}" for gap in distance[closest]],
+        )
+        picture = grids.pairs(made[closest], train[index[closest]], labels=labels)
+        return evaluator.Report(scalars, {"neighbours": picture})
 
     names = evaluator.named("neighbour_distance", "neighbour_copies", "neighbour_distance_floor")
     return evaluator.Evaluator(evaluate, evaluator.draws(context, cfg), names, cfg.n)

@@ -11,7 +11,8 @@ from gen_jax.evaluators import evaluator
 from gen_jax.metrics.moments import Moments, most_varied
 from gen_jax.models import base as models
 from gen_jax.parallel.processes import gather
-from gen_jax.runs import plots
+from gen_jax.runs import grids, plots
+from gen_jax.runs.grids import Labels
 from gen_jax.settings import Few, Positive
 
 Kind = Literal["reconstruction", "samples", "interpolation", "traversal", "scatter"]
@@ -97,29 +98,32 @@ def _reconstruction(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trac
 
     def draw(state):
         rows = evaluator.results(lambda batch: step(state, batch, context.rng), context.batches(cfg.split), every=1)
-        return plots.pairs(*evaluator.first(rows, cfg.n))
+        labels = Labels(f"Reconstructions of {cfg.split}", rows=("data", "reconstruction"))
+        return grids.pairs(*evaluator.first(rows, cfg.n), labels=labels)
 
     return draw, step
 
 
 def _samples(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
     options, sample = context.options(cfg), evaluator.drawer(context, cfg, cfg.n)
+    label = options.labels(cfg.n, getattr(context.model, "num_classes", 0))
 
     def draw(state):
         made = gather(sample(state, context.rng))
         if context.info.kind == "image":
-            return plots.grid(made)
+            asked = None if label is None else np.asarray(label)
+            return grids.samples(made, asked, context.info.class_names, "Samples")
         batches = ((gather(batch["vector"]), gather(batch["valid"])) for batch in context.batches(cfg.split))
-        return beside(evaluator.first(batches, cfg.n), made)
+        return beside(evaluator.first(batches, cfg.n), made, f"Samples over data of {cfg.split}")
 
     return draw, lambda state, batch, rng: context.model.sample(state, rng, cfg.n, options)
 
 
-def beside(real: np.ndarray, made: np.ndarray) -> np.ndarray:
+def beside(real: np.ndarray, made: np.ndarray, title: str) -> np.ndarray:
     """A scatter plot of samples over real points, [N, 2] each; samples that are not finite are left out."""
     made = made[np.isfinite(made).all(1)]
     labels = np.repeat([0, 1], [len(real), len(made)])
-    return plots.scatter(np.concatenate([real, made]), labels, ("real", "sampled"), equal=True)
+    return plots.scatter(np.concatenate([real, made]), labels, ("real", "sampled"), title=title, equal=True)
 
 
 def _latents(context: evaluator.Context) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -145,6 +149,12 @@ def _decoder(model: Any) -> Callable[..., Any]:
     return jax.jit(lambda state, z, label: model.decode(state, z, label) if told else model.decode(state, z))
 
 
+def _classes(context: evaluator.Context, found: dict, which: slice) -> list[str]:
+    """The names of examples' classes; none of a model without classes."""
+    told = getattr(context.model, "num_classes", 0) > 0
+    return [grids.class_name(i, context.info.class_names) for i in found["label"][which].tolist()] if told else []
+
+
 def _decoded(step: Callable[..., Any], decode: Callable[..., Any]) -> Trace:
     """The decoded latents of a batch."""
 
@@ -168,7 +178,12 @@ def _interpolation(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace
         made = gather(decode(state, path.reshape(-1, z.shape[-1]), label))
         made = made.reshape(rows, cfg.columns, *x.shape[1:])
         shown = np.concatenate([x[0::2, None], made, x[1::2, None]], 1)  # [R, 1 + S + 1, H, W, C]
-        return plots.grid(shown.reshape(-1, *x.shape[1:]), cfg.columns + 2)
+        labels = Labels(
+            f"Interpolation between latents of {cfg.split}",
+            rows=[f"class {name}" for name in _classes(context, found, slice(0, 2 * rows, 2))],
+            columns=("data", *(f"{fraction:.2g}" for fraction in t.ravel()), "data"),
+        )
+        return grids.grid(shown.reshape(-1, *x.shape[1:]), labels, cfg.columns + 2)
 
     return draw, _decoded(step, decode)
 
@@ -181,9 +196,15 @@ def _traversal(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
         moments = Moments().update(found["latent"])
         units = most_varied(moments, cfg.rows)
         z = np.tile(np.asarray(moments.mean, np.float32), (len(units), cfg.columns, 1))  # [R, S, D]
-        z[np.arange(len(units)), :, units] = np.linspace(-3, 3, cfg.columns)
+        z[np.arange(len(units)), :, units] = values = np.linspace(-3, 3, cfg.columns)
         label = found["label"][:1].repeat(len(units) * cfg.columns) if "label" in found else None
-        return plots.grid(gather(decode(state, z.reshape(-1, z.shape[-1]), label)), cfg.columns)
+        labels = Labels(
+            "Traversals: one latent moves, the others stay at their mean"
+            + "".join(f", class {name}" for name in _classes(context, found, slice(1))),
+            rows=[f"latent {unit}" for unit in units],
+            columns=[f"{value:.2g}" for value in values],
+        )
+        return grids.grid(gather(decode(state, z.reshape(-1, z.shape[-1]), label)), labels, cfg.columns)
 
     return draw, _decoded(step, decode)
 
@@ -196,7 +217,7 @@ def _scatter(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
         z = np.asarray(found["latent"])
         dims = z.shape[-1]
         units = np.arange(dims) if dims <= 2 else most_varied(Moments().update(z), 2)
-        title = f"latents of {cfg.split}" + (f": the 2 of {dims} that vary most" if dims > 2 else "")
+        title = f"Latents of {cfg.split}" + (f": the 2 of {dims} that vary most" if dims > 2 else "")
         plane = np.pad(z[:, units], ((0, 0), (0, 2 - len(units))))
         axes = (f"latent {units[0]}", f"latent {units[1]}" if dims > 1 else "")
         return plots.scatter(plane, found.get("label"), context.info.class_names, title=title, axes=axes)

@@ -1,6 +1,4 @@
-"""Samples of a model of series beside real ones, as lines."""
-
-import numpy as np
+"""Samples of a model of series beside real ones, as curves."""
 
 from gen_jax.core.state import State
 from gen_jax.evaluators import evaluator
@@ -35,8 +33,9 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         shown = {}
         for kind, rows in kinds.items():
             report.scalars |= {f"{kind}_mean": float(rows.mean()), f"{kind}_std": float(rows.std())}
-            shown |= {f"{kind} {i}": (np.arange(rows.shape[1]), row) for i, row in enumerate(rows[: cfg.n], 1)}
-        report.images["series"] = plots.lines(shown, axes=("step", ""))
+            shown[kind] = rows[: cfg.n]
+        title = f"Series of {cfg.split} and samples"
+        report.images["series"] = plots.panels(shown, title=title, axes=("step", "value"))
         return report
 
     names = evaluator.named(*(f"{kind}_{what}" for kind in ("real", "sample") for what in ("mean", "std")))

@@ -1,78 +1,14 @@
-"""Pictures to look at, as uint8 arrays [H, W, 1 or 3]: grids of images, scatter plots, curves."""
+"""Figures as uint8 arrays [H, W, 3]: scatter plots, curves, bars, attention maps, spectrograms; images as PNG files."""
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
 STD = "std/"  # before the tag that a deviation belongs to
-GAP = 96  # grey level between the images of a grid: neither paper nor ink
-CAPTION = 12  # pixels of height
-
-
-def grid(
-    images: UInt8[np.ndarray, "N H W C"], columns: int = 0, *, pad: int = 1, scale: int = 0
-) -> UInt8[np.ndarray, "h w C"]:
-    """Images in rows, `pad` pixels of grey around each, enlarged by whole pixels.
-
-    Args:
-      columns: 0 = about square, and such that the last row is full where such a number is near.
-      pad: before enlarging.
-      scale: 0 = the smallest that makes the longer side 512 pixels, at most 8.
-    """
-    n, h, w, c = images.shape
-    columns = min(columns or _columns(n, h / w), n)
-    rows = math.ceil(n / columns)
-    cells = np.full((rows * columns, h + pad, w + pad, c), GAP, np.uint8)
-    cells[:n, pad:, pad:] = images
-    # [rows, columns, h, w, C] -> [rows h, columns w, C]
-    tiled = cells.reshape(rows, columns, h + pad, w + pad, c).swapaxes(1, 2).reshape(rows * (h + pad), -1, c)
-    tiled = np.pad(tiled, ((0, pad), (0, pad), (0, 0)), constant_values=GAP)
-    return enlarge(tiled, scale or min(8, math.ceil(512 / max(tiled.shape[:2]))))
-
-
-def _columns(n: int, ratio: float) -> int:
-    """Of n images in a grid that is about square: the nearest divisor of n, if one is within a factor of 1.6."""
-    square = math.sqrt(n * ratio)
-    full = [k for k in range(1, n + 1) if n % k == 0 and 1 / 1.6 <= k / square <= 1.6]
-    return min(full, key=lambda k: (round(abs(math.log(k / square)), 6), -k), default=math.ceil(square))
-
-
-def captioned(images: UInt8[np.ndarray, "N H W C"], captions: list[str]) -> UInt8[np.ndarray, "h w 3"]:
-    """A grid of images, enlarged by whole pixels to 48 at least, each above its caption."""
-    from PIL import Image, ImageDraw
-
-    scale = max(1, math.ceil(48 / min(images.shape[1:3])))
-    cells = []
-    for image, caption in zip(np.broadcast_to(images, (*images.shape[:3], 3)), captions, strict=True):
-        large = enlarge(image, scale)
-        strip = Image.new("RGB", (large.shape[1], CAPTION), "white")
-        ImageDraw.Draw(strip).text((2, 0), caption, fill="black")
-        cells.append(np.concatenate([large, np.asarray(strip)]))
-    return grid(np.stack(cells), pad=2, scale=1)
-
-
-def enlarge(image: UInt8[np.ndarray, "H W C"], scale: int) -> UInt8[np.ndarray, "h w C"]:
-    """Each pixel `scale` times as wide and high."""
-    return image.repeat(scale, 0).repeat(scale, 1)
-
-
-def pairs(
-    above: UInt8[np.ndarray, "N H W C"], *below: UInt8[np.ndarray, "N H W C"], columns: int = 8
-) -> UInt8[np.ndarray, "h w C"]:
-    """A grid with each row of `above` over the same row of each `below`; the rest is grey."""
-    columns = min(columns, len(above))
-    fill = -len(above) % columns
-
-    def in_rows(images):
-        images = np.pad(images, ((0, fill), (0, 0), (0, 0), (0, 0)), constant_values=GAP)
-        return images.reshape(-1, columns, *images.shape[1:])
-
-    rows = np.stack([in_rows(images) for images in (above, *below)], 1)  # [R, 2 or more, columns, H, W, C]
-    return grid(rows.reshape(-1, *above.shape[1:]), columns)
 
 
 def new_figure(width: float = 6.4, height: float = 5.2) -> Any:
@@ -94,7 +30,7 @@ def scatter(
     labels: Int[np.ndarray, " N"] | None = None,
     names: tuple[str, ...] = (),
     *,
-    title: str = "",
+    title: str,
     axes: tuple[str, str] = ("", ""),
     equal: bool = False,
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -132,7 +68,7 @@ def _colours(n: int) -> Any:
 def lines(
     series: dict[str, tuple[Shaped[np.ndarray, " N"], Shaped[np.ndarray, " N"]]],
     *,
-    title: str = "",
+    title: str,
     axes: tuple[str, str] = ("", ""),
     log: bool = False,
     bands: Mapping[str, Shaped[np.ndarray, " N"]] | None = None,
@@ -149,6 +85,23 @@ def lines(
     if series:
         axis.legend(frameon=False)
     axis.grid(alpha=0.3)
+    return pixels(figure)
+
+
+def panels(
+    series: dict[str, Shaped[np.ndarray, "N T"]], *, title: str, axes: tuple[str, str] = ("", "")
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Several curves over 0 ... T - 1 a panel; the panels stand one below the other, by name, with the same axes."""
+    figure = new_figure(6.4, 0.8 + 1.9 * len(series))
+    plots = figure.subplots(len(series), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for plot, (name, curves_) in zip(plots, series.items(), strict=True):
+        for curve, colour in zip(curves_, _colours(len(curves_)), strict=True):
+            plot.plot(curve, color=colour)
+        plot.set_title(name, fontsize=10, loc="left")
+        plot.set_ylabel(axes[1])
+        plot.grid(alpha=0.3)
+    plots[-1].set_xlabel(axes[0])
+    figure.suptitle(title)
     return pixels(figure)
 
 
@@ -172,7 +125,7 @@ def scaling(
 
 
 def bars(
-    heights: dict[str, Float[np.ndarray, " K"]], names: tuple[str, ...], *, title: str = "", axis: str = ""
+    heights: dict[str, Float[np.ndarray, " K"]], names: tuple[str, ...], *, title: str, axis: str = ""
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Groups of bars side by side, a group a name, a colour a series."""
     figure = new_figure()
@@ -180,15 +133,16 @@ def bars(
     width = 0.8 / len(heights)
     for i, (label, values) in enumerate(heights.items()):
         plot.bar(np.arange(len(values)) + (i + 0.5) * width - 0.4, values, width, label=label)
-    plot.set_xticks(range(len(names)), names)
+    crowded = sum(map(len, names)) > 50
+    plot.set_xticks(range(len(names)), names, rotation=90 if crowded else 0)
     plot.set_ylabel(axis)
     plot.set_title(title)
-    plot.legend()
+    plot.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return pixels(figure)
 
 
 def curves(
-    rows: list[dict[str, Any]], tags: tuple[str, ...] = ("train/loss",), title: str = ""
+    rows: list[dict[str, Any]], tags: tuple[str, ...] = ("train/loss",), *, title: str
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Values over steps from the rows of metrics.jsonl, `{"step": 100, "train/loss": 1.2}`; a row may lack a tag.
 
@@ -208,15 +162,15 @@ def curves(
 def of_a_run(rows: list[dict[str, Any]]) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
     """The losses over a whole run as one picture, `curves`, BLEU as another; what there is of them."""
     drawn = {}
-    for name, ending, title in (("curves", "loss", "losses"), ("curves_bleu", "bleu", "BLEU")):
+    for name, ending, title in (("curves", "loss", "Losses"), ("curves_bleu", "bleu", "BLEU")):
         tags = dict.fromkeys(tag for row in rows for tag in row if tag.endswith(ending) and not tag.startswith(STD))
         if tags := tuple(tag for tag in tags if not tag.endswith("self_bleu")):
-            drawn[name] = curves(rows, tags, title)
+            drawn[name] = curves(rows, tags, title=title)
     return drawn
 
 
 def attention(
-    weights: Float[np.ndarray, "L N T S"], inputs: list[str], attended: list[str]
+    weights: Float[np.ndarray, "L N T S"], inputs: list[str], attended: list[str], *, title: str
 ) -> UInt8[np.ndarray, "H W 3"]:
     """A row of maps a layer, a map a head: a row of a map is an input, dark where it attends.
 
@@ -224,16 +178,17 @@ def attention(
       inputs, attended: T and S labels of the rows and columns.
     """
     layers, heads = weights.shape[:2]
-    width, height = 0.09 * len(attended) + 0.5, 0.09 * len(inputs) + 0.5
-    figure = new_figure(max(6.4, width * heads), max(2.0, height * layers))
+    width, height = (0.13 * len(texts) + 0.08 * max(map(len, texts)) + 0.3 for texts in (attended, inputs))
+    figure = new_figure(max(6.4, max(1.4, width) * heads), 0.4 + max(1.4, height) * layers)
     for i in range(layers):
         for j in range(heads):
             axis = figure.add_subplot(layers, heads, i * heads + j + 1)
             axis.imshow(weights[i, j], cmap="Greys", vmin=0, vmax=1, aspect="auto")
-            axis.set_title(f"layer {i + 1}, head {j + 1}", fontsize=7)
-            axis.set_xticks(range(len(attended)), attended, fontsize=5, rotation=90)
-            axis.set_yticks(range(len(inputs)), inputs, fontsize=5)
+            axis.set_title(f"layer {i + 1}, head {j + 1}", fontsize=8)
+            axis.set_xticks(range(len(attended)), attended, fontsize=7, rotation=90)
+            axis.set_yticks(range(len(inputs)), inputs, fontsize=7)
             axis.tick_params(length=0, pad=1)
+    figure.suptitle(title, fontsize=10)
     return pixels(figure)
 
 
@@ -250,21 +205,37 @@ def spectrogram(sound: Shaped[np.ndarray, " T"], *, window: int = 256, hop: int 
 
 
 def spectrograms(
-    sounds: Shaped[np.ndarray, "R C T"], sample_rate: int, rows: tuple[str, ...], columns: tuple[str, ...]
+    sounds: Shaped[np.ndarray, "N T"],
+    sample_rate: int,
+    columns: int,
+    *,
+    title: str,
+    names: Sequence[str],
+    rows: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Sounds in rows and columns, over time and frequency, each down to 60 dB below its loudest."""
-    high, wide = sounds.shape[:2]
-    figure = new_figure(1.0 + 1.5 * wide, 0.8 + 1.0 * high)
-    axes = figure.subplots(high, wide, sharex=True, sharey=True, squeeze=False)
-    extent = (0, sounds.shape[2] / sample_rate, 0, sample_rate / 2000)
-    for i, j in np.ndindex(high, wide):
-        levels = np.maximum(spectrogram(sounds[i, j]), -60)
-        drawn = axes[i, j].imshow(levels, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-60, vmax=0)
-        if i == 0:
-            axes[i, j].set_title(columns[j], fontsize=9)
-        if j == 0:
-            axes[i, j].set_ylabel(rows[i], fontsize=9)
-    figure.colorbar(drawn, ax=axes, label="dB below the loudest", shrink=0.6)
+    """Sounds in rows, over time and frequency, each down to 60 dB below its loudest.
+
+    Args:
+      names: one a sound, above it.
+      rows: one a row, left of it.
+    """
+    columns = min(columns, len(sounds))
+    high = math.ceil(len(sounds) / columns)
+    figure = new_figure(1.4 + 1.5 * columns, 1.0 + 1.1 * high)
+    axes = figure.subplots(high, columns, sharex=True, sharey=True, squeeze=False)
+    extent = (0, sounds.shape[1] / sample_rate, 0, sample_rate / 2000)
+    for axis, sound, name in zip(axes.ravel(), sounds, names, strict=False):
+        levels = np.maximum(spectrogram(sound), -60)
+        drawn = axis.imshow(levels, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-60, vmax=0)
+        axis.set_title(name, fontsize=9)
+        axis.tick_params(labelsize=7)
+    for i in range(len(sounds), high * columns):
+        axes.ravel()[i].set_axis_off()
+        axes.ravel()[i - columns].tick_params(labelbottom=True)
+    for axis, row in zip(axes[:, 0], rows, strict=False):
+        axis.set_ylabel(row, fontsize=9)
+    figure.colorbar(drawn, ax=axes, label="dB below the loudest", shrink=min(1.0, 2 / high))
+    figure.suptitle(title, fontsize=10)
     figure.supxlabel("seconds", fontsize=9)
     figure.supylabel("kHz", fontsize=9)
     return pixels(figure)

@@ -1,0 +1,224 @@
+"""Grids of images with text around them, as uint8 arrays [H, W, 1 or 3]: a title, labels of rows and columns, captions.
+
+Each pixel of an image is enlarged by a whole factor. Where there is no image the paper is white.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+GAP, PAPER = 96, 255  # grey levels: between images, where it is neither paper nor ink; and around them
+TEXT = 13  # pixels: the smallest font
+MARGIN = 8  # pixels, around everything and beside the labels of rows
+WIDEST = 96  # pixels: up to here an image is made as wide as its caption or the label of its column
+MOST_CLASSES = 20  # that have columns of their own
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """The text around a grid.
+
+    Attributes:
+      title: above all.
+      rows: one a row, left of it. Fewer are repeated, as those of `pairs` are.
+      columns: one a column, above it.
+      captions: one an image, below it; in `pairs` one an image of the first set, below its column.
+    """
+
+    title: str
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    captions: Sequence[str] = ()
+
+
+def grid(
+    images: UInt8[np.ndarray, "N H W C"], labels: Labels, columns: int = 0, *, pad: int = 1, scale: int = 0
+) -> UInt8[np.ndarray, "h w C"]:
+    """Images in rows, `pad` pixels of grey around each, enlarged by whole pixels.
+
+    Args:
+      columns: 0 = about square, and such that the last row is full where such a number is near.
+      pad: before enlarging.
+      scale: 0 = the smallest that makes the longer side 512 pixels, at most 8; more where the labels need it.
+    """
+    n, h, w, _ = images.shape
+    return _drawn(images[None], labels, min(columns or _columns(n, h / w), n), pad, scale)
+
+
+def pairs(
+    *sets: UInt8[np.ndarray, "N H W C"], labels: Labels, columns: int = 8, pad: int = 1, scale: int = 0
+) -> UInt8[np.ndarray, "h w C"]:
+    """A grid with each row of the first set over the same row of each other set. The arguments are as in `grid`."""
+    return _drawn(np.stack(sets), labels, min(columns, len(sets[0])), pad, scale)
+
+
+def samples(
+    images: UInt8[np.ndarray, "N H W C"], label: Int[np.ndarray, " N"] | None, names: Sequence[str], title: str
+) -> UInt8[np.ndarray, "h w C"]:
+    """A grid of samples, where the model takes every class in turn with a column a class.
+
+    Args:
+      label: the classes that the model was asked for; None = it knows none.
+      names: of the classes; a label beyond them is shown as its number.
+    """
+    if label is None:
+        return grid(images, Labels(title))
+    n, h, w, _ = images.shape
+    kinds = list(dict.fromkeys(label.tolist()))
+    shown = [class_name(kind, names) for kind in kinds]
+    if len(kinds) == 1:
+        return grid(images, Labels(f"{title} of class {shown[0]}"))
+    in_turn = np.array_equal(label, np.resize(kinds, n))
+    if not in_turn or len(kinds) > MOST_CLASSES:
+        return grid(images, Labels(title))
+    turns = min(max(1, round(math.sqrt(n * h / w) / len(kinds))), n // len(kinds))  # in a row
+    return grid(images, Labels(f"{title}, one class per column", columns=shown * turns), len(kinds) * turns)
+
+
+def class_name(label: int, names: Sequence[str]) -> str:
+    """The name of a class, or its number where it has none."""
+    return names[label] if label < len(names) else str(label)
+
+
+def enlarge(image: UInt8[np.ndarray, "H W C"], scale: int) -> UInt8[np.ndarray, "h w C"]:
+    """Each pixel `scale` times as wide and high."""
+    return image.repeat(scale, 0).repeat(scale, 1)
+
+
+def _columns(n: int, ratio: float) -> int:
+    """Of n images in a grid that is about square: the nearest divisor of n, if one is within a factor of 1.6."""
+    square = math.sqrt(n * ratio)
+    full = [k for k in range(1, n + 1) if n % k == 0 and 1 / 1.6 <= k / square <= 1.6]
+    return min(full, key=lambda k: (round(abs(math.log(k / square)), 6), -k), default=math.ceil(square))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """Where the images of sets are, in pixels: each set a row in a group of rows, groups one below the other."""
+
+    sets: int
+    n: int
+    columns: int
+    cell: tuple[int, int]  # height and width of an image
+    edge: int  # of grey around it
+    space: int  # between groups, below the grey edge of the one and above that of the other
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height = self.top(self.sets * math.ceil(self.n / self.columns) - 1) + self.cell[0] + 2 * self.edge
+        return height, self.left(self.columns - 1) + self.cell[1] + 2 * self.edge
+
+    def top(self, row: int) -> int:
+        """Of a row's grey edge."""
+        return row * (self.cell[0] + self.edge) + row // self.sets * (self.edge + self.space)
+
+    def left(self, column: int) -> int:
+        return column * (self.cell[1] + self.edge)
+
+    def places(self) -> list[tuple[int, int]]:
+        """The row and column of each image, those of a set after those of the set before."""
+        return [(i // self.columns * self.sets + s, i % self.columns) for s in range(self.sets) for i in range(self.n)]
+
+    def paint(self, images: UInt8[np.ndarray, "M H W C"], scale: int) -> UInt8[np.ndarray, "h w C"]:
+        found = np.full((*self.size, images.shape[-1]), PAPER, np.uint8)
+        for image, (row, column) in zip(images, self.places(), strict=True):
+            y, x = self.top(row), self.left(column)
+            found[y : y + self.cell[0] + 2 * self.edge, x : x + self.cell[1] + 2 * self.edge] = GAP
+            y, x = y + self.edge, x + self.edge
+            found[y : y + self.cell[0], x : x + self.cell[1]] = enlarge(image, scale)
+        return found
+
+
+def _drawn(sets: UInt8[np.ndarray, "S N H W C"], labels: Labels, columns: int, pad: int, scale: int) -> Any:
+    count, n, h, w, channels = sets.shape
+    scale = scale or _scale((count * math.ceil(n / columns), columns), (h, w), pad, labels)
+    cell, edge = (h * scale, w * scale), pad * scale
+    between = edge if count > 1 else -edge  # images that stand alone share the edge
+    plain = _Layout(count, n, columns, cell, edge, between)
+    size = _font_size(labels, cell[1], max(plain.size))
+    layout = dataclasses.replace(plain, space=_line(size)) if labels.captions else plain
+    tiles = layout.paint(sets.reshape(-1, h, w, channels), scale)
+    return _framed(tiles, layout, labels, size)
+
+
+def _framed(tiles: UInt8[np.ndarray, "h w C"], layout: _Layout, labels: Labels, size: int) -> Any:
+    """The images with their text around them; as they are where there is none."""
+    from PIL import Image, ImageDraw
+
+    if not any((labels.title, labels.rows, labels.columns, labels.captions)):
+        return tiles
+    font, line = _font(size), _line(size)
+    (height, width), (h, w) = tiles.shape[:2], layout.cell
+    left = MARGIN + (math.ceil(max(map(font.getlength, labels.rows))) + MARGIN if labels.rows else 0)
+    top = MARGIN + line * bool(labels.title) + line * bool(labels.columns)
+    half = font.getlength(labels.title) / 2
+    middle = max(left + width / 2, MARGIN + half)  # of the title
+    whole = math.ceil(max(left + width, middle + half)) + MARGIN
+    bottom = (line if labels.captions else 0) + MARGIN
+    canvas = np.full((top + height + bottom, whole, tiles.shape[2]), PAPER, np.uint8)
+    canvas[top : top + height, left : left + width] = tiles
+    image = Image.fromarray(canvas[..., 0] if canvas.shape[2] == 1 else canvas)
+    draw = ImageDraw.Draw(image)
+
+    def write(y: float, x: float, text: str, anchor: str) -> None:
+        draw.text((x, y), text, fill=0 if image.mode == "L" else (0, 0, 0), font=font, anchor=anchor)
+
+    write(MARGIN + line / 2, middle, labels.title, "mm")
+    for row in range(layout.places()[-1][0] + 1) if labels.rows else ():
+        y = top + layout.top(row) + layout.edge + h / 2
+        write(y, float(left - MARGIN), labels.rows[row % len(labels.rows)], "rm")
+    middles = [left + layout.left(i) + layout.edge + w / 2 for i in range(layout.columns)]
+    for text, x in zip(labels.columns, middles, strict=True) if labels.columns else ():
+        write(top - line / 2, x, _cut(text, font, w), "mm")
+    for i, text in enumerate(labels.captions):
+        below = layout.top((i // layout.columns + 1) * layout.sets - 1) + h + 2 * layout.edge
+        write(top + below + line / 2, middles[i % layout.columns], _cut(text, font, w), "mm")
+    return np.asarray(image).reshape(canvas.shape).copy()
+
+
+def _scale(shape: tuple[int, int], cell: tuple[int, int], pad: int, labels: Labels) -> int:
+    """How much images [h, w] = `cell` are enlarged in a grid of `shape` rows and columns."""
+    side = max(count * (length + pad) + pad for count, length in zip(shape, cell, strict=True))
+    texts = [*labels.columns, *labels.captions]
+    high = _line(TEXT) if labels.rows else 0
+    wide = min(WIDEST, _widest(texts, TEXT)) if texts else 0
+    least = max(math.ceil(high / cell[0]), math.ceil(wide / cell[1]))
+    return max(min(8, math.ceil(512 / side)), least)
+
+
+def _font_size(labels: Labels, width: int, side: int) -> int:
+    """Larger in a larger picture, as long as the text of columns fits their width."""
+    size, texts = max(TEXT, side // 45), [*labels.columns, *labels.captions]
+    while texts and size > TEXT and _widest(texts, size) > width:
+        size -= 1
+    return size
+
+
+def _widest(texts: Sequence[str], size: int) -> int:
+    return math.ceil(max(map(_font(size).getlength, texts)))
+
+
+def _cut(text: str, font: Any, width: int) -> str:
+    """As much of a text as fits."""
+    if font.getlength(text) <= width:
+        return text
+    return next((part for i in range(len(text), 0, -1) if font.getlength(part := f"{text[:i]}\u2026") <= width), "")
+
+
+def _line(size: int) -> int:
+    """The height of a line."""
+    return round(1.5 * size)
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    """DejaVu Sans, which comes with Matplotlib and has the letters of most languages."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
