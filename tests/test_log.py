@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 
@@ -28,7 +29,7 @@ def run(tmp_path):
 
 def read(run, tag):
     """The (step, array) pairs of a tag, and its metadata."""
-    events = EventAccumulator(os.fspath(run / "tb"), tensor_size_guidance={"scalars": 0}).Reload()
+    events = EventAccumulator(os.fspath(run), tensor_size_guidance={"scalars": 0}).Reload()
     pairs = [(event.step, tensor_util.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)]
     return pairs, events.SummaryMetadata(tag)
 
@@ -93,7 +94,7 @@ def test_hparams(run):
     writer = Writer(run)
     writer.write_hparams({"model": {"width": 64, "sizes": [1, 2]}, "seed": 0, "bf16": True})
     writer.close()
-    events = EventAccumulator(os.fspath(run / "tb")).Reload()
+    events = EventAccumulator(os.fspath(run)).Reload()
     contents = events.PluginTagToContent("hparams")
     start = hparams_metadata.parse_session_start_info_plugin_data(contents[hparams_metadata.SESSION_START_INFO_TAG])
     assert start.hparams["model.width"].number_value == 64
@@ -142,7 +143,20 @@ def test_a_clock_that_was_set_back_does_not_change_the_order(run, monkeypatch):
                 writer.write_scalars(step, {"loss": value})
     pairs, _ = read(run, "loss")
     assert [(step, float(value)) for step, value in pairs] == [(1, 1.0), (2, 2.0)]
-    assert [int(name.split(".")[3]) for name in sorted(os.listdir(run / "tb"))] == [2 * 10**9, 2 * 10**9 + 1]
+    assert [int(name.split(".")[3]) for name in sorted(file.name for file in run.glob("events.*"))] == [
+        2 * 10**9,
+        2 * 10**9 + 1,
+    ]
+
+
+def test_tensorboard_names_runs_after_their_folders(tmp_path):
+    for name in ("vae_digits", "gan_ring", "gan_ring/eval"):
+        with Writer(tmp_path / name) as writer:
+            writer.write_scalars(1, {"train/loss": 0.5})
+            writer.write_perf(1, {"ms": 7})
+    found = EventMultiplexer().AddRunsFromDirectory(os.fspath(tmp_path)).Reload()
+    tags = {run: sorted(contents["tensors"]) for run, contents in found.Runs().items()}
+    assert tags == {name: ["train/loss", "wall/ms"] for name in ("gan_ring", "gan_ring/eval", "vae_digits")}
 
 
 def test_a_writer_beside_the_run_purges_nothing(run):

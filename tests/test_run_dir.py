@@ -29,7 +29,7 @@ def test_create_then_reopen_with_another_length_and_other_periods(run):
     new = CONFIG | {"total_steps": 200, "save_every": 5}
     assert again.create(new) is True
     assert again.config() == json.loads(json.dumps(new))
-    assert run.checkpoints.is_dir() and run.tb.is_dir() and run.samples.is_dir()
+    assert run.checkpoints.is_dir() and run.samples.is_dir()
 
 
 def test_another_config_is_refused_with_every_key_in_one_line(run):

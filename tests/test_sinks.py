@@ -34,7 +34,7 @@ def test_csv_has_a_line_a_scalar_and_forgets_what_a_resumed_run_repeats(tmp_path
     assert [(int(step), float(value)) for step, tag, value in lines if tag == "train/loss"] == expected
     assert [float(value) for _, tag, value in lines if tag == TAG] == [2.0] * 4
     assert [int(step) for step, tag, _ in lines if tag == "wall/ms"] == [1, 2, 3, 4]
-    assert not (tmp_path / "tb").exists()
+    assert not list(tmp_path.glob("events.*"))
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 5  # the run truncates it, not the writer
 
 
@@ -91,7 +91,7 @@ def test_wandb_gets_a_run_with_name_id_config_scalars_and_pictures(wandb, tmp_pa
     assert scalars == {"train/loss": 0.5} and texts == {"text": "<pre>a &lt; b</pre>"}
     np.testing.assert_array_equal(images["test/samples"][0], image)
     assert histograms["w"][0].tolist() == [1, 1]
-    assert (run / "tb").exists()
+    assert list(run.glob("events.*"))
 
 
 def test_wandb_that_is_not_installed_is_refused_with_what_to_run(monkeypatch, tmp_path):

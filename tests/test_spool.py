@@ -66,17 +66,17 @@ def test_the_spool_copies_what_changed_and_begins_with_what_is_there(bucket):
         assert [path.name for path in folder.iterdir()] == ["metrics.jsonl"]
         with open(folder / "metrics.jsonl", "a") as file:
             file.write("2\n")
-        (folder / "tb").mkdir()
-        (folder / "tb" / "events").write_bytes(b"a")
+        (folder / "plugins").mkdir()
+        (folder / "plugins" / "trace").write_bytes(b"a")
         assert bucket["run/metrics.jsonl"][0] == b"1\n"
         upload()
         before = dict(bucket)
-        assert before["run/metrics.jsonl"][0] == b"1\n2\n" and before["run/tb/events"][0] == b"a"
-        (folder / "tb" / "events").write_bytes(b"ab")
+        assert before["run/metrics.jsonl"][0] == b"1\n2\n" and before["run/plugins/trace"][0] == b"a"
+        (folder / "plugins" / "trace").write_bytes(b"ab")
         upload()
         assert bucket["run/metrics.jsonl"] == before["run/metrics.jsonl"]  # not written again
         (folder / "perf.jsonl").write_text("3\n")
-    assert bucket["run/perf.jsonl"][0] == b"3\n" and bucket["run/tb/events"][0] == b"ab"
+    assert bucket["run/perf.jsonl"][0] == b"3\n" and bucket["run/plugins/trace"][0] == b"ab"
     assert not folder.exists()
 
 
@@ -168,7 +168,7 @@ def test_rows_and_events_reach_it_and_are_cut_when_the_run_resumes(bucket):
     rows = [json.loads(line) for line in bucket["run/metrics.jsonl"][0].splitlines()]
     assert rows == RunDir(run.path).rows() == run.rows()
     assert [(row["step"], row["loss"]) for row in rows] == [(1, 0), (2, 0), (3, 3), (4, 3)]
-    assert sum(name.startswith("run/tb/events.out.tfevents.") for name in bucket) == 2
+    assert sum(name.startswith("run/events.out.tfevents.") for name in bucket) == 2
 
 
 def test_checkpoints_there_survive_what_a_kill_leaves(bucket, caplog):
@@ -260,7 +260,7 @@ def test_tensorboard_reads_it(bucket):
         writer.write_scalars(7, {"loss": 0.5})
     code = (
         "from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer as M;"
-        f"m = M().AddRunsFromDirectory({RUN!r}); m.Reload(); print(m.Tensors('tb', 'loss')[0].step)"
+        f"m = M().AddRunsFromDirectory({RUN!r}); m.Reload(); print(m.Tensors('.', 'loss')[0].step)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.stdout == "7\n", done.stderr

@@ -52,7 +52,7 @@ def test_the_command_of_a_finished_sweep_writes_and_prints_it_again(sweep, capsy
         assert name in out and (done.path / name).exists()
     assert f"tensorboard --logdir={done.path}" in out
     assert starts(done) == [1] * 3
-    hparams = EventAccumulator(os.fspath(done.path / "tb")).Reload().PluginTagToContent("hparams")
+    hparams = EventAccumulator(os.fspath(done.path)).Reload().PluginTagToContent("hparams")
     columns = metadata.parse_experiment_plugin_data(hparams[metadata.EXPERIMENT_TAG])
     assert [info.name for info in columns.hparam_infos] == ["model.latent"]
     assert [info.name.tag for info in columns.metric_infos] == ["val/elbo@batch=8"]
@@ -221,7 +221,7 @@ def test_sixteen_trials_of_digits_with_a_worker_killed(tmp_path, monkeypatch):
     columns = []
     for run in runs:
         assert [row["step"] for row in run.rows()] == list(range(100, 1001, 100))
-        events = EventAccumulator(str(run.tb)).Reload()
+        events = EventAccumulator(str(run.events)).Reload()
         contents = events.PluginTagToContent("hparams")
         start = metadata.parse_session_start_info_plugin_data(contents[metadata.SESSION_START_INFO_TAG])
         columns.append(start.hparams["optim.net.lr"].number_value)

@@ -185,7 +185,7 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
 @pytest.mark.slow
 def test_the_profiler_traces_up_to_the_last_step(tmp_path):
     train(digits("profile.start=5", "profile.steps=3"), tmp_path / "run")
-    assert list((tmp_path / "run/tb").rglob("*.xplane.pb"))
+    assert list((tmp_path / "run/plugins").rglob("*.xplane.pb"))
 
 
 def test_the_guard_names_the_step(tmp_path):

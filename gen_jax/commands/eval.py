@@ -1,7 +1,7 @@
 """`gen-jax eval --workdir=D [--step=latest|best|N] [--watch] [--num_processes=N]`: runs the config's evaluators.
 
-Results go to `D/eval/`: metrics.jsonl, samples/ and tb/, as in training; D itself is only read. Of a run with
-`num_seeds`, each seed is evaluated in its folder, and means and deviations go to `D/eval/`.
+Results go to `D/eval/`: metrics.jsonl, samples/ and events for TensorBoard, as in training; D itself is only read. Of a
+run with `num_seeds`, each seed is evaluated in its folder, and means and deviations go to `D/eval/`.
 """
 
 import argparse

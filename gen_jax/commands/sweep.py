@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     trials = sweep.run()
     write(trials)
     parameters, goal = report.columns(sweep.definition, trials)
-    write_hparams_columns(epath.Path(sweep.path / "tb"), parameters, [goal])
+    write_hparams_columns(epath.Path(sweep.path), parameters, [goal])
     print(report.table(sweep.definition, trials))
     paths = (sweep.path / "results.csv", *report.draw(sweep.definition, trials, sweep.path))
     print("\n".join(["written:", *(f"  {os.path.relpath(path)}" for path in paths)]))

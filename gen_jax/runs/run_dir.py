@@ -1,8 +1,8 @@
 """A run directory: what was run, with what, and how far it came.
 
-`workdir/{config.json, data.json, manifest.json, STATUS.json, metrics.jsonl, perf.jsonl, checkpoints/, tb/, samples/}`,
-for text tokenizer.json; local or `gs://`, where a spool takes what grows. Every process may read; only process 0
-writes.
+`workdir/{config.json, data.json, manifest.json, STATUS.json, metrics.jsonl, perf.jsonl, checkpoints/, samples/}`, for
+text tokenizer.json, and TensorBoard's event files beside them; local or `gs://`, where a spool takes what grows. Every
+process may read; only process 0 writes.
 """
 
 import contextlib
@@ -32,8 +32,9 @@ class RunDir:
     """The files of one run.
 
     Attributes: `path` itself, and in it `config_file`, `manifest_file`, `status_file`, `tokenizer_file`, `data_file`,
-    `metrics`, `perf`, `checkpoints`, `tb`, `samples`, `logs`; all absolute. `metrics`, `perf` and `tb` are in the spool
-    of a process that writes to `gs://`.
+    `metrics`, `perf`, `checkpoints`, `samples`, `logs`, and `events`, the folder of the event files, after which
+    TensorBoard names a run. All are absolute. `metrics`, `perf` and `events` are in the spool of a process that writes
+    to `gs://`.
 
     Args:
       workdir: local or `gs://`.
@@ -58,7 +59,7 @@ class RunDir:
         self._append_in(self.path)
 
     def _append_in(self, folder: epath.Path) -> None:
-        self.metrics, self.perf, self.tb = (folder / name for name in ("metrics.jsonl", "perf.jsonl", "tb"))
+        self.events, self.metrics, self.perf = folder, folder / "metrics.jsonl", folder / "perf.jsonl"
 
     def config(self, key: str = "workdir") -> dict[str, Any]:
         """The resolved config of the run; `key` is what names the directory, for an error.
@@ -141,7 +142,7 @@ class RunDir:
         if is_primary():
             try:
                 new = () if trained else (self.checkpoints,)  # of a run that has trained they are not made anew
-                for folder in (self.path, *new, self.tb, self.samples):
+                for folder in (self.path, *new, self.samples):
                     with writing(folder):
                         folder.mkdir(parents=True, exist_ok=True)
                     if folder == self.path:  # first of all, so that a kill leaves a directory that is known as a run

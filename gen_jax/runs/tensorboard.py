@@ -26,10 +26,10 @@ from gen_jax.runs.run_dir import RunDir
 
 
 class TensorBoard:
-    """Event files in `tb/`. The arguments are those of `gen_jax.runs.log.Writer`."""
+    """Event files in the run directory. The arguments are those of `gen_jax.runs.log.Writer`."""
 
     def __init__(self, run: RunDir, purge_step: int | None):
-        self._events = EventFile(run.tb, run.path / "tb")
+        self._events = EventFile(run.events, run.path)
         if purge_step is not None:
             self._events.add(step=purge_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 

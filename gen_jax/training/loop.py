@@ -61,7 +61,7 @@ class Loop:
         self.progress.start(self.step)
         self.warn_of_other_rates()
         self.timer = Timer(self.program, self.step)
-        self.tracer = Tracer(self.program.profile, run_dir.tb)
+        self.tracer = Tracer(self.program.profile, run_dir.events)
 
     def _restore(self, program: Program) -> tuple[State, Journal]:
         """The newest checkpoint, else the first state."""

@@ -26,7 +26,7 @@ def folders(run_dir: RunDir) -> dict[int, RunDir]:
 
 
 class SeedReport:
-    """metrics.jsonl, tb/, samples/ and seeds.csv of a run with several seeds; a context manager.
+    """metrics.jsonl, events for TensorBoard, samples/ and seeds.csv of a run with several seeds; a context manager.
 
     A row of metrics.jsonl has the mean of each metric under the metric's own tag. Its deviation (n - 1) has the tag
     `std/<tag>`, and `seeds` counts the seeds. A metric is included if all seeds with a row of that step have it. A row
