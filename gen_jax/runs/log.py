@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from PIL import Image
 
 from gen_jax.io.disk import write_atomic, writing
 from gen_jax.parallel.processes import is_primary
-from gen_jax.runs import sinks
+from gen_jax.runs import plots, sinks
 from gen_jax.runs.resume import flatten
 from gen_jax.runs.run_dir import RunDir
 
@@ -87,7 +86,7 @@ class Writer:
             if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] not in (1, 3):
                 raise ValueError(f"{tag}: expected uint8 [H, W, 1 or 3], found {array.dtype} {list(array.shape)}")
             batch = array.reshape(-1, *array.shape[-3:])
-            pngs = [_png(image) for image in batch]
+            pngs = [plots.png(image) for image in batch]
             for i, png in enumerate(pngs):
                 part = f"_{i}" if array.ndim == 4 else ""
                 write_atomic(self._samples / f"{tag.replace('/', '_')}_{step:08d}{part}.png", png)
@@ -167,12 +166,6 @@ def _number(value: Any) -> int | float | None:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "png")
-    return file.getvalue()
 
 
 def wav(audio: np.ndarray, sample_rate: int) -> bytes:
