@@ -193,7 +193,7 @@ def test_sample_writes_wavs_arrays_and_a_picture(tmp_path, capsys, figures):
         samples = file["samples"]
     assert samples.shape == (3, 64) and samples.dtype == np.int16
     figure = figures[-1]
-    name = f": {load(source='tones', pitches=4).info.class_names[1]}"
+    name = f", class {load(source='tones', pitches=4).info.class_names[1]}"
     assert figure.get_suptitle() == "Samples of run at step 2"
     assert [axis.get_title() for axis in figure.axes[:3]] == [f"{i}{name}" for i in range(3)]
     heard, rate = soundfile.read(io.BytesIO(stem.with_name(f"{stem.name}_2.wav").read_bytes()), dtype="int16")

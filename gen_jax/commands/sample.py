@@ -180,7 +180,9 @@ def _write_sounds(
     shown = samples[:SOUNDS]
     for i, sound in enumerate(shown):
         write_atomic(folder / f"{stem}_{i}.wav", wav(sound[:, None] / 32767, info.sample_rate))
-    classes = [f": {grids.class_name(int(kind), info.class_names)}" for kind in label] if label is not None else []
+    classes = (
+        [f", class {grids.class_name(int(kind), info.class_names)}" for kind in label] if label is not None else []
+    )
     names = [f"{i}{classes[i] if classes else ''}" for i in range(len(shown))]
     image = plots.spectrograms(shown, info.sample_rate, 5, title=title, names=names)
     write_atomic(folder / f"{stem}.png", plots.png(image))

@@ -193,7 +193,7 @@ def _scale(shape: tuple[int, int], cell: tuple[int, int], pad: int, labels: Labe
 
 def _font_size(labels: Labels, width: int, side: int) -> int:
     """Larger in a larger picture, as long as the text of columns fits their width."""
-    size, texts = max(TEXT, side // 45), [*labels.columns, *labels.captions]
+    size, texts = max(TEXT, side // 36), [*labels.columns, *labels.captions]
     while texts and size > TEXT and _widest(texts, size) > width:
         size -= 1
     return size
