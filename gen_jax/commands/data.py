@@ -90,7 +90,7 @@ def _drawn(shown: np.ndarray, classes: list[str], title: str) -> np.ndarray:
         return grids.grid(shown, grids.Labels(title, captions=classes))
     if shown.shape[1] == 2:
         return plots.scatter(shown, title=title, axes=("value 0", "value 1"), equal=True)
-    return plots.panels({f"the first {len(shown[:SERIES])}": shown[:SERIES]}, title=title, axes=("value", ""))
+    return plots.panels({f"the first {len(shown[:SERIES])}": shown[:SERIES]}, title=title, axes=("step", "value"))
 
 
 def _prepare(args: argparse.Namespace) -> None:

@@ -117,4 +117,5 @@ def weak_scaling(plans: list[Plan]) -> bytes:
         "without collectives": [1e3 * plan.compute for plan in plans],
     }
     panels = {"collectives: sent by a chip in a step": sent, "predicted step": times}
-    return plots.png(plots.scaling([plan.chips for plan in plans], panels, axis="chips", units=("MB", "ms")))
+    sizes, title = [plan.chips for plan in plans], "Weak scaling: the batch grows with the chips"
+    return plots.png(plots.scaling(sizes, panels, title=title, axis="chips", units=("MB", "ms")))

@@ -106,21 +106,27 @@ def panels(
 
 
 def scaling(
-    sizes: list[int], panels: dict[str, dict[str, list[float]]], *, axis: str = "", units: tuple[str, ...] = ()
+    sizes: list[int],
+    panels: dict[str, dict[str, list[float]]],
+    *,
+    title: str,
+    axis: str = "",
+    units: tuple[str, ...] = (),
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Values over sizes that grow by factors: a panel a title, with curves by name from 0 up; `units`, one a panel."""
+    """Values over sizes that grow by factors: a panel a heading, with curves by name from 0 up. units: one a panel."""
     figure = new_figure(5.0 * len(panels), 3.6)
-    for plot, (title, curves_), unit in zip(
+    for plot, (heading, curves_), unit in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), units, strict=True
     ):
         for (name, values), colour in zip(curves_.items(), _colours(len(curves_)), strict=True):
             plot.plot(sizes, values, label=name, color=colour, marker="o")
-        plot.set(title=title, xlabel=axis, ylabel=unit)
+        plot.set(title=heading, xlabel=axis, ylabel=unit)
         plot.set_xscale("log", base=2)
         plot.set_xticks(sizes, [f"{size}" for size in sizes])
         plot.set_ylim(0, 1.25 * max(max(values) for values in curves_.values()) or 1)
         plot.legend(frameon=False)
         plot.grid(alpha=0.3)
+    figure.suptitle(title)
     return pixels(figure)
 
 
