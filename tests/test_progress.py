@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +69,48 @@ def test_a_narrow_terminal_loses_the_bar_and_not_the_name(monkeypatch, width, ba
     last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()).split("\r")[-1]
     assert ("━ train: step 500/1000" in last) == bar
     assert last.startswith("━" if bar else "train: step 500/1000") and ("rec 100.7" in last) == bar
+
+
+class Notebook:
+    """IPython as a kernel has it. `output` is what the cell shows, `updates` how often it was replaced."""
+
+    def __init__(self, **shell):
+        self.output, self.updates = [], 0
+        self.get_ipython = lambda: SimpleNamespace(**shell)
+        self.display = SimpleNamespace(display=self.show)
+
+    def show(self, data, raw, display_id):
+        assert raw and display_id
+        self.output.append(data["text/plain"])
+        return self
+
+    def update(self, data, raw):
+        assert raw
+        self.output[-1], self.updates = data["text/plain"], self.updates + 1
+
+
+def test_a_notebook_has_one_line_that_is_replaced(clock, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", notebook := Notebook(kernel="a kernel"))
+    with Progress("train", 1000) as progress:
+        progress.update(0, "compiling ...", at_once=True)
+        assert notebook.output == ["train: step 0/1000  - it/s  ETA -  elapsed 0:00  compiling ..."]
+        for step in range(10, 1001, 10):
+            clock["s"] = step / 100
+            progress.update(step, f"loss {step}")
+            if step == 480:
+                assert notebook.output == ["train: step 480/1000  100 it/s  ETA 0:05  elapsed 0:05  loss 480"]
+        progress.say("step 1000: elbo -20")
+        progress.update(1000, "evaluating elbo")
+    assert notebook.output == ["train: step 1000/1000  100 it/s  ETA 0:00  elapsed 0:10  loss 1000"]
+    assert 30 <= notebook.updates <= 45  # of 102
+    assert capsys.readouterr() == ("step 1000: elbo -20\n", "")
+
+
+def test_ipython_on_a_terminal_is_no_notebook(clock, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", notebook := Notebook())
+    with Progress("train", 10) as progress:
+        progress.update(10, "loss 1")
+    assert not notebook.output and capsys.readouterr().err.endswith("loss 1\n")
 
 
 def test_work_continues_where_the_reader_of_stderr_is_gone():
