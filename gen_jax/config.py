@@ -5,7 +5,7 @@ has a value. `resolve` does the same for a ConfigDict. Nothing here touches a de
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -259,7 +259,7 @@ def to_markdown(experiment: Experiment) -> str:
     return f"```\n{json.dumps(to_dict(experiment), indent=2)}\n```"
 
 
-def load(spec: str, overrides: list[str]) -> Experiment:
+def load(spec: str, overrides: Sequence[str] = ()) -> Experiment:
     """Reads `FILE.py[:arg]`, applies `--config.key=value` flags in their order, checks the result.
 
     A value is read as its field's type says. `--config.section={...}` changes the keys that it names.
@@ -274,6 +274,8 @@ def load(spec: str, overrides: list[str]) -> Experiment:
 
 def replaced(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     """A config with other values at some keys, such as `{"model.latent": 8}`; the same as by flags.
+
+    A dict changes the keys that it names.
 
     Raises:
       ConfigError: as `load`.

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,32 @@ def test_a_run_is_loaded_and_sampled_as_by_the_command(run, workdir, tmp_path):
     assert (run.sample(5, seed=3) != run.sample(5, seed=4)).any()
     with pytest.raises(ConfigError, match=r"sample\.temprature: unknown key; did you mean temperature\?"):
         run.sample(1, temprature=1.0)
+
+
+def test_a_run_gives_its_curves(run, workdir):
+    rows = RunDir(workdir).rows()
+    steps, values = run.curve("train/loss")
+    assert steps.tolist() == [4, 8] and values.tolist() == [row["train/loss"] for row in rows]
+    assert run.curve("test/elbo")[0].tolist() == [8]
+    with pytest.raises(ConfigError, match=r"curve: .* got 'train/los'; did you mean train/loss\?"):
+        run.curve("train/los")
+
+
+def test_a_run_gives_its_examples(run):
+    images = run.program.dataset.contents("test")["image"]
+    batches = list(run.batches("test"))
+    found = np.concatenate([np.asarray(batch["image"])[batch["valid"]] for batch in batches])
+    assert_same(found, images)
+    assert len(batches) * 64 > len(images) and run.tokenizer is None
+    with pytest.raises(ConfigError, match="split: expected one of"):
+        next(run.batches("tset"))
+
+
+def test_a_notebook_shows_a_state_in_one_line(run):
+    shown = []
+    run.state._repr_pretty_(SimpleNamespace(text=shown.append), False)
+    size = sum(leaf.size for leaf in jax.tree.leaves(run.state.nets["net"].params))
+    assert shown == [f"State(step=8, net: {size:,} parameters)"]
 
 
 def test_a_run_is_evaluated_as_in_training(run, workdir):

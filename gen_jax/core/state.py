@@ -72,6 +72,12 @@ class State:
     carry: PyTree = None  # rows of recurrent carry, image buffer
     extra: PyTree = None  # what is not rows: schedules learned from losses, controllers; the same on all devices
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What a notebook shows where a cell ends with a state, instead of every array."""
+        sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(net.params)) for name, net in self.nets.items()}
+        nets = ", ".join(f"{name}: {size:,} parameters" for name, size in sizes.items())
+        printer.text(f"State(step={self.step}, {nets})")
+
 
 def path_name(path: tuple) -> str:
     """A tree path as rules and messages write it: `encoder/Dense_0/kernel`."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from gen_jax import config
 from gen_jax.config import Experiment
@@ -16,7 +17,7 @@ from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import EvalConfig, Report
 from gen_jax.models.base import Samples, sampler
 from gen_jax.parallel.sharding import MeshConfig
-from gen_jax.runs import restore
+from gen_jax.runs import metric_tags, restore
 from gen_jax.runs.progress import Progress
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.settings import nearest
@@ -79,6 +80,40 @@ class TrainedRun:
     def state(self) -> State:
         """Of the checkpoint. Raises CheckpointError as `step` does."""
         return self._restored[1]
+
+    @property
+    def tokenizer(self) -> Any:
+        """`encode(text)` gives token ids [T], `decode(ids)` a text; None where the data are no text."""
+        return self.program.dataset.tokenizer
+
+    def batches(self, split: str) -> Iterator[dict[str, jax.Array]]:
+        """Every example of a split once, in order: what the model's `encode`, `logits` and so on take.
+
+        A batch holds the data's arrays [B, ...], `index` [B] and `valid` [B], which is False on the rows that fill up
+        the last batch.
+
+        Raises:
+          ConfigError: there is no such split.
+        """
+        return self._preprocessed.batches(split)
+
+    def curve(self, tag: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps int64 [N] and values float64 [N] of a metric over training; a value that was not finite is NaN.
+
+        Args:
+          tag: such as `train/loss` or `test/elbo`, whole or the part of it before `@`.
+
+        Raises:
+          ConfigError: the run has no such metric, or several.
+        """
+        rows = self.run_dir.rows()
+        known = list(dict.fromkeys(name for row in rows for name in row if name != "step"))
+        found = metric_tags.find(tag, known)
+        if len(found) != 1:
+            raise ConfigError(f"curve: expected one metric of the run, got {tag!r}{nearest(tag, found or known)}")
+        points = [(row["step"], row[found[0]]) for row in rows if found[0] in row]
+        steps, values = zip(*points, strict=True)
+        return np.array(steps, np.int64), np.array(values, np.float64)
 
     def reports(self, *names: str) -> Iterator[tuple[str, EvalConfig, Report]]:
         """Runs evaluators of the config, all or those with these names: (name, its section, what it found).
