@@ -1,5 +1,6 @@
 """A model, or a new kind of data with its model, is files of its own: nothing else changes."""
 
+import dataclasses
 import functools
 import types
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import test_contract
+from pages import PAGES, blocks
 from test_contract import *  # noqa: F403 - the whole contract, of the models below
 
 from gen_jax import cli, config
@@ -66,18 +68,23 @@ class Diffusion(LossModel, Stepped):
         return self.network.init(rng, batch["vector"][:1], jnp.ones(1))
 
     def init(self, rng, batch):
-        return dataclasses.replace(super().init(rng, batch), extra={"slow_loss": jnp.zeros(())})
+        return dataclasses.replace(super().init(rng, batch), extra={"slow_error": jnp.zeros(())})
 
     def terms(self, variables, batch, rng, *, step, train):
-        x, (level_rng, noise_rng) = batch["vector"], ops.split(rng, 2)
-        level = jnp.exp(ops.normal(level_rng, (len(x),)))
-        found = self.network.apply(variables, x + level[:, None] * ops.normal(noise_rng, x.shape), level)
-        return Terms({"loss": Mean.of(((found - x) ** 2).mean(1))})
+        error = self.error(variables, batch["vector"], rng)  # [B]
+        scale = 0.1 + variables["extra"]["slow_error"]
+        return Terms({"loss": Mean.of(error / scale), "error": Mean.of(error)})
 
     def train_step(self, state, batch, rng):
         after, means = super().train_step(state, batch, rng)
-        loss = means["loss"].total / means["loss"].weight
-        return dataclasses.replace(after, extra={"slow_loss": 0.5 * (state.extra["slow_loss"] + loss)}), means
+        error = means["error"].total / means["error"].weight
+        return dataclasses.replace(after, extra={"slow_error": 0.5 * (state.extra["slow_error"] + error)}), means
+
+    def error(self, variables, x, rng):
+        level_rng, noise_rng = ops.split(rng, 2)
+        level = jnp.exp(ops.normal(level_rng, (len(x),)))
+        found = self.network.apply(variables, x + level[:, None] * ops.normal(noise_rng, x.shape), level)
+        return ((found - x) ** 2).mean(1)
 
     def sample_steps(self, options):
         return options.steps
@@ -248,8 +255,27 @@ def test_what_is_not_rows_is_saved_and_replicated(program, state):
     if state.extra is None:
         return
     new, _ = test_contract.run(program, state, 2)
-    assert float(new.extra["slow_loss"]) > 0
-    assert program.shardings.extra["slow_loss"].is_fully_replicated
+    assert float(new.extra["slow_error"]) > 0
+    assert program.shardings.extra["slow_error"].is_fully_replicated
+
+
+def test_terms_read_what_is_not_rows(program, state):
+    if state.extra is None:
+        return
+    batch = next(iter(program.batches("test")))
+    for step in (
+        lambda state: program.model.train_step(state, batch, program.train_key)[1],
+        lambda state: program.model.eval_step(state, batch, program.eval_key),
+    ):
+        found = [step(dataclasses.replace(state, extra={"slow_error": jax.numpy.float32(x)})) for x in (0, 0.4)]
+        (loss, error), (smaller, same) = ([means[name].total for name in ("loss", "error")] for means in found)
+        np.testing.assert_allclose(loss, 5 * smaller, rtol=1e-5)
+        np.testing.assert_array_equal(error, same)
+        np.testing.assert_allclose(loss, error / 0.1, rtol=1e-5)
+
+
+def test_the_example_of_the_page_is_part_of_the_toy():
+    assert [text for text in blocks("python", PAGES["extending.md"]) if text in DIFFUSION]
 
 
 def test_tags_say_how_samples_were_drawn(experiment, workdir):

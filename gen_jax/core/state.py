@@ -72,6 +72,11 @@ class State:
     carry: PyTree = None  # rows of recurrent carry, image buffer
     extra: PyTree = None  # what is not rows: schedules learned from losses, controllers; the same on all devices
 
+    @property
+    def collections(self) -> dict[str, PyTree]:
+        """What a loss reads beside the variables of its network: `extra`, where there is one."""
+        return {} if self.extra is None else {"extra": self.extra}
+
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """What a notebook shows where a cell ends with a state, instead of every array."""
         sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(net.params)) for name, net in self.nets.items()}

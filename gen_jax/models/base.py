@@ -58,7 +58,8 @@ class LossModel:
         """The loss and its parts, a row an example.
 
         Args:
-          variables: what `network.apply` takes.
+          variables: what `network.apply` takes; `variables["extra"]` is `State.extra` where the model has one. What
+            follows from a step is set after it: `train_step` calls the inherited one and replaces `extra`.
           batch: arrays [B, ...]; `batch["carry"]` holds the rows of the carry where the model keeps one.
           rng: one key in training, one key a row [B] in evaluation (`ops.normal` takes both).
           step: [] int32, for schedules of the loss.
@@ -83,7 +84,7 @@ class LossModel:
             batch = batch | {"carry": state.carry}
 
         def loss_fn(params, stats, batch, rng):
-            return self.terms({"params": params, **stats}, batch, rng, step=state.step, train=True)
+            return self.terms({"params": params, **stats, **state.collections}, batch, rng, step=state.step, train=True)
 
         rng = jax.random.fold_in(rng, state.step)
         net, terms = self.optimizer.step(state.nets["net"], loss_fn, batch, rng)
@@ -91,7 +92,8 @@ class LossModel:
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
         keys = ops.row_keys(rng, batch["index"])
-        terms = self.terms(state.nets["net"].averaged, batch, keys, step=state.step, train=False)
+        variables = state.nets["net"].averaged | state.collections
+        terms = self.terms(variables, batch, keys, step=state.step, train=False)
         return {name: mean.where(batch["valid"]) for name, mean in terms.means.items()}
 
 
