@@ -70,9 +70,9 @@ def run(args: argparse.Namespace, flags: list[str]) -> None:
 
 
 def _run(args: argparse.Namespace, run_dir: RunDir, flags: list[str]) -> None:
-    given = sampling_flags.parse(flags, experiment_of(run_dir))
     trained = TrainedRun(run_dir.path, args.step, accept_data=args.accept_data)
     program, experiment = trained.program, trained.config
+    given = sampling_flags.parse(flags, experiment, vars(args))
     translated.check(args, program)
     if args.translate:
         return translated.run(args, trained)

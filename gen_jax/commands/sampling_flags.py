@@ -2,7 +2,7 @@
 
 import contextlib
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gen_jax.config import Experiment
@@ -14,23 +14,29 @@ from gen_jax.settings import Flag, nearest, one_line
 WIDTH = 100
 
 
-def parse(flags: list[str], experiment: Experiment) -> dict[str, Any]:
+def parse(flags: list[str], experiment: Experiment, others: Iterable[str]) -> dict[str, Any]:
     """Field -> value, as `Program.sampling` takes them.
 
+    Args:
+      flags: `--sampling.FIELD=VALUE` or `--FIELD=VALUE`.
+      others: the names of the command's own flags, which a wrong one may be near to.
+
     Raises:
-      ConfigError: the model has no such option; names the nearest.
+      ConfigError: the model has no such option (names the nearest), or the same one is asked for by two names.
     """
     cls, given = type(experiment.sampling), {}
     repeated = _repeated(cls)
     for flag in flags:
         written, _, text = flag.partition("=")
         name = written.removeprefix("--").removeprefix("sampling.")
+        if isinstance(given.get(field := repeated.get(name, name)), Flag if name in repeated else list):
+            raise ConfigError(f"{one_line(written)}: expected nothing else that gives {field}")
         if name in repeated:
-            given.setdefault(repeated[name], []).append(text)
+            given.setdefault(field, []).append(text)
         elif name in cls.model_fields:
             given[name] = Flag(text)
         else:
-            known = [*cls.model_fields, *repeated, "n", "seed", "step", "stream", "out", "overwrite"]
+            known = [*cls.model_fields, *repeated, *others]
             model = experiment.model_name
             raise ConfigError(f"{one_line(written)}: the model {model} has no such option{nearest(name, known)}")
         if "=" not in flag:
