@@ -1,11 +1,14 @@
 """A trained run in Python and outside of gen_jax: `load`, exported parameters, compiled functions, a GPT-2 folder."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -135,16 +138,23 @@ def test_averages_differ_from_live_parameters(run):
     assert any((averaged[name] != live[name]).any() for name in live)
 
 
+def stored(folder, name):
+    return jax.export.deserialize(bytearray((folder / f"{name}.stablehlo").read_bytes()))
+
+
 def test_a_compiled_sampler_runs_without_gen_jax(run, workdir, tmp_path):
-    folder = exported(workdir, tmp_path, "--format=stablehlo", "--n=6")
+    folder = exported(workdir, tmp_path, "--format=stablehlo", "--n=6", "--platforms=cpu,cuda,tpu")
     found = outside(usage(folder) + "\nimport json; print(json.dumps(np.asarray(result).tolist()))", folder)
     np.testing.assert_allclose(np.asarray(found), run.sample(6, seed=0).astype(int), atol=1)
+    assert stored(folder, "sample").platforms == ("cpu", "cuda", "tpu")
+    assert "a function for cpu, cuda, tpu, 6 rows a call" in (folder / "README.md").read_text()
 
 
 def test_a_compiled_log_likelihood_runs_without_gen_jax(run, workdir, tmp_path):
     folder = exported(workdir, tmp_path, "--format=stablehlo", "--function=log_prob", "--n=3")
     code = usage(folder) + "\nimport json; print(json.dumps(np.asarray(result).tolist()))"
     batch = {"image": jnp.zeros((3, 8, 8, 1), jnp.uint8), "index": jnp.zeros(3, jnp.int32)}
+    assert stored(folder, "log_prob").platforms == (jax.default_backend(),)
     want = run.model.log_prob(run.state, batch, jax.random.key(0), export.LOG_PROB_SAMPLES)
     np.testing.assert_allclose(outside(code, folder), want, rtol=1e-4)
 
@@ -178,11 +188,28 @@ def test_nothing_is_overwritten_unasked(workdir, tmp_path, capsys):
     assert (tmp_path / "README.md").read_text().startswith("# vae: run")
 
 
+def test_of_several_seeds_one_is_exported(run, workdir, tmp_path, capsys):
+    RunDir(tmp_path / "many").create(RunDir(workdir).config() | {"num_seeds": 2})
+    shutil.copytree(workdir, tmp_path / "many/seed_1")
+    folder = exported(tmp_path / "many", tmp_path / "out", "--seed=1")
+    assert_same(load_file(folder / "model.safetensors"), export.tensors(run.state))
+    assert (folder / "README.md").read_text().startswith("# vae: seed_1")
+    for flags in ((), ("--seed=2",)):
+        said = fails(capsys, "export", f"--workdir={tmp_path}/many", f"--out={tmp_path}/new", *flags)
+        assert f"--seed: expected one of 0, 1, the seeds of {tmp_path}/many, got " in said
+
+
 @pytest.mark.parametrize(
     "flags, says",
     [
         (("--n=3",), "--n: expected none beside --format=safetensors"),
-        (("--format=stablehlo", "--n=0"), "--n: expected at least 1, got 0"),
+        (("--format=stablehlo", "--n=0"), "--n: expected at least 1 and at most 1048576, got 0"),
+        (("--format=stablehlo", "--n=1048577"), "--n: expected at least 1 and at most 1048576, got 1048577"),
+        (("--platforms=cpu",), "--platforms: expected none beside --format=safetensors"),
+        (("--format=stablehlo", "--platforms=cpu,gpu"), "--platforms: unknown name 'gpu'; did you mean cpu?"),
+        (("--format=stablehlo", "--platforms="), "--platforms: unknown name ''; known: cpu, cuda, rocm, tpu"),
+        (("--format=stablehlo", "--platforms=tpu,tpu"), "--platforms: expected each name once, got tpu,tpu"),
+        (("--seed=0",), "--seed: expected none, "),
         (("--format=huggingface",), "--format: expected the model transformer for huggingface, got vae"),
         (("--function=log_prob",), "--function: expected none beside --format=safetensors"),
         (("--format=stablehlo", "--step=99"), None),
@@ -196,6 +223,16 @@ def test_wrong_flags_are_one_line(workdir, tmp_path, flags, says, capsys):
         assert ended.value.code == 4
     else:
         assert says in fails(capsys, *argv)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(workdir, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    argv = ("export", f"--workdir={workdir}")
+    assert f"--out: expected a folder, {tmp_path}/file is a file" in fails(capsys, *argv, f"--out={tmp_path}/file")
+    assert "--out: expected a directory that can be made" in fails(capsys, *argv, f"--out={tmp_path}/file/new")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "--out: expected a directory that can be written" in fails(capsys, *argv, f"--out={tmp_path}")
 
 
 @pytest.fixture(scope="module")

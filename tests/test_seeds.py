@@ -20,7 +20,7 @@ from gen_jax.runs import plots, step_dirs
 from gen_jax.runs.restore import load
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
-from gen_jax.training import seed_report, seed_runs
+from gen_jax.training import seed_report, seed_runs, trained
 from gen_jax.training.loop import Loop
 from gen_jax.training.program import Program
 from gen_jax.training.seeds import MAPS, Seeds, make
@@ -286,11 +286,13 @@ def test_inputs_that_depend_on_the_seed_are_refused():
 
 def test_what_reads_one_run_names_the_seeds(tmp_path, capsys):
     RunDir(tmp_path / "run").create(config.to_dict(seeds("num_seeds=2")))
-    for words in (["export", f"--out={tmp_path}/out"], ["eval", "--watch"]):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([words[0], f"--workdir={tmp_path / 'run'}", *words[1:]])
-        assert ended.value.code == 2
-        assert "holds 2 seeds" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["eval", f"--workdir={tmp_path / 'run'}", "--watch"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1
+    assert "holds 2 seeds" in said and f"--workdir={tmp_path}/run/seed_0 follows one" in said
+    with pytest.raises(ConfigError, match=r"expected one run, .* holds 2 seeds: .*/run/seed_0, "):
+        trained.load(tmp_path / "run")
 
 
 def test_bench_counts_all_seeds(capsys):

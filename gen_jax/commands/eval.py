@@ -47,7 +47,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     with distributed.joined(args):
         each = runs(args.workdir)
         if len(each) > 1 and args.watch:
-            raise ConfigError(f"--watch: expected one run, {run_dir.path} holds {len(each)} seeds")
+            raise ConfigError(
+                f"--watch: expected one run, {run_dir.path} holds {len(each)} seeds, of which one evaluation would "
+                f"hold up the others; --workdir={paths.shortest(each[0].path)} follows one"
+            )
         for one in each:
             _run(args, one)
         if len(each) > 1:

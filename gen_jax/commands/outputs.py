@@ -3,6 +3,7 @@
 import argparse
 import io
 import itertools
+import os
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from etils import epath
 
 from gen_jax.errors import ConfigError
 from gen_jax.io import paths
+from gen_jax.io.disk import is_remote
 from gen_jax.runs.run_dir import RunDir, absolute
 
 
@@ -22,13 +24,23 @@ def folder(args: argparse.Namespace, run_dir: RunDir) -> epath.Path:
     """The directory that `--out` names, made where it is missing.
 
     Raises:
-      ConfigError: it cannot be made.
+      ConfigError: as `made`.
     """
-    path = absolute(args.out) if args.out else run_dir.samples
+    return made(absolute(args.out) if args.out else run_dir.samples)
+
+
+def made(path: epath.Path) -> epath.Path:
+    """The directory `path`, made where it is missing.
+
+    Raises:
+      ConfigError: it cannot be made, or files cannot be made in it.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out: expected a directory that can be made, got {path}: {error.strerror}") from None
+    if not is_remote(path) and not os.access(path, os.W_OK):
+        raise ConfigError(f"--out: expected a directory that can be written, got {path}")
     return path
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gen_jax.errors import ConfigError
 from gen_jax.io import json_text
 from gen_jax.runs import metric_tags, plots, tables
 from gen_jax.runs.log import Writer
@@ -19,9 +20,16 @@ TABLE = "seeds.csv"
 
 
 def folders(run_dir: RunDir) -> dict[int, RunDir]:
-    """The run directory of each seed, by its number."""
+    """The run directory of each seed, by its number.
+
+    Raises:
+      ConfigError: no run is here, or its config.json is no whole config.
+    """
     config = run_dir.config()
-    seeds = range(config["seed"], config["seed"] + config["num_seeds"])
+    try:
+        seeds = range(config["seed"], config["seed"] + config["num_seeds"])
+    except (KeyError, TypeError):
+        raise ConfigError(f"workdir: {run_dir.config_file} is no config: expected integers seed, num_seeds") from None
     return {seed: RunDir(run_dir.path / f"seed_{seed}", run_dir.trust, run_dir.override) for seed in seeds}
 
 

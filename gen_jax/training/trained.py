@@ -181,7 +181,27 @@ def runs(workdir: str | os.PathLike) -> list[RunDir]:
       ConfigError: no run is here.
     """
     run_dir = RunDir(workdir)
-    return list(folders(run_dir).values()) if run_dir.config()["num_seeds"] > 1 else [run_dir]
+    each = folders(run_dir)
+    return list(each.values()) if len(each) > 1 else [run_dir]
+
+
+def run_of_seed(workdir: str | os.PathLike, seed: int | None) -> RunDir:
+    """The run in a folder; of a run with `num_seeds`, that of one seed.
+
+    Raises:
+      ConfigError: no run is here, or it needs another seed. The message lists them.
+    """
+    run_dir = RunDir(workdir)
+    each = folders(run_dir)
+    if len(each) == 1 and seed is None:
+        return run_dir
+    if len(each) == 1:
+        raise ConfigError(f"--seed: expected none, {run_dir.path} holds one run")
+    if seed not in each:
+        raise ConfigError(
+            f"--seed: expected one of {', '.join(map(str, each))}, the seeds of {run_dir.path}, got {seed}"
+        )
+    return each[seed]
 
 
 def experiment_of(run: RunDir) -> Experiment:
