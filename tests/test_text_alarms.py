@@ -15,6 +15,7 @@ from gen_jax.data import Info
 from gen_jax.evaluators import text
 from gen_jax.evaluators.evaluator import Context
 from gen_jax.metrics import text as metrics
+from gen_jax.runs.metric_tags import name_of
 from gen_jax.text import CharTokenizer
 
 STATE = State(jnp.zeros((), jnp.int32), {})
@@ -38,6 +39,20 @@ class Writer:
 
 
 def report(period=0, end=None, real=REAL, **section):
+    """Its scalars by their names alone, for what is asked of samples is in each tag."""
+    found = evaluated(period, end, real, **section)
+    return dataclasses.replace(found, scalars={name_of(tag): value for tag, value in found.scalars.items()})
+
+
+def test_tags_say_how_texts_were_drawn():
+    found = evaluated(sampling={"length": 80, "temperature": 0.5}).scalars
+    assert found.keys() >= {
+        f"{name}@sampling.temperature=0.5,sampling.length=80" for name in ("repetition", "real_self_bleu")
+    }
+    assert "repetition" in evaluated(sampling={}).scalars
+
+
+def evaluated(period=0, end=None, real=REAL, **section):
     batch = {"tokens": jnp.asarray(real)[None], "valid": jnp.ones(1, bool), "index": jnp.zeros(1, jnp.int32)}
     info = Info("tokens", (9,), vocab_size=27, end=end)
     context = Context(

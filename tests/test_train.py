@@ -347,3 +347,5 @@ def test_curves_of_bleu_are_of_translations():
     rows = [{"step": 1, "train/loss": 2.0, "test/self_bleu": 3.0}, {"step": 2, "test/real_self_bleu": 1.0}]
     assert set(plots.of_a_run(rows)) == {"curves"}
     assert set(plots.of_a_run([*rows, {"step": 3, "test/greedy_bleu": 4.0}])) == {"curves", "curves_bleu"}
+    rows = [{"step": 3, "test/bleu@sampling.beams=5": 4.0}, {"step": 4, "test/self_bleu@sampling.length=9": 4.0}]
+    assert set(plots.of_a_run(rows)) == {"curves_bleu"}

@@ -53,9 +53,15 @@ def context(references, model=None, kind="pairs"):
     )
 
 
+HOW = "@sampling.length=40,sampling.beams=5"
+
+
 def evaluate(references, model=None, **fields):
+    """Its scalars by their names alone; each tag says how translations were drawn."""
     cfg = translation.Config(type="translation", sampling={"length": 40, "beams": 5}, **fields)
-    return translation.from_config(cfg, context(references, model))(State(jnp.int32(0), {}))
+    report = translation.from_config(cfg, context(references, model))(State(jnp.int32(0), {}))
+    assert all(tag.endswith(HOW) for tag in report.scalars)
+    return dataclasses.replace(report, scalars={tag.removesuffix(HOW): value for tag, value in report.scalars.items()})
 
 
 def test_a_right_translation_scores_100_and_a_wrong_one_less():

@@ -19,6 +19,7 @@ from gen_jax.errors import ConfigError
 from gen_jax.features import Features, choice
 from gen_jax.models import base as models
 from gen_jax.parallel.processes import gather
+from gen_jax.runs import metric_tags
 from gen_jax.settings import Settings
 
 
@@ -103,6 +104,10 @@ class Context:
     def facts(self, cfg: SampledConfig) -> dict[str, str]:
         """How its samples differ from the model's own, for a metric's tag."""
         return self.sampling(cfg.sampling).facts()
+
+    def tagged(self, cfg: SampledConfig, scalars: Mapping[str, float]) -> dict[str, float]:
+        """Numbers of its samples, under tags that say how those were drawn."""
+        return {metric_tags.tag(name, **self.facts(cfg)): value for name, value in scalars.items()}
 
 
 def _traces_nothing(state: State, batch: dict, rng: jax.Array) -> PyTree:

@@ -32,7 +32,8 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         report = evaluator.Report()
         shown = {}
         for kind, rows in kinds.items():
-            report.scalars |= {f"{kind}_mean": float(rows.mean()), f"{kind}_std": float(rows.std())}
+            scalars = {f"{kind}_mean": float(rows.mean()), f"{kind}_std": float(rows.std())}
+            report.scalars |= context.tagged(cfg, scalars) if kind == "sample" else scalars
             shown[kind] = rows[: cfg.n]
         title = f"Series of {cfg.split} and samples"
         report.images["series"] = plots.panels(shown, title=title, axes=("step", "value"))

@@ -102,6 +102,7 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     def evaluate(state: State) -> evaluator.Report:
         rows = [row[:size] for row, size in zip(*gather(sample(state, context.rng)), strict=True)]
         report = alarms(rows[: cfg.alarm_n]) if cfg.alarm_n else evaluator.Report()
+        report.scalars = context.tagged(cfg, report.scalars)  # real text, too, is as long as the samples
         if context.info.records:
             lines = [prompts[i % len(prompts)] + decode(row) for i, row in enumerate(rows[: cfg.n])]
             report.texts["samples"] = fenced("\n".join(lines))

@@ -93,7 +93,9 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     def evaluate(state: State) -> evaluator.Report:
         texts = read(state)
         scalars, notes = scores(texts, cfg.metrics)
-        report = evaluator.Report(scalars, texts={"translations": markdown(texts, notes, cfg.examples)})
+        report = evaluator.Report(
+            context.tagged(cfg, scalars), texts={"translations": markdown(texts, notes, cfg.examples)}
+        )
         empty = sum(not text for text in texts.hypotheses)
         if empty:
             report.warnings.append(f"translation: {empty} of {len(texts.hypotheses)} translations are empty")

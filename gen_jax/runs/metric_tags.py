@@ -14,8 +14,8 @@ HEADS = {"validation": "val", "train": "train_eval"}  # train/ is what the steps
 
 
 def tag(name: str, **facts: object) -> str:
-    """`name` with the facts that its value depends on. Facts hold no comma."""
-    return f"{name}{MARK}{','.join(f'{key}={value}' for key, value in facts.items())}"
+    """`name` with the facts that its value depends on, if there are any. Facts hold no comma."""
+    return MARK.join([name, *[",".join(f"{key}={value}" for key, value in facts.items())] * bool(facts)])
 
 
 def head(split: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
+from gen_jax.runs import metric_tags
+
 STD = "std/"  # before the tag that a deviation belongs to
 
 
@@ -169,8 +171,9 @@ def of_a_run(rows: list[dict[str, Any]]) -> dict[str, UInt8[np.ndarray, "H W 3"]
     """The losses over a whole run as one picture, `curves`, BLEU as another; what there is of them."""
     drawn = {}
     for name, ending, title in (("curves", "loss", "Losses"), ("curves_bleu", "bleu", "BLEU")):
-        tags = dict.fromkeys(tag for row in rows for tag in row if tag.endswith(ending) and not tag.startswith(STD))
-        if tags := tuple(tag for tag in tags if not tag.endswith("self_bleu")):
+        names = {tag: metric_tags.name_of(tag) for row in rows for tag in row if not tag.startswith(STD)}
+        tags = tuple(tag for tag, name in names.items() if name.endswith(ending) and not name.endswith("self_bleu"))
+        if tags:
             drawn[name] = curves(rows, tags, title=title)
     return drawn
 
