@@ -210,9 +210,13 @@ class Experiment(Settings):
         return np.asarray(schedule(cfg, self.total_steps * updates, updates)(step * updates - 1)).item()
 
 
-def model_module(name: Any) -> Any:
-    """`gen_jax.models.<name>`, or a module of the user's."""
-    return named_module(gen_jax.models, name, "config.model_name", ModelConfig, "from_config")
+def model_module(name: Any, key: str = "config.model_name") -> Any:
+    """`gen_jax.models.<name>`, or a module of the user's. Raises ConfigError, which names `key`."""
+    module = named_module(gen_jax.models, name, key, ModelConfig, "from_config")
+    found = getattr(module, "Sampling", Sampling)  # a model that cannot sample has none
+    if not (isinstance(found, type) and issubclass(found, Sampling)):
+        raise ConfigError(f"{key}: {name}: expected a class Sampling(sampling.Sampling), found {shown(found)}")
+    return module
 
 
 def resolve(config: Any) -> Experiment:
@@ -232,8 +236,9 @@ def resolve(config: Any) -> Experiment:
     raw["data"] = data.parse(raw["data"])
     module = model_module(raw["model_name"])
     raw["model"] = validate(module.Config, raw["model"], "config.model")
-    sampling = getattr(module, "Sampling", Sampling)  # a model that cannot sample has none
-    raw["sampling"] = asked(sampling, raw["model"], raw.get("sampling", {}), "config.sampling")
+    raw["sampling"] = asked(
+        getattr(module, "Sampling", Sampling), raw["model"], raw.get("sampling", {}), "config.sampling"
+    )
     if not isinstance(evals := raw.get("evals", {}), dict):
         raise ConfigError(f"config.evals: expected a section, got {shown(evals)}")
     raw["evals"] = {name: _evaluator(cfg, raw["sampling"], raw["model"], name) for name, cfg in evals.items()}

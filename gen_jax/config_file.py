@@ -1,5 +1,6 @@
 """A config's file, by its path or by the name it has in `experiments/`: run, and its `get_config(arg)` as a dict."""
 
+import ast
 import copy
 import inspect
 import os
@@ -173,27 +174,39 @@ def _values(arg: str, declared: Mapping[str, Any], file: str) -> dict[str, Any]:
 def _run(spec: str) -> tuple[dict[str, Any], str, str]:
     """The names that the file of `FILE.py[:arg]` or `family/name[:arg]` defines, its path, and the argument."""
     written, _, arg = spec.partition(":")
-    try:
-        path = expand(written)
-    except ValueError as error:
-        raise ConfigError(f"--config: {shown(written)}: {error}") from None
-    if not os.path.isfile(path):
-        path = _experiment(written)
+    path = _path(written, "--config")
     with failures_reported(path, "--config"):
         return runpy.run_path(path), path, arg
 
 
-def _experiment(name: str) -> str:
-    """The path of a config of gen_jax, such as `vae/digits`.
+def docstring(name: str, key: str) -> str:
+    """What a config's file says of itself; it is not run. `key` names it, for an error.
+
+    Raises:
+      ConfigError: there is no such file, or it is no Python.
+    """
+    path = _path(name, key)
+    with failures_reported(path, key):
+        return ast.get_docstring(ast.parse(Path(path).read_text(), path)) or ""
+
+
+def _path(name: str, key: str) -> str:
+    """The path of a file, or of a config of gen_jax, such as `vae/digits`.
 
     Raises:
       ConfigError: there is none; the message has the nearest name, or the nearest file of this folder.
     """
+    try:
+        path = expand(name)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {shown(name)}: {error}") from None
+    if os.path.isfile(path):
+        return path
     known = experiments()
     if name in known:
         return str(known[name])
     files = [str(file) for file in Path("experiments").glob("*/*.py")] if name.endswith(".py") else []
-    raise ConfigError(f"--config: no file {one_line(name)}{nearest(name, files or known)}")
+    raise ConfigError(f"{key}: no file {one_line(name)}{nearest(name, files or known)}")
 
 
 def changed(config: dict[str, Any], values: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -201,6 +201,12 @@ def _message(error: pydantic.ValidationError, cls: type, prefix: str) -> str:
     return f"{one_line(key)}: {expected}, got {shown(first['input'])}"
 
 
+def require_between(key: str, value: Any, low: int, high: int) -> None:
+    """Raises ConfigError, which names `key`, where a value is no integer from `low` to `high`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or not low <= value <= high:
+        raise ConfigError(f"{key}: expected at least {low} and at most {high}, got {shown(value)}")
+
+
 def one_line(text: str) -> str:
     """A text of the user's, such as a key, as an error message holds it."""
     return text if text.isprintable() and len(text) <= 4 * LONGEST_SHOWN else shown(text)[1:-1]

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 import gen_jax
 from gen_jax import cli
 from gen_jax.core.state import path_name
-from gen_jax.errors import ConfigError
+from gen_jax.errors import CheckpointError, ConfigError
 from gen_jax.runs import model_card
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
@@ -103,6 +103,47 @@ def test_a_notebook_shows_a_state_in_one_line(run):
     run.state._repr_pretty_(SimpleNamespace(text=shown.append), False)
     size = sum(leaf.size for leaf in jax.tree.leaves(run.state.nets["net"].params))
     assert shown == [f"State(step=8, net: {size:,} parameters)"]
+
+
+@pytest.mark.parametrize(
+    "n, asked, says",
+    [
+        (0, {}, r"sample\.n: expected at least 1 and at most 1048576, got 0"),
+        ("5", {}, r"sample\.n: expected at least 1 and at most 1048576, got '5'"),
+        (True, {}, r"sample\.n: expected at least 1"),
+        (1, {"seed": -1}, r"sample\.seed: expected at least 0 and at most 4294967295, got -1"),
+        (1, {"temperature": "warm"}, r"sample\.temperature: expected a number, got 'warm'"),
+        (1, {"label": 3}, r"sample\.label: "),
+    ],
+)
+def test_wrong_arguments_of_sample_are_one_line(run, n, asked, says):
+    with pytest.raises(ConfigError, match=says):
+        run.sample(n, **asked)
+
+
+def test_what_is_no_run_is_one_line(workdir, tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "none", str(tmp_path / "file"), tmp_path):
+        with pytest.raises(ConfigError, match=r"workdir: expected a run, found no config\.json in "):
+            gen_jax.load(place)
+    for text, says in (
+        ("{", "not readable as JSON"),
+        ("[]", "is no config"),
+        ("{}", r"config\.data: expected a value"),
+    ):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            gen_jax.load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sample", f"--workdir={tmp_path}"])
+    assert ended.value.code == 2
+    RunDir(tmp_path / "half").create(RunDir(workdir).config())  # as a kill before the first checkpoint leaves it
+    with pytest.raises(CheckpointError, match="half"):
+        print(gen_jax.load(tmp_path / "half").state)
+    with pytest.raises(ConfigError, match=r"step: expected .* found 1\.5"):
+        print(gen_jax.load(workdir, 1.5).state)  # pyright: ignore[reportArgumentType] - as a notebook may
+    assert gen_jax.load(workdir, np.int64(8)).step == 8  # pyright: ignore[reportArgumentType]
 
 
 def test_a_run_is_evaluated_as_in_training(run, workdir):
@@ -204,7 +245,10 @@ def test_of_several_seeds_one_is_exported(run, workdir, tmp_path, capsys):
     [
         (("--n=3",), "--n: expected none beside --format=safetensors"),
         (("--format=stablehlo", "--n=0"), "--n: expected at least 1 and at most 1048576, got 0"),
-        (("--format=stablehlo", "--n=1048577"), "--n: expected at least 1 and at most 1048576, got 1048577"),
+        (
+            ("--format=stablehlo", "--n=1048577"),
+            "--n: expected at least 1 and at most 1048576, got 1048577",
+        ),
         (("--platforms=cpu",), "--platforms: expected none beside --format=safetensors"),
         (("--format=stablehlo", "--platforms=cpu,gpu"), "--platforms: unknown name 'gpu'; did you mean cpu?"),
         (("--format=stablehlo", "--platforms="), "--platforms: unknown name ''; known: cpu, cuda, rocm, tpu"),

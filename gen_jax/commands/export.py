@@ -14,7 +14,7 @@ from gen_jax.core.sampling import MOST_SAMPLES
 from gen_jax.errors import ConfigError
 from gen_jax.io import paths
 from gen_jax.io.gcs import absolute, is_remote
-from gen_jax.settings import nearest, shown
+from gen_jax.settings import nearest, require_between, shown
 from gen_jax.training import export, same_data
 from gen_jax.training.trained import TrainedRun, run_of_seed
 
@@ -43,8 +43,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     for name in ("function", "n", "platforms"):
         if args.format != "stablehlo" and getattr(args, name) is not None:
             raise ConfigError(f"--{name}: expected none beside --format={args.format}")
-    if args.n is not None and not 1 <= args.n <= MOST_SAMPLES:
-        raise ConfigError(f"--n: expected at least 1 and at most {MOST_SAMPLES}, got {args.n}")
+    if args.n is not None:
+        require_between("--n", args.n, 1, MOST_SAMPLES)
     platforms = _platforms(args.platforms)
     folder = _folder(args)
     run = TrainedRun(run_of_seed(args.workdir, args.seed).path, args.step, accept_data=args.accept_data)

@@ -1,11 +1,10 @@
 """`gen-jax list [models|data|evaluators|configs|optimizers] [NAME]`: the names that a config can use.
 
 With a name, its fields: type, default and description. A model, a source or an evaluator of your own is listed by its
-dotted path or its file.
+dotted path or its file, a config by its file.
 """
 
 import argparse
-import ast
 import inspect
 from types import ModuleType
 from typing import Any
@@ -17,7 +16,7 @@ from gen_jax.data import sources
 from gen_jax.errors import ConfigError
 from gen_jax.io import field_text, modules
 from gen_jax.runs import tables
-from gen_jax.settings import nearest
+from gen_jax.settings import nearest, shown
 
 KINDS = {
     "models": "config.model_name; its fields are those of config.model",
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
-    if args.name:
+    if args.name is not None:
         print("\n".join(details(args.kind, args.name)))
         return
     for kind in [args.kind] if args.kind else KINDS:
@@ -45,7 +44,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 def overview(kind: str) -> list[str]:
     """A line for each name: what it is, and what it needs."""
     if kind == "configs":
-        return _columns([(name, _first_line(file.read_text())) for name, file in config_file.experiments().items()])
+        said = {name: config_file.docstring(name, kind) for name in config_file.experiments()}
+        return _columns([(name, text.partition("\n")[0]) for name, text in said.items()])
     if kind == "optimizers":
         return _columns([(name, f"reads {', '.join(reads) or 'lr'}") for name, reads in optim.RULES.items()])
     found = []
@@ -64,13 +64,10 @@ def details(kind: str, name: str) -> list[str]:
       ConfigError: there is no such name; the message has the nearest.
     """
     if kind == "configs":
-        known = config_file.experiments()
-        if name not in known:
-            raise ConfigError(f"list: unknown name {name}{nearest(name, known)}")
-        return (ast.get_docstring(ast.parse(known[name].read_text())) or "").splitlines()
+        return config_file.docstring(name, kind).splitlines()
     if kind == "optimizers":
         if name not in optim.RULES:
-            raise ConfigError(f"list: unknown name {name}{nearest(name, optim.RULES)}")
+            raise ConfigError(f"{kind}: unknown name {shown(name)}{nearest(name, optim.RULES)}")
         others = {field for reads in optim.RULES.values() for field in reads} - optim.RULES[name].keys()
         defaults = {field: repr(value) for field, value in optim.RULES[name].items()}
         rows = [row for row in field_text.rows(optim.Config) if row.key not in others]
@@ -86,7 +83,7 @@ PACKAGES: dict[str, ModuleType] = {"models": gen_jax.models, "data": sources, "e
 
 def _module(kind: str, name: str) -> Any:
     if kind == "models":
-        return config.model_module(name)
+        return config.model_module(name, kind)
     return (sources if kind == "data" else evaluators).module(name, kind)
 
 
@@ -97,10 +94,6 @@ def _fields(rows: list[field_text.Row]) -> list[str]:
         end = "required" if row.default == "required" else f"= {row.default}"
         lines += [f"{row.key}: {row.type}  {end}", *(f"    {line}" for line in row.description.splitlines())]
     return lines
-
-
-def _first_line(source: str) -> str:
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 def _columns(rows: list[tuple[str, str]]) -> list[str]:

@@ -27,7 +27,7 @@ from gen_jax.runs import grids, plots
 from gen_jax.runs.log import wav
 from gen_jax.runs.progress import Progress
 from gen_jax.runs.run_dir import RunDir, write_atomic
-from gen_jax.settings import LARGEST_SEED
+from gen_jax.settings import LARGEST_SEED, require_between
 from gen_jax.training import checks, same_data
 from gen_jax.training.program import Program
 from gen_jax.training.trained import TrainedRun, experiment_of, runs
@@ -63,8 +63,8 @@ def run(args: argparse.Namespace, flags: list[str]) -> None:
     """Of a run with `num_seeds`, as many samples of each seed."""
     for name, (low, high) in RANGES.items():
         value = getattr(args, name)
-        if value is not None and not low <= value <= high:
-            raise ConfigError(f"--{name}: expected at least {low} and at most {high}, got {value}")
+        if value is not None:
+            require_between(f"--{name}", value, low, high)
     for run_dir in runs(args.workdir):
         _run(args, run_dir, flags)
 

@@ -57,10 +57,13 @@ def _of_path(name: str, key: str) -> ModuleType:
     """A module of the path of Python, and then of this folder."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    try:
-        found = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        found = None
+    with failures_reported(name, key):  # finding it runs the packages around it
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError as error:
+            if not f"{name}.".startswith(f"{error.name}."):
+                raise
+            found = None
     if found is None:
         raise ConfigError(f"{key}: there is no module {name} on Python's path or in this folder")
     with failures_reported(found.origin or name, key):

@@ -29,7 +29,7 @@ def upgraded(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluator(section: Any) -> Any:
-    moved = MOVED.get(section["type"], {}) if isinstance(section, dict) and "type" in section else {}
+    moved = MOVED.get(section["type"], {}) if isinstance(section, dict) and isinstance(section.get("type"), str) else {}
     if not moved or "sampling" in section or not section.keys() & moved:
         return section
     found = {name: section[name] for name, unasked in moved.items() if section.get(name, unasked) != unasked}

@@ -1,6 +1,7 @@
 """Reads verified checkpoints, of runs that may be running."""
 
 import logging
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -115,7 +116,9 @@ def _newest_intact(directory: epath.Path) -> int:
 
 def step_number(directory: epath.Path, step: int | str) -> int:
     """The step that a number, "latest" or "best" means."""
-    if isinstance(step, int) or (step.isdecimal() and len(step) < 20):
+    if hasattr(step, "__index__"):  # numpy's integers, too
+        return operator.index(step)
+    if isinstance(step, str) and step.isdecimal() and len(step) < 20:
         return int(step)
     if step not in ("latest", "best"):
         raise ConfigError(f'step: expected "latest", "best" or a number, found {step!r}')

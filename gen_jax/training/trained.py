@@ -11,7 +11,7 @@ import numpy as np
 
 from gen_jax import config
 from gen_jax.config import Experiment
-from gen_jax.core.sampling import Sampling
+from gen_jax.core.sampling import MOST_SAMPLES, Sampling
 from gen_jax.core.state import State
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import EvalConfig, Report
@@ -20,7 +20,7 @@ from gen_jax.parallel.sharding import MeshConfig
 from gen_jax.runs import metric_tags, restore
 from gen_jax.runs.progress import Progress
 from gen_jax.runs.run_dir import RunDir
-from gen_jax.settings import nearest
+from gen_jax.settings import LARGEST_SEED, nearest, require_between
 from gen_jax.training import same_data
 from gen_jax.training.preprocess import preprocessed
 from gen_jax.training.program import Program
@@ -147,8 +147,9 @@ class TrainedRun:
         """(state, rng) -> n samples, with options of the model such as `temperature`.
 
         Raises:
-          ConfigError: the model does not sample, or does not read an option.
+          ConfigError: the model does not sample, does not read an option, or n is none that it can be.
         """
+        require_between("sample.n", n, 1, MOST_SAMPLES)
         return functools.partial(self.model.sample, n=n, options=self._options(options))
 
     def _options(self, given: Mapping[str, Any]) -> Sampling:
@@ -165,7 +166,9 @@ class TrainedRun:
         Raises:
           ConfigError: as `sampler`.
         """
-        draw = sampler(self.model, n, self._options(options))
+        require_between("sample.n", n, 1, MOST_SAMPLES)
+        require_between("sample.seed", seed, 0, LARGEST_SEED)
+        draw = sampler(self.model, int(n), self._options(options))
         return jax.device_get(draw(self.state, jax.random.key(seed)))
 
 
