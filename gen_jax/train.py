@@ -11,7 +11,7 @@ from gen_jax.parallel import signals
 from gen_jax.runs.progress import Progress
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.settings import defaults
-from gen_jax.training import gpt2, same_data, seed_runs, seeds
+from gen_jax.training import gpt2, same_data, seed_report, seed_runs, seeds
 from gen_jax.training.loop import opened
 from gen_jax.training.program import Program
 from gen_jax.training.supervisor import supervised
@@ -44,7 +44,7 @@ def train(
     run_dir = RunDir(workdir, trust_checkpoints, override)
     trained = run_dir.check(configs.to_dict(experiment), defaults(experiment))
     if experiment.init_from.workdir:
-        RunDir(experiment.init_from.workdir).config("config.init_from.workdir")
+        seed_report.only(RunDir(experiment.init_from.workdir), "config.init_from.workdir")
     if experiment.init_from.safetensors:
         gpt2.check(experiment.init_from.safetensors, experiment.model_name)
     with signals.polled() as should_stop:

@@ -20,7 +20,7 @@ def test_a_part_is_loaded(folder):
 @pytest.fixture
 def other_run(tmp_path):
     run = RunDir(tmp_path / "other")
-    run.create({"seed": 0})
+    run.create({"seed": 0, "num_seeds": 1})
     with opened(run.checkpoints) as checkpoints:
         checkpoints.save(4, make_state(4), {"best_step": 4})
     return run.path
@@ -50,6 +50,16 @@ def test_load_into_is_strict_but_for_what_is_allowed(other_run):
         load_into(new, other_run, nets={"gen": "net"})
     with pytest.raises(CheckpointError, match=r"nets/critic/.*the checkpoint has nothing"):
         load_into(new, other_run, nets={"net": "critic"})
+
+
+@pytest.mark.parametrize(
+    "kept, says",
+    [({"num_seeds": 2}, "expected one run, .* holds 2 seeds: .*/many/seed_0"), ({}, "is no config: expected integers")],
+)
+def test_load_into_names_its_key(tmp_path, kept, says):
+    RunDir(tmp_path / "many").create({"seed": 0, **kept})
+    with pytest.raises(ConfigError, match=rf"^config\.init_from\.workdir: .*{says}"):
+        load_into(make_state(0), tmp_path / "many")
 
 
 def test_it_says_what_was_restored_what_is_new_and_what_was_left_out(other_run, capsys):

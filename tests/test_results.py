@@ -157,6 +157,15 @@ def test_what_cannot_be_compared_is_refused_before_training(entries, flags, mess
     assert not (tmp_path / "r").exists()
 
 
+def test_no_seed_is_trained_where_the_folder_of_another_is_taken(tmp_path, capsys):
+    (tmp_path / "r/seed_1").mkdir(parents=True)
+    (tmp_path / "r/seed_1/mine.txt").write_text("mine")
+    argv = (f"--config={file(tmp_path, dict(metrics=[LOSS]))}", f"--workdir={tmp_path / 'r'}", "--seeds=2")
+    code, _, err = ends(capsys, *argv)
+    assert code == 2 and f"workdir: {tmp_path}/r/seed_1 is not empty and holds no run" in err
+    assert sorted(path.name for path in (tmp_path / "r").rglob("*")) == ["mine.txt", "seed_1"]
+
+
 def test_runs_are_named_after_the_config():
     assert reproduce.default("experiments/vae/mnist_iwae.py:k=5") == "runs/reproduce/vae_mnist_iwae_k_5"
     assert reproduce.default("vae/digits") == "runs/reproduce/vae_digits"

@@ -17,6 +17,7 @@ from gen_jax.core.sampling import LONGEST, MOST_SAMPLES, Prompted
 from gen_jax.errors import ConfigError
 from gen_jax.io import paths
 from gen_jax.models.base import Autoregressive, sampler
+from gen_jax.settings import require_between
 from gen_jax.training import checks, flops
 from gen_jax.training.program import Program
 from gen_jax.training.seeds import make
@@ -34,8 +35,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     if not 0 < args.seconds < float("inf"):
         raise ConfigError(f"--seconds: expected a positive number, got {args.seconds}")
     for name, value, most in (("sample", args.sample, LONGEST), ("n", args.n, MOST_SAMPLES)):
-        if value is not None and not 1 <= value <= most:
-            raise ConfigError(f"--{name}: expected at least 1 and at most {most}, got {value}")
+        if value is not None:
+            require_between(f"--{name}", value, 1, most)
     if args.n and not args.sample:
         raise ConfigError("--n: expected none without --sample, whose samples it counts")
     program = make(config.load(args.config, overrides))

@@ -19,7 +19,7 @@ from gen_jax.results import expected
 from gen_jax.results.expected import Metric
 from gen_jax.runs import tables
 from gen_jax.runs.run_dir import RunDir
-from gen_jax.settings import LARGEST_SEED
+from gen_jax.settings import LARGEST_SEED, defaults
 from gen_jax.train import train
 
 FOLDER = "runs/reproduce"
@@ -39,6 +39,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     experiments = seeds(config.load(args.config, overrides), args.seeds)
     workdir = args.workdir or default(args.config)
     runs = [RunDir(os.path.join(workdir, f"seed_{one.seed}")) for one in experiments]
+    for experiment, run in zip(experiments, runs, strict=True):  # before the first of them is trained
+        run.check(config.to_dict(experiment), defaults(experiment))
     for experiment, run in zip(experiments, runs, strict=True):
         train(experiment, run.path)
     found = [Found(one, [last(run, one.metric)[2] for run in runs]) for one in wanted.metrics]

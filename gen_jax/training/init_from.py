@@ -21,6 +21,7 @@ from gen_jax.runs.restore import describe, load, paths, saved_tree, step_number
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.training import gpt2
 from gen_jax.training.program import Program
+from gen_jax.training.seed_report import only
 
 SHOWN = 5  # names of leaves in a line
 
@@ -61,11 +62,10 @@ def load_into(
       reset: the same, whether it fits or not: a new head.
 
     Raises:
-      ConfigError: no run there, or no such network here.
+      ConfigError: no run there, or several seeds, or no such network here.
       CheckpointError: no usable checkpoint there, or it does not fit.
     """
-    other = RunDir(workdir)
-    other.config("config.init_from.workdir")
+    other = only(RunDir(workdir), "config.init_from.workdir")
     nets = nets or {name: name for name in state.nets}
     if missing := sorted(set(nets) - set(state.nets)):
         raise ConfigError(f"config.init_from.nets: expected some of {sorted(state.nets)}, found {missing}")

@@ -19,18 +19,26 @@ Row = dict[str, Any]
 TABLE = "seeds.csv"
 
 
-def folders(run_dir: RunDir) -> dict[int, RunDir]:
-    """The run directory of each seed, by its number.
+def folders(run_dir: RunDir, key: str = "workdir") -> dict[int, RunDir]:
+    """The run directory of each seed, by its number; `key` is what names `run_dir`, for an error.
 
     Raises:
       ConfigError: no run is here, or its config.json is no whole config.
     """
-    config = run_dir.config()
+    config = run_dir.config(key)
     try:
         seeds = range(config["seed"], config["seed"] + config["num_seeds"])
     except (KeyError, TypeError):
-        raise ConfigError(f"workdir: {run_dir.config_file} is no config: expected integers seed, num_seeds") from None
+        raise ConfigError(f"{key}: {run_dir.config_file} is no config: expected integers seed, num_seeds") from None
     return {seed: RunDir(run_dir.path / f"seed_{seed}", run_dir.trust, run_dir.override) for seed in seeds}
+
+
+def only(run_dir: RunDir, key: str = "workdir") -> RunDir:
+    """The same. Raises ConfigError, which names `key`, where no run is here, or several seeds."""
+    each = list(folders(run_dir, key).values())
+    if len(each) > 1:
+        raise ConfigError(f"{key}: expected one run, {run_dir.path} holds {len(each)} seeds: {each[0].path}, ...")
+    return run_dir
 
 
 class SeedReport:

@@ -25,7 +25,7 @@ from gen_jax.training import same_data
 from gen_jax.training.preprocess import preprocessed
 from gen_jax.training.program import Program
 from gen_jax.training.report import tagged
-from gen_jax.training.seed_report import folders
+from gen_jax.training.seed_report import folders, only
 
 
 class TrainedRun:
@@ -213,10 +213,7 @@ def experiment_of(run: RunDir) -> Experiment:
     Raises:
       ConfigError: no run is here, or several; or a process would have no part of a batch.
     """
-    experiment = config.resolve(run.config())
-    if experiment.num_seeds > 1:
-        first = folders(run)[experiment.seed].path
-        raise ConfigError(f"workdir: expected one run, {run.path} holds {experiment.num_seeds} seeds: {first}, ...")
+    experiment = config.resolve(only(run).config())
     devices = math.gcd(len(jax.devices()), experiment.batch_size, experiment.eval_batch_size)
     if jax.process_count() > 1 and devices < len(jax.devices()):
         sizes = f"{experiment.batch_size} and {experiment.eval_batch_size}"
