@@ -1,6 +1,7 @@
-"""A trained run in Python and outside of gen_jax: `load`, exported parameters, compiled functions, a GPT-2 folder."""
+"""A trained run in Python and outside of gen_jax: `load`, exported parameters, compiled functions."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -12,7 +13,6 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gpt2_reference import logits
 from members import SMALLEST, assert_same, smoke
 from safetensors.numpy import load_file
 
@@ -23,7 +23,7 @@ from gen_jax.errors import CheckpointError, ConfigError
 from gen_jax.runs import model_card
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
-from gen_jax.training import export, gpt2
+from gen_jax.training import export, trained
 
 # refuses every import of gen_jax, also through an editable install
 OUTSIDE = """
@@ -146,6 +146,14 @@ def test_what_is_no_run_is_one_line(workdir, tmp_path):
     assert gen_jax.load(workdir, np.int64(8)).step == 8  # pyright: ignore[reportArgumentType]
 
 
+def test_a_run_is_loaded_on_other_devices_than_it_was_trained_on(workdir, tmp_path):
+    kept = {"platform": "gpu", "parallel": "pmap", "mesh": {"data": 512, "fsdp": 1, "model": 1}}
+    RunDir(tmp_path).create(RunDir(workdir).config() | kept)
+    found = trained.experiment_of(RunDir(tmp_path))
+    assert (found.platform, found.parallel, found.mesh.data) == ("any", "jit", 1)
+    assert found.mesh.fsdp == math.gcd(jax.device_count(), found.batch_size, found.eval_batch_size)
+
+
 def test_a_run_is_evaluated_as_in_training(run, workdir):
     last = RunDir(workdir).rows()[-1]
     found = run.evaluate("elbo")
@@ -209,6 +217,11 @@ def test_the_card_says_what_it_is(run, workdir, tmp_path):
     assert f"| `jax` | {jax.__version__} |" in card and "## Intended use" in card
     assert json.loads(card.split("```json\n")[1].split("```")[0]) == RunDir(workdir).config()
     assert model_card.metrics(RunDir(workdir), 7) == {}
+    RunDir(tmp_path / "run").create(RunDir(workdir).config())
+    for folder, value in ((tmp_path / "run", 1.0), (tmp_path / "run/eval", 2.0)):
+        folder.mkdir(exist_ok=True)
+        (folder / "metrics.jsonl").write_text(json.dumps({"step": 8, "train/loss": 3.0, "test/elbo": value}) + "\n")
+    assert model_card.metrics(RunDir(tmp_path / "run"), 8) == {"test/elbo": "2"}
 
 
 def fails(capsys, *argv):
@@ -277,50 +290,3 @@ def test_a_folder_that_cannot_be_used_is_one_line(workdir, tmp_path, capsys, mon
     assert "--out: expected a directory that can be made" in fails(capsys, *argv, f"--out={tmp_path}/file/new")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "--out: expected a directory that can be written" in fails(capsys, *argv, f"--out={tmp_path}")
-
-
-@pytest.fixture(scope="module")
-def text_run(tmp_path_factory):
-    path = tmp_path_factory.mktemp("gpt2") / "run"
-    fields = ("mlp=gelu_tanh", "layers=2", "heads=4", "width=16", "dropout=0.0")
-    sizes = ("total_steps=2", "steps_per_call=2", "log_every=2", "evals={}")
-    train(smoke(SMALLEST["transformer"], *sizes, *(f"model.{field}" for field in fields)), path)
-    return path
-
-
-def test_a_transformer_becomes_gpt2_whose_logits_are_the_same(text_run, tmp_path):
-    folder = exported(text_run, tmp_path, "--format=huggingface")
-    config = json.loads((folder / "config.json").read_text())
-    assert (config["model_type"], config["n_layer"], config["n_head"], config["activation_function"]) == (
-        "gpt2",
-        2,
-        4,
-        "gelu_new",
-    )
-    found = load_file(folder / "model.safetensors")
-    run = gen_jax.load(text_run)
-    tokens = np.arange(2 * config["n_positions"]).reshape(2, -1) % config["vocab_size"]
-    batch = {"tokens": jnp.pad(tokens, ((0, 0), (0, 1))).astype(jnp.int32)}
-    want = logits({name.removeprefix("transformer."): value for name, value in found.items()}, tokens, 4)
-    np.testing.assert_allclose(run.model.logits(run.state, batch), want, atol=2e-4)
-
-
-@pytest.mark.parametrize("scan", [False, True])
-@pytest.mark.parametrize("tied", [False, True])
-def test_its_tensors_come_back(scan, tied):
-    from test_gpt2 import build
-
-    _, state = build(scan_layers=scan, tied=tied)
-    leaves = jax.tree_util.tree_leaves_with_path(state.nets["net"].params)
-    params = {path_name(path): np.asarray(leaf) for path, leaf in leaves}
-    back = gpt2.convert(gpt2.to_huggingface(params, 4), {name: x.shape for name, x in params.items()}, 4)
-    assert_same(back, params)
-    assert "lm_head.weight" in gpt2.to_huggingface(params, 4) or tied
-
-
-@pytest.mark.parametrize("field", [dict(norm="rms"), dict(position="rotary"), dict(mlp="swiglu"), dict(kv_heads=2)])
-def test_another_shape_is_not_gpt2(field):
-    from gen_jax.models import transformer
-
-    with pytest.raises(ConfigError, match=rf"^config\.model\.{next(iter(field))}: expected"):
-        gpt2.huggingface_config(transformer.Config(heads=4, width=16, **field))

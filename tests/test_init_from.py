@@ -1,5 +1,7 @@
 """A part of a checkpoint, as another run's start."""
 
+import dataclasses
+
 import jax
 import pytest
 from saved import abstract_of, assert_equal, folder, make_state, opened, put  # noqa: F401
@@ -69,6 +71,11 @@ def test_it_says_what_was_restored_what_is_new_and_what_was_left_out(other_run, 
     assert said.startswith("init_from: net: ") and "other at step 4" in said
     restored = int(said.split()[2])
     assert 2 < restored <= every and "new" not in said and "left out" not in said
+    state = make_state(0)
+    two = dataclasses.replace(state, nets={**state.nets, "new": state.nets["net"]})
+    load_into(two, other_run, nets={"net": "net"})
+    said = capsys.readouterr().err
+    assert "init_from: new: 0 leaves restored from " in said and "; new: all of it" in said
     load_into(make_state(0), other_run, reset=("net/params/Dense_0/kernel",))
     said = capsys.readouterr().err.strip()
     assert f"net: {restored - 1} leaves restored" in said
