@@ -57,6 +57,11 @@ def test_eval_watch_ends_with_the_run(trained, capsys):
     assert "step 8" in capsys.readouterr().out
 
 
+def test_eval_watch_takes_no_step(trained, capsys):
+    argv = ("eval", f"--workdir={trained}", "--watch", "--step=8")
+    assert "--step: expected none beside --watch" in fails(capsys, 2, *argv)
+
+
 def test_sample_writes_named_files_and_numbers_the_next(trained, capsys, tmp_path, written):
     argv = ["sample", f"--workdir={trained}", "--n=9", "--seed=4", f"--out={tmp_path}"]
     cli.main(argv)
@@ -81,7 +86,7 @@ def test_sample_writes_named_files_and_numbers_the_next(trained, capsys, tmp_pat
         ("--beams=2", "--beams: the model vae has no such option; "),
         (
             "--prompt=a",
-            "--prompt: the model vae has no such option; known: label, n, out",
+            "--prompt: the model vae has no such option; known: accept_data, images, label, n, out",
         ),
     ],
 )

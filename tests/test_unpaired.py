@@ -1,7 +1,10 @@
 """Unpaired sets of images: sources, the known map of colours, the evaluator, and translations by the command line."""
 
 import argparse
+import contextlib
+import types
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -209,6 +212,24 @@ def fails(capsys, *argv):
     error = capsys.readouterr().err
     assert stop.value.code in (2, 5) and error.count("gen-jax: ") == 1
     return error
+
+
+@pytest.mark.parametrize(
+    "flags, options, says",
+    [
+        (("--images=b",), {}, ""),
+        (("--images=b", "--accept_data", "--overwrite", "--step=3"), {}, ""),
+        ((), {}, "--translate: expected a2b or b2a, and --images=FOLDER"),
+        (("--images=b", "--stream"), {}, "--stream: expected none beside --translate"),
+        (("--images=b",), {"temperature": "1"}, "--temperature: expected none beside --translate"),
+    ],
+)
+def test_what_a_translation_does_not_read_is_refused(flags, options, says):
+    _, args, _ = cli.parse(["sample", "--workdir=a", "--translate=a2b", *flags])
+    program: Any = types.SimpleNamespace(model=Known(0), dataset=load(source="colours"))
+    program.experiment = types.SimpleNamespace(model_name="known")
+    with pytest.raises(ConfigError, match=f"^{says}") if says else contextlib.nullcontext():
+        translated.check(args, program, options)
 
 
 @pytest.mark.slow

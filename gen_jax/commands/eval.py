@@ -38,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
     distributed.check(args)
+    if args.watch and args.step != "latest":
+        raise ConfigError(f"--step: expected none beside --watch, which evaluates each checkpoint; got {args.step}")
     trial, run_dir = distributed.is_local_trial(args), RunDir(args.workdir)
     if trial:
         run_dir.config()

@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace, run_dir: RunDir, flags: list[str]) -> None:
     trained = TrainedRun(run_dir.path, args.step, accept_data=args.accept_data)
     program, experiment = trained.program, trained.config
     given = sampling_flags.parse(flags, experiment, vars(args))
-    translated.check(args, program)
+    translated.check(args, program, given)
     if args.translate:
         return translated.run(args, trained)
     if not isinstance(program.model, Samples):

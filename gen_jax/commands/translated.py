@@ -5,8 +5,9 @@ the step and the direction; a grid beside it has each picture over its translati
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +26,7 @@ from gen_jax.training.program import Program
 from gen_jax.training.trained import TrainedRun
 
 SHOWN = 64  # pictures in the grid
-FLAGS = ("workdir", "step", "translate", "images", "out", "overwrite")  # that a translation reads
+FLAGS = ("workdir", "step", "accept_data", "translate", "images", "out", "overwrite")  # that a translation reads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check(args: argparse.Namespace, program: Program) -> None:
-    """Raises ConfigError if the flags do not fit each other, the model or its images."""
+def check(args: argparse.Namespace, program: Program, options: Mapping[str, Any]) -> None:
+    """Raises ConfigError if the flags, and those of the sampling options, do not fit each other or the model."""
     name, able = program.experiment.model_name, isinstance(program.model, TranslatesImages)
     if args.images and not args.translate:
         raise ConfigError("--images: expected --translate=a2b or b2a beside it")
@@ -45,7 +46,7 @@ def check(args: argparse.Namespace, program: Program) -> None:
         raise ConfigError(f"--translate: expected a model that translates images; {name} does not")
     if able and not (args.translate and args.images):
         raise ConfigError(f"--translate: expected a2b or b2a, and --images=FOLDER, of the model {name}")
-    for flag, value in vars(args).items() if args.translate else ():
+    for flag, value in {**vars(args), **options}.items() if args.translate else ():
         if flag not in FLAGS and value not in (None, False, []):
             raise ConfigError(f"--{flag}: expected none beside --translate")
     if args.translate and len({*program.dataset.info.shape[:2]}) > 1:
