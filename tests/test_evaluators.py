@@ -592,3 +592,19 @@ def test_sharded_state_and_batches_give_the_same_mean():
     context = Context(Weighted(), data.Info("vector", (2,)), batches, 8, None, jax.random.key(0))
     found = evaluators.build(evaluators.parse({"type": "mean"}), context)(STATE).scalars
     assert found["loss"] == math.fsum(x[:, 0].tolist()) / 21
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """Samples of the temperature alone."""
+
+    def sample(self, state, rng, n, options):
+        return jnp.full((n, 2), options.temperature)
+
+
+def test_series_say_how_they_were_sampled():
+    arrays = {"vector": np.array([[1, 3], [5, 7]], np.float32)}
+    for sampling, facts in (({}, ""), ({"temperature": 0.5}, "@sampling.temperature=0.5")):
+        found = build({"type": "series", "sampling": sampling}, Level(), arrays)(STATE)
+        sampled = {f"sample_mean{facts}": 0.5 if facts else 1, f"sample_std{facts}": 0}
+        assert found.scalars == pytest.approx({"real_mean": 4, "real_std": math.sqrt(5), **sampled})
