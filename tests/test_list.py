@@ -120,7 +120,7 @@ def test_it_lists_the_fields_of_one(capsys):
         (("evaluators", ""), "evaluators: unknown name ''; known: active_units, "),
         (("configs", "vae/digit"), "configs: no file vae/digit; did you mean vae/digits?"),
         (("configs", str(ROOT / "docs/images/README.md")), "configs: no file "),
-        (("configs", str(ROOT / "LICENSE")), "LICENSE:1: SyntaxError: "),
+        (("configs", str(ROOT / "LICENSE")), "LICENSE:2: IndentationError: "),
         (("optimizers", "adm"), "optimizers: unknown name 'adm'; did you mean adam?"),
         (("models", "vae", "extra"), "unknown argument extra"),
         (("model",), "invalid choice: 'model'"),

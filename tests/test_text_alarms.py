@@ -47,7 +47,7 @@ def report(period=0, end=None, real=REAL, **section):
 def test_tags_say_how_texts_were_drawn():
     found = evaluated(sampling={"length": 80, "temperature": 0.5}).scalars
     assert found.keys() >= {
-        f"{name}@sampling.temperature=0.5,sampling.length=80" for name in ("repetition", "real_self_bleu")
+        f"{name}@sampling.length=80,sampling.temperature=0.5" for name in ("repetition", "real_self_bleu")
     }
     assert "repetition" in evaluated(sampling={}).scalars
 

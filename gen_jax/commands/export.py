@@ -14,7 +14,7 @@ from gen_jax.core.sampling import MOST_SAMPLES
 from gen_jax.errors import ConfigError
 from gen_jax.io import paths
 from gen_jax.io.gcs import absolute, is_remote
-from gen_jax.settings import nearest, require_between, shown
+from gen_jax.settings import require_between, shown
 from gen_jax.training import export, same_data
 from gen_jax.training.trained import TrainedRun, run_of_seed
 
@@ -64,7 +64,7 @@ def _platforms(text: str | None) -> tuple[str, ...]:
     names = tuple(text.split(",")) if text is not None else ()
     for name in names:
         if name not in export.PLATFORMS:
-            raise ConfigError(f"--platforms: unknown name {shown(name)}{nearest(name, export.PLATFORMS)}")
+            raise ConfigError(f"--platforms: expected some of {', '.join(export.PLATFORMS)}, got {shown(name)}")
     if len(set(names)) < len(names):
         raise ConfigError(f"--platforms: expected each name once, got {text}")
     return names
