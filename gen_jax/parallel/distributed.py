@@ -132,8 +132,8 @@ def _in_a_cluster() -> bool:
 def _part(error: BaseException) -> None:
     """If not all processes failed, ends this one without jax's final barrier, which would wait for the others."""
     try:
-        compat.global_state.client.wait_at_barrier("gen_jax_failed", FAREWELL_MS)  # pyright:
-        ignore[reportOptionalMemberAccess]
+        assert compat.global_state.client
+        compat.global_state.client.wait_at_barrier("gen_jax_failed", FAREWELL_MS)
     except Exception:
         code = Interrupted.code if isinstance(error, KeyboardInterrupt) else getattr(error, "code", 1)
         atexit.register(_leave, code)  # runs before jax's, which is older
