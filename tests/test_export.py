@@ -109,7 +109,6 @@ def test_a_notebook_shows_a_state_in_one_line(run):
     "n, asked, says",
     [
         (0, {}, r"sample\.n: expected at least 1 and at most 1048576, got 0"),
-        ("5", {}, r"sample\.n: expected at least 1 and at most 1048576, got '5'"),
         (True, {}, r"sample\.n: expected at least 1"),
         (1, {"seed": -1}, r"sample\.seed: expected at least 0 and at most 4294967295, got -1"),
         (1, {"temperature": "warm"}, r"sample\.temperature: expected a number, got 'warm'"),
@@ -141,9 +140,8 @@ def test_what_is_no_run_is_one_line(workdir, tmp_path):
     RunDir(tmp_path / "half").create(RunDir(workdir).config())  # as a kill before the first checkpoint leaves it
     with pytest.raises(CheckpointError, match="half"):
         print(gen_jax.load(tmp_path / "half").state)
-    with pytest.raises(ConfigError, match=r"step: expected .* found 1\.5"):
-        print(gen_jax.load(workdir, 1.5).state)  # pyright: ignore[reportArgumentType] - as a notebook may
-    assert gen_jax.load(workdir, np.int64(8)).step == 8  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match='step: expected "latest", "best" or a number, found'):
+        print(gen_jax.load(workdir, "newest").state)
 
 
 def test_a_run_is_loaded_on_other_devices_than_it_was_trained_on(workdir, tmp_path):

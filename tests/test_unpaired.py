@@ -2,9 +2,7 @@
 
 import argparse
 import contextlib
-import types
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -226,8 +224,9 @@ def fails(capsys, *argv):
 )
 def test_what_a_translation_does_not_read_is_refused(flags, options, says):
     _, args, _ = cli.parse(["sample", "--workdir=a", "--translate=a2b", *flags])
-    program: Any = types.SimpleNamespace(model=Known(0), dataset=load(source="colours"))
-    program.experiment = types.SimpleNamespace(model_name="known")
+    program = Program.__new__(Program)
+    program.model, program.dataset = Known(0), load(source="colours")
+    program.experiment = smoke("experiments/cyclegan/colours.py")
     with pytest.raises(ConfigError, match=f"^{says}") if says else contextlib.nullcontext():
         translated.check(args, program, options)
 
@@ -291,4 +290,4 @@ def test_what_is_translated_lies_on_the_background_of_its_set(tmp_path):
 def test_a_model_that_does_not_translate_says_so():
     args = argparse.Namespace(translate="a2b", images="folder")
     with pytest.raises(ConfigError, match="--translate: expected a model that translates images; vae does not"):
-        translated.check(args, Program(smoke("experiments/vae/digits.py")))
+        translated.check(args, Program(smoke("experiments/vae/digits.py")), {})

@@ -1,7 +1,6 @@
 """Reads verified checkpoints, of runs that may be running."""
 
 import logging
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -114,19 +113,9 @@ def _newest_intact(directory: epath.Path) -> int:
     raise CheckpointError(f"{directory}: no finished and intact checkpoint")
 
 
-def _whole(step: Any) -> int:
-    """An integer, one of numpy's, too."""
-    try:
-        return operator.index(step)
-    except TypeError:
-        raise ConfigError(f'step: expected "latest", "best" or a number, found {step!r}') from None
-
-
 def step_number(directory: epath.Path, step: int | str) -> int:
     """The step that a number, "latest" or "best" means."""
-    if not isinstance(step, str):
-        return _whole(step)
-    if step.isdecimal() and len(step) < 20:
+    if isinstance(step, int) or (step.isdecimal() and len(step) < 20):
         return int(step)
     if step not in ("latest", "best"):
         raise ConfigError(f'step: expected "latest", "best" or a number, found {step!r}')
