@@ -1,7 +1,6 @@
 """Evaluation of generated images: samples that are real images, noise, or one digit, whose numbers are known."""
 
 import dataclasses
-import json
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from members import asks
 
-from gen_jax import cli, data, evaluators
+from gen_jax import data, evaluators
 from gen_jax.core.state import State
 from gen_jax.errors import CheckpointError, ConfigError
 from gen_jax.evaluators import evaluator, generation
@@ -22,9 +21,17 @@ from gen_jax.models import gan
 from gen_jax.runs import metric_tags
 
 STATE = State(jnp.zeros((), jnp.int32), {})
+
+
 SET = data.load(data.parse({"source": "digits"}), 0)
+
+
 RECIPE = {"widths": (16,), "features": 16, "epochs": 6, "lr": 1e-2, "shift": 0}
+
+
 FEATURES = {"recipe": RECIPE}
+
+
 FACTS = {"n_real", "n_fake", "split", "data", "features", "resize"}
 
 
@@ -268,44 +275,3 @@ def test_stacked_modes_of_known_coverage():
     assert whole["stacked_modes_floor"] == 10 and whole["stacked_kl_floor"] == pytest.approx(np.log(100), abs=0.05)
     with pytest.raises(ConfigError, match="stacked images of three channels"):
         build({"type": "stacked_modes"}, Noise())
-
-
-def runs(tmp_path, *tags: str):
-    for i, tag in enumerate(tags):
-        (tmp_path / str(i)).mkdir()
-        (tmp_path / str(i) / "config.json").write_text("{}")
-        rows = [{"step": 1, tag: 9.0}, {"step": 2, tag: 1.5 + i, "train/loss": 0.1}, {"step": 3, "train/loss": 0.1}]
-        (tmp_path / str(i) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return [str(tmp_path / str(i)) for i in range(len(tags))]
-
-
-def test_compare_prints_a_table_of_like_numbers(tmp_path, capsys):
-    tag = metric_tags.tag("test/fid", n_real=10, features="classifier-ab")
-    cli.main(["compare", "--metric=test/fid", *runs(tmp_path, tag, tag)])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["run", "step", tag] and [line.split()[-2:] for line in lines[1:]] == [
-        ["2", "1.5"],
-        ["2", "2.5"],
-    ]
-
-
-def test_compare_takes_the_newest_of_several_evaluations_of_a_step(tmp_path, capsys):
-    (path,) = runs(tmp_path, "test/fid")
-    (tmp_path / "0" / "eval").mkdir()
-    rows = [{"step": 2, "test/fid": 7.0}, {"step": 1, "test/fid": 3.0}, {"step": 2, "test/fid": 8.0}]
-    (tmp_path / "0" / "eval" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    cli.main(["compare", "--metric=test/fid", path])
-    assert capsys.readouterr().out.split()[-2:] == ["2", "8"]
-
-
-def test_compare_refuses_unlike_numbers(tmp_path, capsys):
-    tags = [metric_tags.tag("test/fid", n_real=10, features=f"classifier-{name}") for name in ("ab", "cd")]
-    paths = runs(tmp_path, *tags)
-    for argv, line in (
-        (["compare", "--metric=test/fid", *paths], "features classifier-ab, classifier-cd"),
-        (["compare", "--metric=test/kid", *paths], "has no test/kid"),
-    ):
-        with pytest.raises(SystemExit) as caught:
-            cli.main(argv)
-        error = capsys.readouterr().err
-        assert caught.value.code == 2 and line in error and error.count("\n") == 1
