@@ -230,6 +230,13 @@ def fails(capsys, *argv):
     return error
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"starts": 3}', '{"starts": [{"versions": 3}]}'])
+def test_a_damaged_manifest_has_no_versions(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"manifest\.json is not readable"):
+        model_card._versions(RunDir(tmp_path))
+
+
 def test_nothing_is_overwritten_unasked(workdir, tmp_path, capsys):
     (tmp_path / "README.md").write_text("mine")
     flags = ("export", f"--workdir={workdir}", f"--out={tmp_path}")

@@ -108,6 +108,8 @@ def test_files_are_numbered_where_any_of_that_name_is_there(tmp_path):
         (("--overwrit=1",), "--overwrit: the model transformer has no such option; did you mean overwrite?"),
         (("--sampling.prompts=('a',)", "--prompt=b"), "--prompt: expected nothing else that gives prompts"),
         (("--prompt=b", "--sampling.prompts=('a',)"), "--sampling.prompts: expected nothing else that gives prompts"),
+        (("--end=999",), "--end: expected a token from 0 to 255, got 999"),
+        (("--end=-5",), "--end: expected a token from 0 to 255, got -5"),
         (("--temperature",), "--temperature: expected a value"),
         (("--prompt",), "--prompt: expected a value"),
         (("--sampling.prompts=((300,),)",), "--prompts: expected token ids from 0 to 255, got 300"),

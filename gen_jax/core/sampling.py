@@ -221,6 +221,8 @@ class Text(Continuation):
 
     def completed(self, info: Info, encode: Encode | None) -> dict[str, Any]:
         end = info.end if self.end is None else self.end
+        if end is not None and info.vocab_size and not 0 <= end < info.vocab_size:
+            raise ValueError(f"end: expected a token from 0 to {info.vocab_size - 1}, got {end}")
         if self.min_length and end is None:
             raise ValueError("min_length: expected none; the texts of this model have no end token")
         return super().completed(info, encode) | {"end": end}

@@ -61,10 +61,10 @@ def _versions(run_dir: RunDir) -> dict[str, Any]:
     """Of the last start of the training."""
     try:
         starts = json_text.loads(run_dir.manifest_file.read_text())["starts"]
-    except (OSError, ValueError, KeyError) as error:
+        last = next((start for start in reversed(starts) if "versions" in start), {"python": "unknown", "versions": {}})
+        return {"python": last["python"], **{name: found for name, found in last["versions"].items() if found}}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{run_dir.manifest_file} is not readable") from error
-    last = next((start for start in reversed(starts) if "versions" in start), {"python": "unknown", "versions": {}})
-    return {"python": last["python"], **{name: found for name, found in last["versions"].items() if found}}
 
 
 def _table(rows: Mapping[str, Any], name: str) -> str:
