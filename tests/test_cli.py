@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from members import SMALLEST
 
+import gen_jax
 from gen_jax import cli
+from gen_jax.errors import CheckpointError, DataError
 from gen_jax.io import paths
 from gen_jax.runs.run_dir import RunDir
 
@@ -60,6 +63,18 @@ def test_eval_watch_ends_with_the_run(trained, capsys):
 def test_eval_watch_takes_no_step(trained, capsys):
     argv = ("eval", f"--workdir={trained}", "--watch", "--step=8")
     assert "--step: expected none beside --watch" in fails(capsys, 2, *argv)
+
+
+def test_a_run_is_loaded_at_the_step_and_with_the_data_that_it_says(trained, tmp_path):
+    with pytest.raises(CheckpointError, match="names no best step"):
+        print(gen_jax.load(trained, "best").step)
+    other = Path(shutil.copytree(trained, tmp_path / "other"))
+    known = json.loads((other / "data.json").read_text())
+    known["fingerprint"]["contents of test"] = "another"
+    (other / "data.json").write_text(json.dumps(known))
+    with pytest.raises(DataError, match="contents of test"):
+        gen_jax.load(other)
+    assert gen_jax.load(other, accept_data=True).step == 8
 
 
 def test_sample_writes_named_files_and_numbers_the_next(trained, capsys, tmp_path, written):
