@@ -91,7 +91,8 @@ def test_the_site_has_every_page():
         ]
 
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    assert sorted(flat(nav)) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    notebooks = [f"notebooks/{path.stem}.md" for path in (ROOT / "docs/notebooks").glob("*.ipynb")]
+    assert sorted(flat(nav)) == sorted([*(path.name for path in (ROOT / "docs").glob("*.md")), *notebooks])
 
 
 def first_cells(page: str, heading: str) -> set[str]:
