@@ -1,8 +1,6 @@
 """A model, or a new kind of data with its model, is files of its own: nothing else changes."""
 
 import dataclasses
-import functools
-import types
 
 import jax
 import numpy as np
@@ -12,10 +10,7 @@ from pages import PAGES, blocks
 from test_contract import *  # noqa: F403 - the whole contract, of the models below
 
 from gen_jax import cli, config
-from gen_jax.core import ops
-from gen_jax.core.state import State
 from gen_jax.errors import ConfigError
-from gen_jax.models.base import sampler
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.train import train
 from gen_jax.training.program import Program
@@ -104,6 +99,8 @@ class Diffusion(LossModel, Stepped):
 def from_config(cfg, optimizers):
     return Diffusion(Denoiser(cfg.width), optimizers["net"], cfg.shape)
 '''
+
+
 VECTORS = """from ml_collections import ConfigDict
 
 
@@ -115,6 +112,7 @@ def get_config(arg):
     c.mesh = dict(data=1)
     return c
 """
+
 
 CLOUDS = '''"""Clouds of points, of which the mean and the spread are learned; what they are made of is here, too."""
 
@@ -170,6 +168,8 @@ class Clouds(LossModel):
 def from_config(cfg, optimizers):
     return Clouds(Gaussian(), optimizers["net"], cfg.points)
 '''
+
+
 SOURCE = '''"""Clouds around one place."""
 
 import numpy as np
@@ -188,7 +188,11 @@ def load(cfg, seed):
     clouds = np.random.default_rng(0).normal(3, 0.5, (200, cfg.points, 3)).astype(np.float32)
     return ExampleSet(Info("cloud", (cfg.points, 3)), cut_arrays({"train": {"cloud": clouds}}, cfg), seed)
 '''
+
+
 SETS = VECTORS.replace('source="gaussians", examples=200', "source=SOURCE").replace("shape=2", "points=5")
+
+
 SETS = SETS.replace(', modes=dict(type="modes", n=50, sampling=dict(steps=3))', "")
 
 
@@ -282,49 +286,3 @@ def test_the_example_of_the_page_is_part_of_the_toy():
 def test_tags_say_how_samples_were_drawn(experiment, workdir):
     tags = [tag for tag in RunDir(workdir).rows()[-1] if "near_share" in tag]
     assert all(tag.endswith(",sampling.steps=3") for tag in tags) and bool(tags) == ("modes" in experiment.evals)
-
-
-class Walk:
-    """Adds 1 in each step, by a convolution where it is asked to."""
-
-    def __init__(self, convolves):
-        self.convolves, self.traces = convolves, 0
-
-    def sample_steps(self, options):
-        return options
-
-    def sample_init(self, state, rng, n, options):
-        return jax.numpy.zeros((n, 4, 4, 1))
-
-    def sample_step(self, state, x, i, options):
-        self.traces += 1
-        if self.convolves:
-            x = jax.lax.conv_general_dilated(x, state.step, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return x + 1 + 0 * i
-
-    def sample_finish(self, state, x, options):
-        return x
-
-    def sample(self, state, rng, n, options):
-        raise NotImplementedError
-
-
-@pytest.mark.parametrize("convolves, dispatches", [(True, 50), (False, 17)])
-def test_steps_are_dispatched_as_the_device_likes(convolves, dispatches, monkeypatch):
-    monkeypatch.setattr(ops, "platform", lambda: "cpu")
-    seen, one = [], State(jax.numpy.ones((1, 1, 1, 1)), {})
-    model = Walk(convolves)
-    found = sampler(model, 2, 50, lambda done, steps: seen.append((done, steps)))(one, jax.random.key(0))
-    assert (np.asarray(found) == 50).all()
-    assert len(seen) == dispatches and seen[0] == (0, 50) and all(steps == 50 for _, steps in seen)
-    assert model.traces <= 3
-
-
-def test_no_program_grows_with_the_steps():
-    from gen_jax.models.base import Stepped
-
-    for steps in (3, 3000):
-        model = Walk(convolves=False)
-        sample = functools.partial(types.MethodType(Stepped.sample, model), n=1, options=steps)
-        jaxpr = jax.make_jaxpr(sample)(State(jax.numpy.zeros(()), {}), jax.random.key(0))
-        assert len(str(jaxpr).splitlines()) < 40 and model.traces == 1
