@@ -87,15 +87,16 @@ def test_sources_are_listed():
     assert all(data.list_sources().values())
 
 
-def test_look_gives_pictures_or_an_excerpt(tmp_path):
+def test_look_gives_pictures_vectors_or_an_excerpt(tmp_path):
     dataset, (images, classes) = data.look(data.resolve("digits"), n=5)
     np.testing.assert_array_equal(images, dataset.arrays["train"]["image"][:5])
     assert classes == [str(label) for label in dataset.arrays["train"]["label"][:5]]
-    _, (plot, _) = data.look(data.resolve("gaussians"), "test")
-    assert plot.shape == (1, 128, 128, 1) and plot.dtype == np.uint8 and plot.max() == 255
+    assert data.describe(dataset)["sizes"] == dataset.sizes
+    points, (vectors, _) = data.look(data.resolve("gaussians"), "test", 1)
+    np.testing.assert_array_equal(vectors, points.arrays["test"]["vector"])
     (tmp_path / "t.txt").write_text("Some text. " * 200)
     _, excerpt = data.look(data.resolve(str(tmp_path / "t.txt")), "test")
-    assert excerpt in "Some text. " * 200
+    assert excerpt and excerpt in "Some text. " * 200
     with pytest.raises(ConfigError, match="found 'tset'"):
         data.look(data.resolve("digits"), "tset")
 
@@ -133,17 +134,6 @@ def test_the_end_of_a_text_is_cut_off(whole):
 def test_a_source_that_needs_no_files_is_known_by_its_name(name):
     fields = importlib.import_module(f"gen_jax.data.sources.{name}").Config.model_fields.values()
     assert (name in tools.EMBEDDED) != any(field.is_required() for field in fields)
-
-
-def test_a_look_at_a_set_is_images_or_an_excerpt(tmp_path):
-    dataset, (images, _) = data.look(data.resolve("digits"), "train", 16)
-    np.testing.assert_array_equal(images, dataset.arrays["train"]["image"][:16])
-    assert data.describe(dataset)["sizes"] == dataset.sizes
-    (tmp_path / "t.txt").write_text("Some text. " * 200)
-    _, excerpt = data.look(data.resolve(str(tmp_path / "t.txt")), "test", 1)
-    assert excerpt and excerpt in "Some text. " * 200
-    _, (density, _) = data.look(data.resolve("gaussians"), "train", 1)
-    assert density.dtype == np.uint8 and density.max() == 255
 
 
 def test_prepare_says_what_is_missing(monkeypatch):
