@@ -14,9 +14,10 @@ from pydantic import Field
 
 import gen_jax.models
 from gen_jax import config_file, data, evaluators
+from gen_jax.core import sampling as sampling_options
 from gen_jax.core.optim import Config as OptimConfig
 from gen_jax.core.optim import schedule
-from gen_jax.core.sampling import Sampling, asked, changed
+from gen_jax.core.sampling import Sampling
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import EvalConfig
 from gen_jax.io.modules import named_module
@@ -236,7 +237,7 @@ def resolve(config: Any) -> Experiment:
     raw["data"] = data.parse(raw["data"])
     module = model_module(raw["model_name"])
     raw["model"] = validate(module.Config, raw["model"], "config.model")
-    raw["sampling"] = asked(
+    raw["sampling"] = sampling_options.parse(
         getattr(module, "Sampling", Sampling), raw["model"], raw.get("sampling", {}), "config.sampling"
     )
     if not isinstance(evals := raw.get("evals", {}), dict):
@@ -248,7 +249,7 @@ def resolve(config: Any) -> Experiment:
 def _evaluator(section: Any, sampling: Sampling, model: Settings, name: str) -> EvalConfig:
     """A section of `config.evals`. Its `sampling` holds the checked differences from the config's."""
     if isinstance(section, dict) and "sampling" in section:
-        options = changed(sampling, model, section["sampling"], f"config.evals.{name}.sampling")
+        options = sampling_options.updated(sampling, model, section["sampling"], f"config.evals.{name}.sampling")
         values = options.model_dump(mode="json")
         section = section | {"sampling": {field: values[field] for field in section["sampling"]}}
     return evaluators.parse(section, f"config.evals.{name}")

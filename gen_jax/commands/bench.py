@@ -48,8 +48,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def measure_sampling(program: Program, args: argparse.Namespace) -> dict:
     """Times whole generations; a step is one, of `n` samples. Tokens are counted: images have a length of their own."""
-    asked = {"length": args.sample} if isinstance(program.experiment.sampling, Prompted) else {}
-    options, n = program.prepared(program.sampling(asked)), args.n or 1
+    section = {"length": args.sample} if isinstance(program.experiment.sampling, Prompted) else {}
+    options, n = program.prepared(program.sampling(section)), args.n or 1
     draw = sampler(program.model, n, options)
     checks.check_draw(program, n, options, "--sample" if args.sample > n else "--n")
     state = program.init()

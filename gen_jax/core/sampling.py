@@ -228,10 +228,10 @@ class Text(Continuation):
         return super().completed(info, encode) | {"end": end}
 
 
-Asked = TypeVar("Asked", bound=Sampling)
+Options = TypeVar("Options", bound=Sampling)
 
 
-def asked(cls: type[Asked], model: Settings, section: Any, key: str) -> Asked:
+def parse(cls: type[Options], model: Settings, section: Any, key: str) -> Options:
     """A section of a config as a model's `Sampling`.
 
     Args:
@@ -239,7 +239,7 @@ def asked(cls: type[Asked], model: Settings, section: Any, key: str) -> Asked:
       key: of the section, for an error.
 
     Raises:
-      ConfigError: a field is unknown or wrong, or the model cannot do what is asked.
+      ConfigError: a field is unknown or wrong, or the model cannot do it.
     """
     found = validate(cls, section, key)
     try:
@@ -249,8 +249,8 @@ def asked(cls: type[Asked], model: Settings, section: Any, key: str) -> Asked:
     return found
 
 
-def changed(options: Asked, model: Settings, section: Any, key: str) -> Asked:
-    """`options` with the fields that a section names; as `asked`."""
+def updated(options: Options, model: Settings, section: Any, key: str) -> Options:
+    """`options` with the fields that a section names; as `parse`."""
     if isinstance(section, Mapping):
         section = {**options.model_dump(), **section}
-    return asked(type(options), model, section, key)
+    return parse(type(options), model, section, key)

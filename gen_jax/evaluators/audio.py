@@ -30,8 +30,8 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     evaluator.require(isinstance(model, models.Samples), "audio", f"a model that samples, not {type(model).__name__}")
     classes = info.num_classes if getattr(model, "num_classes", 0) else 0
     rows, options = classes or cfg.rows, context.options(cfg)
-    asked = options.labels(rows, classes)
-    in_turn = asked is None or np.array_equal(asked, np.arange(rows))
+    label = options.labels(rows, classes)
+    in_turn = label is None or np.array_equal(label, np.arange(rows))
     evaluator.require(in_turn, "audio: sampling", "samples of all classes in turn")
     sample = evaluator.drawer(context, cfg, cfg.columns * rows)  # all classes in turn: [columns * rows, T]
 

@@ -67,16 +67,16 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         )
     features = evaluator.choose_features(cfg.features, context, "generation", cfg.split)
     sample = evaluator.sampler(
-        context, cfg, "generation", lambda variables, image, asked: (*features.apply(variables, image), asked)
+        context, cfg, "generation", lambda variables, image, label: (*features.apply(variables, image), label)
     )
     reference = functools.cache(lambda: _Reference(cfg, context, features))
 
     def evaluate(state: State) -> evaluator.Report:
         known = reference()
-        found, logits, asked = sample(state, cfg.n, known.weights.variables)
+        found, logits, label = sample(state, cfg.n, known.weights.variables)
         report = evaluator.Report(known.measured(found, logits, **context.facts(cfg)) | known.floors)
         if features.name == "classifier":
-            known.add_classes(report, logits.argmax(1), asked)
+            known.add_classes(report, logits.argmax(1), label)
         return report
 
     measured = [name + suffix for name in MEASURED for suffix in ("", "_floor")]
@@ -153,13 +153,13 @@ class _Reference:
         }
         return {self.tag(name + suffix, len(found), **more, **facts): v for name, (v, more) in values.items()}
 
-    def add_classes(self, report: evaluator.Report, predicted: np.ndarray, asked: np.ndarray) -> None:
+    def add_classes(self, report: evaluator.Report, predicted: np.ndarray, label: np.ndarray) -> None:
         """The shares of classes of the samples, [N] each, and how well the classifier tells them."""
         info: Any = self.context.info
         share, true = (np.bincount(x, minlength=info.num_classes) / len(x) for x in (predicted, self.real.label))
         values = {"class_share_min": share.min(), "class_share_max": share.max()}
-        if asked[0] >= 0:
-            values["as_asked"] = (predicted == asked).mean()
+        if label[0] >= 0:
+            values["as_asked"] = (predicted == label).mean()
         report.scalars |= {
             self.tag(name, len(predicted), **self.context.facts(self.cfg)): float(value)
             for name, value in values.items()

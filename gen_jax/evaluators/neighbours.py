@@ -35,7 +35,7 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     The picture `neighbours` shows the samples that are nearest, above what they are near to, and how near.
     """
     evaluator.require_apart("neighbours: split", cfg.split, "train")
-    sample = evaluator.sampler(context, cfg, "neighbours", lambda image, asked: image)
+    sample = evaluator.sampler(context, cfg, "neighbours", lambda image, label: image)
 
     @functools.cache
     def known() -> tuple[np.ndarray, np.ndarray, metric_tags.Real, metric_tags.Real]:
@@ -55,10 +55,10 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         def tag(name: str, n_fake: int, **facts: object) -> str:
             return metric_tags.tag(name, **of_train.facts(n_fake), features="pixels", resize="none", **facts)
 
-        asked, share = context.facts(cfg), (distance < np.quantile(floor, 0.01)).mean()
+        facts, share = context.facts(cfg), (distance < np.quantile(floor, 0.01)).mean()
         scalars = {
-            tag("neighbour_distance", len(made), **asked): float(np.median(distance)),
-            tag("neighbour_copies", len(made), of=of_floor.name, **asked): float(share),
+            tag("neighbour_distance", len(made), **facts): float(np.median(distance)),
+            tag("neighbour_copies", len(made), of=of_floor.name, **facts): float(share),
             tag("neighbour_distance_floor", len(floor), of=of_floor.name): float(np.median(floor)),
         }
         closest = np.argsort(distance, kind="stable")[: cfg.shown]

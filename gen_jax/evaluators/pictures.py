@@ -111,8 +111,8 @@ def _samples(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
     def draw(state):
         made = gather(sample(state, context.rng))
         if context.info.kind == "image":
-            asked = None if label is None else np.asarray(label)
-            return grids.samples(made, asked, context.info.class_names, "Samples")
+            classes = None if label is None else np.asarray(label)
+            return grids.samples(made, classes, context.info.class_names, "Samples")
         batches = ((gather(batch["vector"]), gather(batch["valid"])) for batch in context.batches(cfg.split))
         return beside(evaluator.first(batches, cfg.n), made, f"Samples over data of {cfg.split}")
 
@@ -145,14 +145,15 @@ def _latents(context: evaluator.Context) -> tuple[Callable[..., Any], Callable[.
 
 def _decoder(model: Any) -> Callable[..., Any]:
     """(state, latents [N, D], label [N] or None) -> uint8 [N, H, W, C]; a model without classes ignores them."""
-    told = getattr(model, "num_classes", 0) > 0
-    return jax.jit(lambda state, z, label: model.decode(state, z, label) if told else model.decode(state, z))
+    conditional = getattr(model, "num_classes", 0) > 0
+    return jax.jit(lambda state, z, label: model.decode(state, z, label) if conditional else model.decode(state, z))
 
 
 def _classes(context: evaluator.Context, found: dict, which: slice) -> list[str]:
     """The names of examples' classes; none of a model without classes."""
-    told = getattr(context.model, "num_classes", 0) > 0
-    return [grids.class_name(i, context.info.class_names) for i in found["label"][which].tolist()] if told else []
+    if not getattr(context.model, "num_classes", 0):
+        return []
+    return [grids.class_name(i, context.info.class_names) for i in found["label"][which].tolist()]
 
 
 def _decoded(step: Callable[..., Any], decode: Callable[..., Any]) -> Trace:

@@ -52,7 +52,7 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         cfg.recipe, classes, lambda: first_channel("train"), lambda: first_channel(cfg.split), context.poll
     )
 
-    def modes(variables, image, asked):  # [B]
+    def modes(variables, image, label):  # [B]
         channels = jnp.moveaxis(image, -1, 1).reshape(-1, *image.shape[1:3], 1)  # [3 B, H, W, 1]
         digits = features.apply(variables, channels)[1].argmax(-1).reshape(-1, 3)
         return digits @ classes ** jnp.arange(2, -1, -1)

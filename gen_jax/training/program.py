@@ -14,7 +14,7 @@ from gen_jax import config, data, evaluators
 from gen_jax.config import Experiment
 from gen_jax.core import ops, optim
 from gen_jax.core.gradients import Optimizer
-from gen_jax.core.sampling import Sampling, changed
+from gen_jax.core.sampling import Sampling, updated
 from gen_jax.core.state import Mean, State
 from gen_jax.data.datasets import has_split
 from gen_jax.errors import ConfigError, first_line, kind_and_line
@@ -158,7 +158,7 @@ class Program:
 
     def sampling(self, section: Mapping[str, Any], key: str = "config.sampling") -> Sampling:
         """`config.sampling` with the fields that a section changes. Raises ConfigError, which names the key."""
-        return changed(self.experiment.sampling, self.experiment.model, section, key)
+        return updated(self.experiment.sampling, self.experiment.model, section, key)
 
     def prepared(self, options: Sampling, key: str = "config.sampling") -> Sampling:
         """Options completed from the data, as the model's `sample` takes them. Raises ConfigError as `sampling`."""
