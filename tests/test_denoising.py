@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gaussian_data import GAUSSIAN, SCHEDULES
 
+from gen_jax.core import bound as bounds
 from gen_jax.core import denoising, noise
 from gen_jax.core.noise import Schedule, rows
 
@@ -104,9 +105,9 @@ def bound(schedule, n=4000):
     found = GAUSSIAN.denoiser(schedule)(z, rows(log_snr, z))
     first = noise.diffuse(schedule, x, jnp.full(4 * n, schedule.lambda_max), eps)
     terms = (
-        denoising.prior_kl(schedule, x),
-        -denoising.density_log_prob(schedule, x, first),
-        denoising.diffusion_loss(eps, found.eps, schedule.slope(t)),
+        bounds.prior_kl(schedule, x),
+        -bounds.density_log_prob(schedule, x, first),
+        bounds.diffusion_loss(eps, found.eps, schedule.slope(t)),
     )
     return [float(term.mean()) for term in terms]
 
@@ -124,7 +125,7 @@ def test_levels_are_a_distribution():
     schedule = Schedule("cosine", "vp", 6.0, -6.0)
     grid = jnp.linspace(-1.0, 1.0, 5)
     z = jnp.full((5, 1), 0.3)
-    log_probs = denoising.level_log_prob(schedule, grid[:, None], z, 5)
+    log_probs = bounds.level_log_prob(schedule, grid[:, None], z, 5)
     np.testing.assert_allclose(jnp.exp(log_probs).sum(), 1.0, rtol=1e-5)
     alpha, sigma = schedule.scales(jnp.float32(6.0))
     np.testing.assert_allclose(jnp.diff(log_probs), jnp.diff(-0.5 * ((0.3 - alpha * grid) / sigma) ** 2), rtol=1e-4)
@@ -135,5 +136,5 @@ def test_the_prior_term_is_a_divergence_of_gaussians():
     schedule = Schedule("cosine", "vp", 6.0, -1.0)
     alpha, sigma = schedule.scales(jnp.float32(-1.0))
     expected = 0.5 * ((alpha * x) ** 2 + sigma**2 - 1 - jnp.log(sigma**2)).sum(1)
-    np.testing.assert_allclose(denoising.prior_kl(schedule, x), expected, rtol=1e-4)
-    assert (denoising.prior_kl(SCHEDULES["ve"], x) < 1e-2).all()
+    np.testing.assert_allclose(bounds.prior_kl(schedule, x), expected, rtol=1e-4)
+    assert (bounds.prior_kl(SCHEDULES["ve"], x) < 1e-2).all()

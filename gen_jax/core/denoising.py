@@ -4,7 +4,6 @@ All of it is relative to eps, the noise in z = alpha x + sigma eps: a target is 
 weighting a factor of the squared error of eps.
 """
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -46,7 +45,6 @@ TARGETS = {
     "score": Target(lambda alpha, sigma: (jnp.zeros_like(alpha), -1 / sigma)),
     "edm": Target(_edm),
 }
-TargetName = str if TYPE_CHECKING else Literal[tuple(TARGETS)]
 
 
 def target(
@@ -109,7 +107,6 @@ WEIGHTINGS = {
     "edm": _edm_weight,
     "elbo": lambda log_snr, slope: -slope / 2,  # Kingma et al. 2021, eq. 17
 }
-WeightingName = str if TYPE_CHECKING else Literal[tuple(WEIGHTINGS)]
 
 
 # Times of training ----------------------------------------------------------------------------------------------
@@ -135,44 +132,13 @@ def edm_times(schedule: Schedule, rng: Keys, n: int) -> Float[Array, " n"]:
 
 
 TIMES = {"uniform": uniform_times, "logit_normal": logit_normal_times, "edm": edm_times}
-TimesName = str if TYPE_CHECKING else Literal[tuple(TIMES)]
 
 
-# The bound on -log p(x), nats (Kingma et al. 2021, eq. 11): prior + reconstruction + diffusion ----------------------
-
-
-def prior_kl(schedule: Schedule, x: Examples) -> Float[Array, " B"]:
-    """KL(q(z_1 | x) || p(z_1)), where p(z_1) is N(0, sigma^2), or N(0, 1) for a scaling with alpha^2 + sigma^2 = 1."""
-    alpha, sigma = (scale[0] for scale in schedule.scales(jnp.full(1, schedule.lambda_min)))
-    scale = prior_scale(schedule)
-    terms = ((alpha * x) ** 2 + sigma**2) / scale**2 - 1 - 2 * jnp.log(sigma / scale)
-    return 0.5 * _sum(terms)
-
-
-def prior_scale(schedule: Schedule) -> Numbers:
-    """The standard deviation of p(z_1), whose mean is 0."""
-    return jnp.float32(1) if schedule.scaling == "vp" else schedule.scales(jnp.float32(schedule.lambda_min))[1]
-
-
-def level_log_prob(schedule: Schedule, x: Examples, z: Examples, levels: int) -> Float[Array, " B"]:
-    """log p(x | z_0) of x on a grid of `levels` values from -1 to 1: p is proportional to q(z_0 | x) (eq. 27)."""
-    alpha, sigma = (scale[0] for scale in schedule.scales(jnp.full(1, schedule.lambda_max)))
-    grid = jnp.linspace(-1.0, 1.0, levels)
-    logits = -0.5 * ((z[..., None] - alpha * grid) / sigma) ** 2  # [B, ..., L]
-    chosen = -0.5 * ((z - alpha * x) / sigma) ** 2
-    return _sum(chosen - jax.nn.logsumexp(logits, -1))
-
-
-def density_log_prob(schedule: Schedule, x: Examples, z: Examples) -> Float[Array, " B"]:
-    """log p(x | z_0) of continuous x: N(z_0 / alpha, (sigma / alpha)^2)."""
-    alpha, sigma = (scale[0] for scale in schedule.scales(jnp.full(1, schedule.lambda_max)))
-    return _sum(-0.5 * ((z - alpha * x) / sigma) ** 2 - jnp.log(sigma / alpha) - 0.5 * math.log(2 * math.pi))
-
-
-def diffusion_loss(eps: Examples, found: Examples, slope: Float[Array, " B"]) -> Float[Array, " B"]:
-    """-lambda'(t) / 2 |eps - found|^2 at a uniform t (eq. 17): its mean over t is the diffusion term."""
-    return -slope / 2 * _sum((eps - found) ** 2)
-
-
-def _sum(terms: Examples) -> Float[Array, " B"]:
-    return terms.reshape(len(terms), -1).sum(1)
+if TYPE_CHECKING:
+    TargetName = str
+    WeightingName = str
+    TimesName = str
+else:  # so that a name in the table is known to every config
+    TargetName = Literal[tuple(TARGETS)]
+    WeightingName = Literal[tuple(WEIGHTINGS)]
+    TimesName = Literal[tuple(TIMES)]

@@ -97,10 +97,6 @@ CURVES = {
     "log_linear": Curve(jnp.negative, jnp.negative),  # sigma / alpha grows geometrically
 }
 
-# made of the tables, so that a name in one of them is known to every config
-CurveName = str if TYPE_CHECKING else Literal[tuple(CURVES)]
-ScalingName = str if TYPE_CHECKING else Literal[tuple(SCALINGS)]
-
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -147,6 +143,11 @@ def rows(values: Float[Array, " B"], like: Examples) -> Examples:
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 
+def prior_scale(schedule: Schedule) -> Float[Array, ""]:
+    """The standard deviation of p(z) at lambda_min, whose mean is 0."""
+    return jnp.float32(1) if schedule.scaling == "vp" else schedule.scales(jnp.float32(schedule.lambda_min))[1]
+
+
 # Grids of lambda for solvers, from noise to data: [steps + 1] ---------------------------------------------------
 
 
@@ -167,4 +168,13 @@ def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Float[Array, " N
 
 
 GRIDS = {"time": uniform_times, "log_snr": uniform_log_snrs, "karras": karras}
-GridName = str if TYPE_CHECKING else Literal[tuple(GRIDS)]
+
+
+if TYPE_CHECKING:
+    CurveName = str
+    ScalingName = str
+    GridName = str
+else:  # so that a name in the table is known to every config
+    CurveName = Literal[tuple(CURVES)]
+    ScalingName = Literal[tuple(SCALINGS)]
+    GridName = Literal[tuple(GRIDS)]

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gen_jax.core.denoising import Denoised, prior_scale
-from gen_jax.core.noise import SCALINGS, Examples, Schedule
+from gen_jax.core.denoising import Denoised
+from gen_jax.core.noise import SCALINGS, Examples, Schedule, prior_scale
 
-Lambda = Float[Array, ""]
+Lambda = Float[Array, ""]  # the same for all rows
 Probes = Float[Array, "P B ..."]
-Denoiser = Callable[[Examples, Lambda], Denoised]  # (z, lambda, the same for all rows)
+Denoiser = Callable[[Examples, Float[Array, "*rows"]], Denoised]  # (z, lambda [] or [B])
 
 
 class Walk(NamedTuple):
@@ -84,7 +84,6 @@ def heun(denoiser: Denoiser, walk: Walk, step: Step) -> Walk:
 
 SOLVERS = {"ancestral": ancestral, "ddim": ddim, "euler": euler, "heun": heun, "dpm_solver": dpm_solver}
 CALLS = {"heun": 2}  # of the network in a step; 1 of the others
-SolverName = str if TYPE_CHECKING else Literal[tuple(SOLVERS)]
 
 
 class _Ode(NamedTuple):
@@ -160,3 +159,9 @@ def prior_log_prob(schedule: Schedule, z: Examples) -> Float[Array, " B"]:
     scale = prior_scale(schedule)
     flat = z.reshape(len(z), -1) / scale
     return -0.5 * (flat**2).sum(1) - flat.shape[1] * (0.5 * jnp.log(2 * jnp.pi) + jnp.log(scale))
+
+
+if TYPE_CHECKING:
+    SolverName = str
+else:  # so that a name in the table is known to every config
+    SolverName = Literal[tuple(SOLVERS)]

@@ -1,0 +1,79 @@
+"""DiT with adaLN-zero: a Transformer over patches, conditioned through its norms (Peebles & Xie 2023)."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gen_jax.core.ops import ROWS, constrain
+from gen_jax.nets.dense import Dense
+from gen_jax.nets.time import Condition
+from gen_jax.nets.transformer import MLP, Attention, Stack
+
+zeros = nn.initializers.zeros
+
+
+class Modulated(nn.Module):
+    """x + gate * part(scale * norm(x) + shift) for attention, then for the MLP. The gates start at 0."""
+
+    heads: int
+    mlp_width: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], cache: None, condition: Float[Array, "B D"], train: bool
+    ) -> tuple[Float[Array, "B T D"], None]:
+        width, xavier = x.shape[-1], nn.initializers.xavier_uniform()
+        modulation = Dense(6 * width, kernel_init=zeros, name="modulation")(condition)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = jnp.split(modulation[:, None], 6, axis=-1)  # [B, 1, D]
+        norm = functools.partial(nn.LayerNorm, use_scale=False, use_bias=False)
+        drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
+        inits: Any = dict(kernel_init=xavier, out_init=xavier, dtype=self.dtype)
+        attention = Attention(self.heads, self.heads, causal=False, **inits, name="attention")
+        h, _ = attention((1 + scale) * norm()(x) + shift, jnp.zeros((1, x.shape[1]), jnp.int32), train=train)
+        x = constrain(x + gate * drop()(h), ROWS)
+        mlp = MLP(self.mlp_width, **inits, name="mlp")
+        return constrain(x + mlp_gate * drop()(mlp((1 + mlp_scale) * norm()(x) + mlp_shift)), ROWS), None
+
+
+class DiT(nn.Module):
+    """Images [B, H, W, C], lambda [B] and label [B] -> [B, H, W, C], float32. `patch` divides the sides."""
+
+    patch: int
+    layers: int
+    heads: int
+    width: int
+    num_classes: int = 0
+    dropout: float = 0.0
+    scan_layers: bool = False
+    remat: str = "none"
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        log_snr: Float[Array, " B"],
+        label: Int[Array, " B"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "B H W C"]:
+        b, height, width, channels = x.shape
+        rows, columns, p = height // self.patch, width // self.patch, self.patch
+        # [B, rows, p, columns, p, C] -> [B, rows columns, p p C]
+        patches = x.reshape(b, rows, p, columns, p, channels).swapaxes(2, 3).reshape(b, rows * columns, -1)
+        h = Dense(self.width, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype, name="patches")(patches)
+        place = nn.Embed(rows * columns, self.width, embedding_init=nn.initializers.normal(0.02), name="positions")
+        h = h + place(jnp.arange(rows * columns))
+        condition = Condition(self.width, self.num_classes, name="condition")(log_snr, label)
+        block = functools.partial(Modulated, self.heads, 4 * self.width, self.dropout, self.dtype)
+        h, _ = Stack(block, self.layers, self.scan_layers, self.remat, name="blocks")(h, None, condition, train)
+        shift, scale = jnp.split(
+            Dense(2 * self.width, kernel_init=zeros, name="last_modulation")(condition)[:, None], 2, axis=-1
+        )
+        h = (1 + scale) * nn.LayerNorm(use_scale=False, use_bias=False)(h) + shift
+        h = Dense(p * p * channels, kernel_init=zeros, name="head")(h.astype(jnp.float32))
+        return h.reshape(b, rows, columns, p, p, channels).swapaxes(2, 3).reshape(x.shape)

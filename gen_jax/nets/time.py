@@ -1,0 +1,33 @@
+"""What a denoising network is conditioned on: the log-SNR, and a class."""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gen_jax.nets.dense import Dense
+
+FREQUENCIES = 64
+SLOWEST, FASTEST = 1 / 64, 4.0  # radians for each unit of lambda, whose range is about -15 to 15
+
+
+def sinusoids(log_snr: Float[Array, " B"]) -> Float[Array, "B F"]:
+    """Sines and cosines at frequencies in geometric sequence (Vaswani et al. 2017, section 3.5), of lambda."""
+    frequencies = jnp.geomspace(SLOWEST, FASTEST, FREQUENCIES // 2)
+    angles = log_snr[:, None] * frequencies
+    return math.sqrt(2) * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+
+
+class Condition(nn.Module):
+    """lambda [B] and label [B] -> [B, width]. The label `num_classes` stands for none."""
+
+    width: int
+    num_classes: int = 0
+
+    @nn.compact
+    def __call__(self, log_snr: Float[Array, " B"], label: Int[Array, " B"] | None) -> Float[Array, "B D"]:
+        h = Dense(self.width)(nn.silu(Dense(self.width)(sinusoids(log_snr))))
+        if self.num_classes:
+            h += nn.Embed(self.num_classes + 1, self.width, embedding_init=nn.initializers.normal(0.02))(label)
+        return nn.silu(h)

@@ -1,0 +1,104 @@
+"""A U-Net for denoising, conditioned through its norms, with attention at chosen sides (Dhariwal & Nichol 2021)."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gen_jax.nets.residual import group_norm
+from gen_jax.nets.time import Condition
+from gen_jax.nets.transformer import Attention
+
+zeros = nn.initializers.zeros
+
+
+class ResBlock(nn.Module):
+    """Norm, SiLU, 3x3 convolution, twice, beside the input (a 1x1 convolution of it if the channels differ).
+
+    The condition scales and shifts the second norm. The last convolution starts at 0.
+    """
+
+    channels: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B H W I"], condition: Float[Array, "B D"], train: bool
+    ) -> Float[Array, "B H W O"]:
+        conv = functools.partial(nn.Conv, self.channels, dtype=self.dtype)
+        h = conv((3, 3))(nn.silu(group_norm(x.shape[-1], self.dtype)(x)))
+        modulation = nn.Dense(2 * self.channels, dtype=self.dtype, name="modulation")(condition)
+        scale, shift = jnp.split(modulation[:, None, None], 2, axis=-1)  # [B, 1, 1, O]
+        h = nn.silu((1 + scale) * group_norm(self.channels, self.dtype)(h) + shift)
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = conv((3, 3), kernel_init=zeros)(h)
+        return h + (x if x.shape[-1] == self.channels else conv((1, 1), name="shortcut")(x))
+
+
+class MapAttention(nn.Module):
+    """Self-attention over the positions of a map, beside the input."""
+
+    heads: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        b, height, width, channels = x.shape
+        h = group_norm(channels, self.dtype)(x).reshape(b, height * width, channels)
+        attention = Attention(self.heads, self.heads, causal=False, out_init=zeros, dtype=self.dtype, name="attention")
+        h, _ = attention(h, jnp.zeros((1, height * width), jnp.int32))
+        return x + h.reshape(x.shape)
+
+
+class UNet(nn.Module):
+    """Images [B, H, W, C], lambda [B] and label [B] -> [B, H, W, C], float32.
+
+    Attributes:
+      widths: channels of the stages; each but the last halves the sides.
+      blocks: residual blocks of a stage on the way down, and one more on the way up.
+      attention: heights of the maps that attend.
+    """
+
+    widths: tuple[int, ...]
+    blocks: int
+    attention: tuple[int, ...]
+    heads: int
+    num_classes: int = 0
+    dropout: float = 0.0
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        log_snr: Float[Array, " B"],
+        label: Int[Array, " B"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "B H W C"]:
+        condition = Condition(4 * self.widths[0], self.num_classes, name="condition")(log_snr, label)
+        channels, last = x.shape[-1], len(self.widths) - 1
+
+        def block(h, width):
+            h = ResBlock(width, self.dropout, self.dtype)(h, condition, train)
+            return MapAttention(self.heads, self.dtype)(h) if h.shape[1] in self.attention else h
+
+        h = nn.Conv(self.widths[0], (3, 3), dtype=self.dtype)(x.astype(self.dtype))
+        skips = [h]
+        for i, width in enumerate(self.widths):
+            for _ in range(self.blocks):
+                h = block(h, width)
+                skips.append(h)
+            if i < last:
+                h = nn.avg_pool(h, (2, 2), (2, 2))
+                skips.append(h)
+        h = ResBlock(self.widths[-1], self.dropout, self.dtype)(h, condition, train)
+        for i, width in reversed(list(enumerate(self.widths))):
+            for _ in range(self.blocks + 1):
+                h = block(jnp.concatenate([h, skips.pop()], axis=-1), width)
+            if i:
+                h = nn.Conv(width, (3, 3), dtype=self.dtype)(h.repeat(2, axis=1).repeat(2, axis=2))
+        h = nn.silu(group_norm(self.widths[0], self.dtype)(h))
+        return nn.Conv(channels, (3, 3), kernel_init=zeros, name="head")(h.astype(jnp.float32))
