@@ -55,12 +55,17 @@ def ancestral(denoiser: Denoiser, walk: Walk, step: Step) -> Walk:
 
 
 def dpm_solver(denoiser: Denoiser, walk: Walk, step: Step) -> Walk:
-    """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): second order, with the estimate of the step before."""
+    """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): second order, with the estimate of the step before.
+
+    The first and the last step are of first order: before the first there is none, and the last may be so much wider
+    than the one before it that an extrapolation would be far off.
+    """
     x, _ = denoiser(walk.z, step.here)
     (_, sigma), (alpha, sigma_there) = (step.schedule.scales(log_snr) for log_snr in (step.here, step.there))
     width = (step.there - step.here) / 2
     last = (step.here - step.before) / 2
-    ratio = jnp.where(last > 0, width / (2 * jnp.where(last > 0, last, 1)), 0.0)  # 0 in the first step: DDIM
+    second = (last > 0) & (step.there < step.schedule.lambda_max - 1e-3)
+    ratio = jnp.where(second, width / (2 * jnp.where(last > 0, last, 1)), 0.0)
     mixed = x + ratio * (x - walk.x)
     return Walk(sigma_there / sigma * walk.z - alpha * jnp.expm1(-width) * mixed, x)
 
