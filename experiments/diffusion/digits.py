@@ -10,8 +10,8 @@ ARGS = dict(smoke=False)
 
 
 def get_config(arg):
-    c = ConfigDict(dict(total_steps=4_000, batch_size=128, steps_per_call=10))
-    c.eval_every = c.save_every = 2_000
+    c = ConfigDict(dict(total_steps=2_000, batch_size=128, steps_per_call=10))
+    c.eval_every = c.save_every = 1_000
     c.data = dict(source="digits")
     c.model_name = "diffusion"
     c.model = dict(image=(8, 8, 1), num_classes=10, class_dropout=0.1)
