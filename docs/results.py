@@ -16,6 +16,7 @@ FIRST = {  # family -> its config, and a name for the run
     "VAE": ("vae/digits", "vae_digits"),
     "VQ-VAE": ("vqvae/images", "vqvae_digits"),
     "GAN": ("gan/ring", "gan_ring"),
+    "Diffusion": ("diffusion/digits", "diffusion_digits"),
     "CycleGAN": ("cyclegan/colours", "cyclegan"),
     "VAE-GAN": ("vaegan/images", "vaegan"),
     "Transformer": ("transformer/digits_pixels", "pixels"),

@@ -72,6 +72,9 @@ def test_weightings_are_the_published_ones():
     of_x = {name: weight * snr for name, weight in found.items()}  # as factors of the squared error of x
     np.testing.assert_allclose(found["simple"], 1.0)
     np.testing.assert_allclose(of_x["x"], 1.0, rtol=1e-6)
+    for name, scaling in (("v", "vp"), ("u", "flow")):
+        ratio = denoising.error_ratio(name, Schedule("flow", scaling), log_snr)
+        np.testing.assert_allclose(found[name] * ratio, 1.0, rtol=1e-5)
     np.testing.assert_allclose(of_x["snr"], np.maximum(snr, 1), rtol=1e-6)
     np.testing.assert_allclose(of_x["min_snr"], np.minimum(snr, 5), rtol=1e-6)
     np.testing.assert_allclose(of_x["edm"], (1 / snr + 0.25) / (1 / snr * 0.25), rtol=1e-5)

@@ -101,6 +101,8 @@ def _edm_weight(log_snr: Numbers, slope: Numbers) -> Numbers:
 WEIGHTINGS = {
     "simple": lambda log_snr, slope: jnp.ones_like(log_snr),  # Ho et al. 2020, eq. 14
     "x": lambda log_snr, slope: jnp.exp(-log_snr),  # the error of x
+    "v": lambda log_snr, slope: 1 + jnp.exp(-log_snr),  # of v, where alpha^2 + sigma^2 = 1
+    "u": lambda log_snr, slope: (1 + jnp.exp(-log_snr / 2)) ** 2,  # of u, where alpha + sigma = 1
     "snr": lambda log_snr, slope: jnp.maximum(jnp.exp(-log_snr), 1.0),  # truncated SNR (Salimans & Ho 2022, eq. 9)
     "min_snr": lambda log_snr, slope: jnp.minimum(1.0, MIN_SNR * jnp.exp(-log_snr)),  # Hang et al. 2023, eq. 7
     "sigmoid": lambda log_snr, slope: -slope / 2 * jax.nn.sigmoid(SIGMOID_SHIFT - log_snr),  # Kingma & Gao 2023
