@@ -53,7 +53,7 @@ def sampled(data, schedule, solver, grid, normal, rng=None):
 
     def step(walk, i):
         fresh = jnp.zeros_like(normal) if rng is None else jax.random.normal(jax.random.fold_in(rng, i), normal.shape)
-        where = solvers.Step(schedule, grid[jnp.maximum(i - 1, 0)], grid[i], grid[i + 1], fresh)
+        where = solvers.step_of(schedule, grid, i, fresh)
         return solvers.SOLVERS[solver](data.denoiser(schedule), walk, where), None
 
     scan = jax.jit(lambda walk: jax.lax.scan(step, walk, jnp.arange(len(grid) - 1))[0])

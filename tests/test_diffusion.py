@@ -11,16 +11,16 @@ import numpy as np
 import optax
 import pytest
 
-from gen_jax.core import denoising, solvers
+from gen_jax.core import denoising, noise, solvers
 from gen_jax.core.gradients import Optimizer
 from gen_jax.core.noise import Schedule, rows
 from gen_jax.models import base, diffusion
-from gen_jax.nets.dit import DiT
-from gen_jax.nets.unet import UNet
 from gen_jax.settings import validate
 
 KEY, STD = jax.random.key(0), 0.4
 SMALL = dict(image=(4, 4, 1), patch=2, layers=1, heads=2, width=8)
+UNET = dict(net="unet", patch=2, layers=6, width=128)  # the fields of `dit` at their defaults
+GUIDED = dict(num_classes=3, class_dropout=0.1)
 
 
 def build(**fields):
@@ -50,11 +50,12 @@ class Exact(nn.Module):
     """The best prediction of v for pixels that are N(0, STD^2), from the scaled input."""
 
     schedule: Schedule
+    std: float = STD
 
     def __call__(self, x, log_snr, label, train=False):
         alpha, sigma = (rows(scale, x) for scale in self.schedule.scales(log_snr))
         z = x * jnp.sqrt((alpha * denoising.SIGMA_DATA) ** 2 + sigma**2)
-        clean = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2) * z
+        clean = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2) * z
         return alpha * (z - alpha * clean) / sigma - sigma * clean
 
 
@@ -65,11 +66,11 @@ def exact():
 
 
 def test_the_ode_gives_the_likelihood_of_dequantized_pixels():
-    """log N(x; 0, STD^2) in the mean over a level's width, summed over pixels, in levels of 2 / 256."""
+    """log N(x; 0, STD^2) in the mean over a level's width around the pixel, summed, in levels of 2 / 255."""
     (model, state), batch = exact(), batch_of(5)
-    centre = (np.asarray(batch["image"], np.float64) + 0.5) / 128 - 1
-    spread = -0.5 * (centre**2 + 1 / 12 / 128**2) / STD**2 - math.log(STD) - 0.5 * math.log(2 * math.pi)
-    expected = (spread - math.log(128)).reshape(5, -1).sum(1)
+    centre = np.asarray(batch["image"], np.float64) / 127.5 - 1
+    spread = -0.5 * (centre**2 + 1 / 12 / 127.5**2) / STD**2 - math.log(STD) - 0.5 * math.log(2 * math.pi)
+    expected = (spread - math.log(127.5)).reshape(5, -1).sum(1)
     found = jax.jit(lambda: model.log_prob(state, batch, KEY, 4))()
     np.testing.assert_allclose(found, expected, atol=0.1)  # of about -100 nats; the rest is the noise of the levels
 
@@ -107,8 +108,10 @@ def test_guidance_at_1_is_conditional_and_at_0_unconditional():
     assert (np.abs(draw(label=2, guidance=1.0 + 1e-6) - plain) <= 1).all()
     assert (np.abs(draw(label=2, guidance=0.0) - draw(label="none")) <= 1).all()
     assert np.abs(guided - plain).max() > 1 and np.abs(draw(label="none") - plain).max() > 1
-    outside = draw(label=2, guidance=3.0, guided_from=1e6)
-    assert (np.abs(outside - plain) <= 1).all()
+    for interval in (dict(guided_from=1e6), dict(guided_to=-1e6)):
+        assert (np.abs(draw(label=2, guidance=3.0, **interval) - plain) <= 1).all()
+    part = draw(label=2, guidance=3.0, guided_from=-2.0, guided_to=2.0)
+    assert np.abs(part - plain).max() > 1 and np.abs(part - guided).max() > 1
 
 
 @pytest.mark.parametrize("solver", ["dpm_solver", "ancestral"])
@@ -124,15 +127,50 @@ def test_samples_are_the_same_in_a_loop_step_by_step_and_in_any_company(solver, 
     np.testing.assert_allclose(np.asarray(base.sampler(model, 3, options)(state, KEY), int), loop[:3], atol=1)
 
 
-def test_temperature_and_clipping_reach_the_samples():
-    (model, state), options = exact(), dict(steps=100, clip=False)
-    wide, narrow, none = (
+def test_the_model_walks_as_the_solver_does():
+    """With fresh noise in each step, and with the estimate of the step before, it reaches the moments of the data."""
+    model, state = exact()
+    for solver, steps, tolerance in (("ancestral", 200, 0.06), ("dpm_solver", 30, 0.02)):
+        options = diffusion.Sampling(solver=solver, steps=steps, threshold="none", grid="log_snr")
+        found = np.asarray(base.sampler(model, 2000, options)(state, KEY), float) / 127.5 - 1
+        assert found.std() == pytest.approx(STD, rel=tolerance), solver
+
+
+def test_averaged_parameters_are_what_samples_and_likelihoods_read():
+    model, batch = dataclasses.replace(build(), optimizer=Optimizer(optax.adam(1e-2), ema_decay=0.9)), batch_of()
+    state = jax.jit(model.init)(KEY, batch)
+    net = state.nets["net"]
+    other = jax.tree.map(lambda leaf: leaf + 0.3, net.params)
+    live = dataclasses.replace(state, nets={"net": dataclasses.replace(net, params=other)})
+    ema = dataclasses.replace(state, nets={"net": dataclasses.replace(net, ema=net.ema | {"params": other})})
+    draw = base.sampler(model, 2, diffusion.Sampling(steps=3))
+    log_prob = jax.jit(lambda state: model.log_prob(state, batch, KEY, 1))
+    for read in (draw, log_prob):
+        plain, unread, averaged = (np.asarray(read(s, KEY) if read is draw else read(s)) for s in (state, live, ema))
+        np.testing.assert_array_equal(plain, unread)
+        assert not np.allclose(plain, averaged)
+
+
+def test_temperature_and_thresholds_reach_the_samples():
+    (model, state), options = exact(), dict(steps=100, threshold="none")
+    wide, narrow, still = (
         np.asarray(base.sampler(model, 500, diffusion.Sampling(temperature=t, **options))(state, KEY), float)
         for t in (1.0, 0.5, 0.0)
     )
     assert wide.std() / 127.5 == pytest.approx(STD, rel=0.05)
     assert narrow.std() == pytest.approx(wide.std() / 2, rel=0.05)
-    assert (none == 128).all()
+    assert (still == 128).all()
+    far = dataclasses.replace(model, network=Exact(model.schedule, 2.0))  # data beyond the range of pixels
+    estimates = []
+    for threshold in ("none", "static", "dynamic"):
+        asked = diffusion.Sampling(steps=4, threshold=threshold)
+        carry = far.sample_init(state, KEY, 50, asked)
+        for i in range(4):
+            carry = far.sample_step(state, carry, jnp.int32(i), asked)
+        estimates.append(np.abs(carry["walk"].x))
+    none, static, dynamic = estimates
+    assert none.max() > 2 and static.max() == dynamic.max() == 1
+    assert (static == 1).mean() > 0.3 and (dynamic == 1).mean() < 0.1  # clipped, and scaled
 
 
 def test_the_class_is_left_out_in_its_share_of_training_and_never_in_evaluation():
@@ -155,10 +193,9 @@ def test_the_class_is_left_out_in_its_share_of_training_and_never_in_evaluation(
     assert all((label == np.arange(8) % 3).all() for label in seen) and len(seen) == 2
 
 
-@pytest.mark.parametrize("curve", ["cosine", "log_linear"])
-def test_the_network_sees_inputs_of_variance_1(curve):
-    model = build(curve=curve, scaling="ve" if curve == "log_linear" else "vp")
-    variances = []
+@pytest.mark.parametrize("fields", [{}, dict(curve="log_linear", scaling="ve"), dict(curve="flow", scaling="flow")])
+def test_the_network_sees_inputs_of_variance_1(fields):
+    model, variances = build(**fields), []
 
     class Spy(nn.Module):
         def __call__(self, x, log_snr, label, train=False, **_):
@@ -166,45 +203,11 @@ def test_the_network_sees_inputs_of_variance_1(curve):
             return x
 
     model = dataclasses.replace(model, network=Spy())
+    x, eps = jax.random.normal(KEY, (2, 500, 4, 4, 1))
     for log_snr in (-8.0, 0.0, 8.0):
-        alpha, sigma = model.schedule.scales(jnp.float32(log_snr))
-        z = jnp.sqrt((alpha * 0.5) ** 2 + sigma**2) * jax.random.normal(KEY, (500, 4, 4, 1))
-        model._call({}, z, jnp.full(500, log_snr), None)
+        each = jnp.full(500, log_snr)
+        model._call({}, noise.diffuse(model.schedule, 0.5 * x, each, eps), each, None)
     np.testing.assert_allclose(variances, 1.0, rtol=0.05)
-
-
-NETS = {
-    "dit": DiT(patch=2, layers=2, heads=2, width=8, num_classes=3),
-    "unet": UNet(widths=(8, 16), blocks=1, attention=(2,), heads=2, num_classes=3),
-}
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_a_network_starts_at_zero_and_reads_all_its_inputs(name):
-    net = NETS[name]
-    x, log_snr, label = jax.random.normal(KEY, (2, 4, 4, 1)), jnp.array([-3.0, 2.0]), jnp.array([0, 1])
-    variables = jax.jit(net.init)(KEY, x, log_snr, label)
-    apply = jax.jit(net.apply)
-    assert (apply(variables, x, log_snr, label) == 0).all()
-    random = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), variables)
-    plain = apply(random, x, log_snr, label)
-    assert plain.shape == x.shape and plain.dtype == jnp.float32
-    for changed in ((x + 1e-1, log_snr, label), (x, log_snr + 1, label), (x, log_snr, label + 1)):
-        assert (jnp.abs(apply(random, *changed) - plain).reshape(2, -1).max(1) > 1e-4).all()
-    alone = apply(random, x[1:], log_snr[1:], label[1:])  # rows do not meet
-    np.testing.assert_allclose(alone, plain[1:], rtol=1e-4, atol=1e-5)
-
-
-def test_scanned_layers_are_unrolled_ones():
-    x, log_snr = jax.random.normal(KEY, (2, 4, 4, 1)), jnp.array([-3.0, 2.0])
-    plain = DiT(patch=2, layers=2, heads=2, width=8)
-    variables = plain.init(KEY, x, log_snr)
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), variables["params"])
-    blocks = params["blocks"]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), blocks["block_0"], blocks["block_1"])
-    scanned = plain.clone(scan_layers=True, remat="full")
-    found = scanned.apply({"params": params | {"blocks": {"layers": stacked}}}, x, log_snr)
-    np.testing.assert_allclose(found, plain.apply({"params": params}, x, log_snr), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +219,11 @@ def test_scanned_layers_are_unrolled_ones():
         (dict(net="unet", patch=1), "patch: expected no value beside net = 'unet'"),
         (dict(lambda_max=-20.0), "lambda_max: expected more than lambda_min"),
         (dict(class_dropout=0.1), "class_dropout: expected 0 for a model without classes"),
+        (dict(times="edm"), "times: expected 'uniform' beside weighting = 'sigmoid'"),
+        (UNET | dict(widths=()), "widths: expected at least one"),
+        (UNET | dict(attention=(3,)), "attention: expected heights of maps, none is 3"),
+        (UNET | dict(attention=(4,), heads=3), "heads: expected a divisor of the channels that attend"),
+        (dict(lambda_min=-21.0), "greater than or equal to -20"),
     ],
 )
 def test_contradictions_are_refused(fields, message):
@@ -228,7 +236,10 @@ def test_contradictions_are_refused(fields, message):
     [
         (dict(guidance=2.0), dict(num_classes=3), "guidance: expected 1 for a model without class_dropout"),
         (dict(label="none"), dict(num_classes=3), "label: expected 'each' or a class below 3"),
-        (dict(label=3), dict(num_classes=3, class_dropout=0.1), "label: expected 'each' or a class below 3, got 3"),
+        (dict(label=3), GUIDED, "label: expected 'each' or a class below 3, got 3"),
+        (dict(label="none", guidance=2.0), GUIDED, "guidance: expected 1 beside label = 'none'"),
+        (dict(guided_from=0.0), GUIDED, "guided_from: expected none beside guidance = 1"),
+        (dict(guidance=2.0, guided_from=1.0, guided_to=0.0), GUIDED, "guided_to: expected more than guided_from = 1"),
     ],
 )
 def test_what_a_model_cannot_sample_is_refused(options, model, message):
@@ -241,8 +252,8 @@ def test_a_weighting_a_target_and_a_solver_of_ones_own_are_one_line(monkeypatch)
     """Each is a function under its name; the model takes it by that."""
     monkeypatch.setitem(denoising.WEIGHTINGS, "half", lambda log_snr, slope: 0.5 * jnp.ones_like(log_snr))
     monkeypatch.setitem(solvers.SOLVERS, "again", lambda denoiser, walk, step: solvers.ddim(denoiser, walk, step))
-    minus = denoising.Target(lambda alpha, sigma: (jnp.zeros_like(alpha), -jnp.ones_like(alpha)))
-    monkeypatch.setitem(denoising.TARGETS, "minus_eps", minus)
+    minus = {"minus_eps": lambda alpha, sigma: (jnp.zeros_like(alpha), -jnp.ones_like(alpha))}
+    monkeypatch.setitem(denoising.TARGETS, *minus.popitem())
     model, batch = build(weighting="simple", target="eps"), batch_of()
     state = jax.jit(model.init)(KEY, batch)
     own = dataclasses.replace(model, weighting="half", target="minus_eps")

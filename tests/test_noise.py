@@ -55,6 +55,22 @@ def test_grids_go_from_noise_to_data_evenly_in_their_own_variable():
         np.testing.assert_allclose(gaps, gaps.mean(), rtol=2e-3)
 
 
+@pytest.mark.parametrize("curve", noise.CURVES)
+@pytest.mark.parametrize("scaling", noise.SCALINGS)
+def test_the_widest_ends_that_a_config_takes_are_exact(curve, scaling):
+    schedule = Schedule(curve, scaling, 20.0, -20.0)
+    for steps in (4, 1000):
+        for grid in noise.GRIDS.values():
+            np.testing.assert_allclose(grid(schedule, steps)[jnp.array([0, -1])], [-20.0, 20.0], atol=2e-2)
+    log_snr = jnp.array([-20.0, -5.0, 20.0])
+    alpha, sigma = schedule.scales(log_snr)
+    np.testing.assert_allclose(2 * jnp.log(alpha / sigma), log_snr, rtol=1e-4)
+    position = noise.SCALINGS[scaling].position(log_snr[1:])
+    at = noise.SCALINGS[scaling].scales(position)
+    np.testing.assert_allclose(at[0], alpha[1:], rtol=1e-5)
+    np.testing.assert_allclose(at[1], sigma[1:], rtol=1e-5)
+
+
 def test_a_curve_of_ones_own_is_one_line(monkeypatch):
     """Quadratic in t: alpha^2 / sigma^2 = exp(-s |s|)."""
     own = noise.Curve(lambda s: -s * jnp.abs(s), lambda log_snr: -jnp.sign(log_snr) * jnp.sqrt(jnp.abs(log_snr)))

@@ -1,6 +1,7 @@
 """Each field of a model's `Sampling` changes what is drawn: none is ignored."""
 
 import functools
+import typing
 
 import jax
 import pytest
@@ -13,6 +14,16 @@ from gen_jax.training.program import Program
 
 OTHER = dict(temperature=0.5, top_k=2, top_p=0.5, min_p=0.1, repetition_penalty=2.0, label=1, length=7, min_length=2)
 OTHER |= dict(prompts=((1, 2),), beams=2, length_penalty=1.0, end=3)
+
+
+def other(cls, field):
+    """A value of a field that is not its default."""
+    if field in OTHER:
+        return OTHER[field]
+    kind, default = cls.model_fields[field].annotation, cls.model_fields[field].default
+    if isinstance(default, str):
+        return next(choice for choice in typing.get_args(kind) if choice != default)
+    return not default if isinstance(default, bool) else (default or 0) + 1
 
 
 @pytest.mark.slow
@@ -38,7 +49,8 @@ def test_no_field_is_ignored(name):
     for field in cls.model_fields:
         beside = {"beams": 2} if field == "length_penalty" else {}
         beside |= {"end": 1} if field == "min_length" and "end" in cls.model_fields else {}
-        value = OTHER[field]
+        beside |= {"guidance": 2.0} if field.startswith("guided_") else {}
+        value = other(cls, field)
         if field == "label" and not program.experiment.model.num_classes:
             with pytest.raises(ConfigError, match=r"^config\.sampling\.label: expected none; this model knows no"):
                 program.sampling({"label": value})

@@ -1,6 +1,6 @@
 """A class-conditional diffusion Transformer on the embedded 8x8 digits.
 
-`gen-jax train --config=diffusion/digits --workdir=runs/diffusion_digits`
+`gen-jax train --config=experiments/diffusion/digits.py --workdir=runs/diffusion_digits`
 `gen-jax sample --workdir=runs/diffusion_digits --guidance=2` follows the class more closely.
 """
 
@@ -15,13 +15,13 @@ def get_config(arg):
     c.data = dict(source="digits")
     c.model_name = "diffusion"
     c.model = dict(image=(8, 8, 1), num_classes=10, class_dropout=0.1)
-    c.model.update(patch=2, layers=4, heads=4, width=96, dropout=0.1)
-    c.optim = dict(net=dict(lr=1e-3, schedule="cosine", warmup=200, clip=1.0, ema=0.999))
+    c.model.update(layers=4, width=96, dropout=0.1)
+    c.optim = dict(net=dict(schedule="cosine", warmup=200, clip=1.0, ema=0.999))
     c.eval_batch_size = 128
     c.evals = dict(
         bound=dict(type="mean"),
         pictures=dict(type="pictures", kinds=("samples",), n=100),
-        generation=dict(type="generation", n=1_000, when="end"),
+        generation=dict(type="generation", n=1_000),
     )
     return smoke(c) if arg.smoke else c
 
@@ -30,7 +30,7 @@ def smoke(c):
     """Seconds on any machine."""
     c.total_steps, c.batch_size, c.steps_per_call, c.eval_batch_size = 8, 16, 2, 64
     c.log_every, c.eval_every, c.save_every, c.optim.net.warmup = 4, 8, 8, 2
-    c.model.update(patch=4, layers=1, heads=2, width=16)
+    c.model.update(patch=4, layers=1, width=16)
     c.sampling, c.evals.pictures.n = dict(steps=3), 10
     c.evals.generation.update(n=64, kid_subsets=2, features=dict(recipe=dict(widths=(4,), features=8, epochs=1)))
     return c

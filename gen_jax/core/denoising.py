@@ -1,10 +1,9 @@
-"""What a denoiser predicts, how its errors are weighted, at which times, and the bound on log p(x) that they give.
+"""What a denoiser predicts, how its errors are weighted, and at which times it is trained.
 
 All of it is relative to eps, the noise in z = alpha x + sigma eps: a target is a linear function of x and eps, a
 weighting a factor of the squared error of eps.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
@@ -24,12 +23,6 @@ class Denoised(NamedTuple):
     eps: Examples
 
 
-class Target(NamedTuple):
-    """A target y = on_x x + on_eps eps, as coefficients by (alpha, sigma)."""
-
-    coefficients: Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]
-
-
 def _edm(alpha: Numbers, sigma: Numbers) -> tuple[Numbers, Numbers]:
     """The output of a preconditioned network (Karras et al. 2022, table 1): (x - c_skip z / alpha) / c_out."""
     ratio = sigma / alpha
@@ -37,13 +30,14 @@ def _edm(alpha: Numbers, sigma: Numbers) -> tuple[Numbers, Numbers]:
     return ratio / (SIGMA_DATA * total), -SIGMA_DATA / total
 
 
+# y = on_x x + on_eps eps: (alpha, sigma) -> the two coefficients
 TARGETS = {
-    "x": Target(lambda alpha, sigma: (jnp.ones_like(alpha), jnp.zeros_like(alpha))),
-    "eps": Target(lambda alpha, sigma: (jnp.zeros_like(alpha), jnp.ones_like(alpha))),
-    "v": Target(lambda alpha, sigma: (-sigma, alpha)),  # Salimans & Ho 2022, section 4
-    "u": Target(lambda alpha, sigma: (-jnp.ones_like(alpha), jnp.ones_like(alpha))),  # the velocity of a straight path
-    "score": Target(lambda alpha, sigma: (jnp.zeros_like(alpha), -1 / sigma)),
-    "edm": Target(_edm),
+    "x": lambda alpha, sigma: (jnp.ones_like(alpha), jnp.zeros_like(alpha)),
+    "eps": lambda alpha, sigma: (jnp.zeros_like(alpha), jnp.ones_like(alpha)),
+    "v": lambda alpha, sigma: (-sigma, alpha),  # Salimans & Ho 2022, section 4
+    "u": lambda alpha, sigma: (-jnp.ones_like(alpha), jnp.ones_like(alpha)),  # the velocity of a straight path
+    "score": lambda alpha, sigma: (jnp.zeros_like(alpha), -1 / sigma),
+    "edm": _edm,
 }
 
 
@@ -55,7 +49,7 @@ def target(
     log_snr: Float[Array, " B"],
 ) -> Examples:
     """What a network of this target should predict."""
-    on_x, on_eps = (rows(part, x) for part in TARGETS[name].coefficients(*schedule.scales(log_snr)))
+    on_x, on_eps = (rows(part, x) for part in TARGETS[name](*schedule.scales(log_snr)))
     return on_x * x + on_eps * eps
 
 
@@ -69,7 +63,7 @@ def denoised(
     """x and eps from the prediction y: the solution of z = alpha x + sigma eps, y = on_x x + on_eps eps."""
     scales = schedule.scales(log_snr)
     alpha, sigma = (rows(scale, z) for scale in scales)
-    on_x, on_eps = (rows(part, z) for part in TARGETS[name].coefficients(*scales))
+    on_x, on_eps = (rows(part, z) for part in TARGETS[name](*scales))
     determinant = alpha * on_eps - sigma * on_x
     return Denoised((on_eps * z - sigma * y) / determinant, (alpha * y - on_x * z) / determinant)
 
@@ -83,14 +77,14 @@ def of_x(schedule: Schedule, x: Examples, z: Examples, log_snr: Numbers) -> Deno
 def error_ratio(name: str, schedule: Schedule, log_snr: Numbers) -> Numbers:
     """The squared error of eps for each squared error of the target."""
     alpha, sigma = schedule.scales(log_snr)
-    on_x, on_eps = TARGETS[name].coefficients(alpha, sigma)
+    on_x, on_eps = TARGETS[name](alpha, sigma)
     return (alpha / (alpha * on_eps - sigma * on_x)) ** 2
 
 
 # Weightings: factors of the squared error of eps, by lambda and d lambda / dt -----------------------------------
 
 MIN_SNR = 5.0  # Hang et al. 2023, gamma
-SIGMOID_SHIFT = 2.0  # Hoogeboom et al. 2024, b
+SIGMOID_SHIFT = 2.0
 
 
 def _edm_weight(log_snr: Numbers, slope: Numbers) -> Numbers:

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from gen_jax.core.denoising import Denoised, of_x
 from gen_jax.core.noise import Examples, Schedule, rows
@@ -20,6 +20,16 @@ def guided(conditional: Denoised, other: Denoised, scale: float, active: Array |
     """
     scale_here = jnp.where(active, scale, 1.0)
     return jax.tree.map(lambda a, b: b + scale_here * (a - b), conditional, other)
+
+
+def pairs(a: Shaped[Array, "B ..."], b: Shaped[Array, "B ..."]) -> Shaped[Array, "C ..."]:
+    """Rows a_0, b_0, a_1, b_1, ...: one call for both, whose rows stay on their devices."""
+    return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
+
+
+def halves(both: Denoised) -> tuple[Denoised, Denoised]:
+    """Undoes `pairs`."""
+    return Denoised(both.x[::2], both.eps[::2]), Denoised(both.x[1::2], both.eps[1::2])
 
 
 def thresholded(found: Denoised, schedule: Schedule, z: Examples, log_snr: Lambda, percentile: float = 1.0) -> Denoised:

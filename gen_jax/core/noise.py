@@ -22,11 +22,13 @@ Examples = Float[Array, "B ..."]
 class Scaling(NamedTuple):
     """How signal and noise share the amplitude.
 
+    of_log_snr: lambda -> (alpha, sigma), exact at both ends.
     scales: position -> (alpha, sigma).
     position, log_snr: lambda -> position, and back. The position is the variable in which a sample with a constant
       prediction moves along a line or a circle; ODE solvers step in it.
     """
 
+    of_log_snr: Callable[[Numbers], tuple[Numbers, Numbers]]
     scales: Callable[[Numbers], tuple[Numbers, Numbers]]
     position: Callable[[Numbers], Numbers]
     log_snr: Callable[[Numbers], Numbers]
@@ -35,18 +37,21 @@ class Scaling(NamedTuple):
 SCALINGS = {
     # alpha^2 + sigma^2 = 1, by the angle (Salimans & Ho 2022, appendix D)
     "vp": Scaling(
+        lambda log_snr: (jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))),
         lambda angle: (jnp.cos(angle), jnp.sin(angle)),
         lambda log_snr: jnp.arctan(jnp.exp(-log_snr / 2)),
         lambda angle: -2 * jnp.log(jnp.tan(angle)),
     ),
     # alpha = 1, by sigma (Karras et al. 2022)
     "ve": Scaling(
+        lambda log_snr: (jnp.ones_like(log_snr), jnp.exp(-log_snr / 2)),
         lambda sigma: (jnp.ones_like(sigma), sigma),
         lambda log_snr: jnp.exp(-log_snr / 2),
         lambda sigma: -2 * jnp.log(sigma),
     ),
     # alpha + sigma = 1, by sigma (Lipman et al. 2023; Liu et al. 2023)
     "flow": Scaling(
+        lambda log_snr: (jax.nn.sigmoid(log_snr / 2), jax.nn.sigmoid(-log_snr / 2)),
         lambda sigma: (1 - sigma, sigma),
         lambda log_snr: jax.nn.sigmoid(-log_snr / 2),
         lambda sigma: 2 * (jnp.log1p(-sigma) - jnp.log(sigma)),
@@ -82,7 +87,7 @@ def _linear(place: Numbers) -> Numbers:
 def _linear_place(log_snr: Numbers) -> Numbers:
     low, high = BETAS
     integral = jax.nn.softplus(-log_snr)
-    return (jnp.sqrt(low**2 + 2 * (high - low) * integral) - low) / (high - low)
+    return 2 * integral / (low + jnp.sqrt(low**2 + 2 * (high - low) * integral))
 
 
 def _flow(place: Numbers) -> Numbers:
@@ -100,7 +105,10 @@ CURVES = {
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """lambda(t), from `lambda_max` at t = 0 to `lambda_min` at t = 1, and (alpha, sigma) by lambda."""
+    """lambda(t), from `lambda_max` at t = 0 to `lambda_min` at t = 1, and (alpha, sigma) by lambda.
+
+    In float32 the curves are exact for lambda between -20 and 20.
+    """
 
     curve: str = "cosine"
     scaling: str = "vp"
@@ -122,8 +130,7 @@ class Schedule:
 
     def scales(self, log_snr: Numbers) -> tuple[Numbers, Numbers]:
         """(alpha, sigma)."""
-        scaling = SCALINGS[self.scaling]
-        return scaling.scales(scaling.position(log_snr))
+        return SCALINGS[self.scaling].of_log_snr(log_snr)
 
     @functools.cached_property
     def _ends(self) -> tuple[float, float]:
@@ -151,12 +158,12 @@ def prior_scale(schedule: Schedule) -> Float[Array, ""]:
 # Grids of lambda for solvers, from noise to data: [steps + 1] ---------------------------------------------------
 
 
-def uniform_times(schedule: Schedule, steps: int) -> Float[Array, " N"]:
+def even_times(schedule: Schedule, steps: int) -> Float[Array, " N"]:
     """Equally spaced in t."""
     return schedule.log_snr(jnp.linspace(1.0, 0.0, steps + 1))
 
 
-def uniform_log_snrs(schedule: Schedule, steps: int) -> Float[Array, " N"]:
+def even_log_snrs(schedule: Schedule, steps: int) -> Float[Array, " N"]:
     """Equally spaced in lambda (Lu et al. 2022)."""
     return jnp.linspace(schedule.lambda_min, schedule.lambda_max, steps + 1)
 
@@ -167,7 +174,7 @@ def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Float[Array, " N
     return -2 * rho * jnp.log(jnp.linspace(first, last, steps + 1))
 
 
-GRIDS = {"time": uniform_times, "log_snr": uniform_log_snrs, "karras": karras}
+GRIDS = {"time": even_times, "log_snr": even_log_snrs, "karras": karras}
 
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from gen_jax.core.denoising import Denoised
 from gen_jax.core.noise import SCALINGS, Examples, Schedule, prior_scale
@@ -27,13 +27,26 @@ class Walk(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step. before: the lambda that the step before this one began at, `here` in the first."""
+    """One step from lambda `here` to `there`.
+
+    before: the lambda that the step before this one began at.
+    noise: standard normal, for solvers that add some.
+    first, last: whether it is the first or the last of its grid.
+    """
 
     schedule: Schedule
     before: Lambda
     here: Lambda
     there: Lambda
-    noise: Examples  # standard normal, for solvers that add some
+    noise: Examples
+    first: Bool[Array, ""]
+    last: Bool[Array, ""]
+
+
+def step_of(schedule: Schedule, grid: Float[Array, " N"], i: Int[Array, ""], noise: Examples) -> Step:
+    """Step i of a grid of lambda (`noise.GRIDS`)."""
+    first, last = i == 0, i == len(grid) - 2
+    return Step(schedule, grid[jnp.maximum(i - 1, 0)], grid[i], grid[i + 1], noise, first, last)
 
 
 def start(schedule: Schedule, noise: Examples) -> Walk:
@@ -63,9 +76,8 @@ def dpm_solver(denoiser: Denoiser, walk: Walk, step: Step) -> Walk:
     x, _ = denoiser(walk.z, step.here)
     (_, sigma), (alpha, sigma_there) = (step.schedule.scales(log_snr) for log_snr in (step.here, step.there))
     width = (step.there - step.here) / 2
-    last = (step.here - step.before) / 2
-    second = (last > 0) & (step.there < step.schedule.lambda_max - 1e-3)
-    ratio = jnp.where(second, width / (2 * jnp.where(last > 0, last, 1)), 0.0)
+    last = jnp.where(step.first, 1.0, (step.here - step.before) / 2)
+    ratio = jnp.where(step.first | step.last, 0.0, width / (2 * last))
     mixed = x + ratio * (x - walk.x)
     return Walk(sigma_there / sigma * walk.z - alpha * jnp.expm1(-width) * mixed, x)
 
@@ -88,7 +100,6 @@ def heun(denoiser: Denoiser, walk: Walk, step: Step) -> Walk:
 
 
 SOLVERS = {"ancestral": ancestral, "ddim": ddim, "euler": euler, "heun": heun, "dpm_solver": dpm_solver}
-CALLS = {"heun": 2}  # of the network in a step; 1 of the others
 
 
 class _Ode(NamedTuple):

@@ -5,7 +5,6 @@ choices of schedule, target, weighting and times.
 """
 
 import dataclasses
-import math
 from typing import Annotated, Any, Literal
 
 import jax
@@ -14,20 +13,21 @@ from jaxtyping import Array, Float, Int, UInt8
 from pydantic import Field, model_validator
 
 from gen_jax.core import bound, denoising, guidance, noise, ops, solvers
-from gen_jax.core.denoising import Denoised
 from gen_jax.core.gradients import Batch, Optimizer, Terms, require_optimizers
 from gen_jax.core.info import Info
 from gen_jax.core.noise import Examples, Schedule, rows
-from gen_jax.core.sampling import Classes, Noise
+from gen_jax.core.sampling import Classes
 from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.models.base import LossModel, ModelConfig, Stepped
 from gen_jax.nets.dit import DiT
 from gen_jax.nets.unet import UNet
-from gen_jax.settings import Count, Few, Fraction, NonNegative, Number, Positive, Settings, Widths
+from gen_jax.settings import Count, Few, Fraction, NonNegative, Number, Positive, Settings, Switch, Widths
 
 LEVELS = 256  # of a pixel
 ODE_STEPS = 64  # of the likelihood
+Lambda = Annotated[Number, Field(ge=-20, le=20)]  # beyond, float32 cannot tell t from its ends
 DIT = ("patch", "layers", "width", "scan_layers", "remat")  # fields that one network alone reads
+DYNAMIC = 0.995  # percentile of the dynamic threshold
 UNET = ("widths", "blocks", "attention")
 
 
@@ -44,7 +44,7 @@ class Config(ModelConfig):
     """Blocks of `dit`."""
     width: Positive = 128
     """Width of the residual stream of `dit`."""
-    scan_layers: bool = False
+    scan_layers: Switch = False
     """Scans one compiled block over the layers of `dit`."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass of `dit` recomputes instead of keeping."""
@@ -62,9 +62,9 @@ class Config(ModelConfig):
     """The log-SNR lambda as a function of time."""
     scaling: noise.ScalingName = "vp"
     """How alpha and sigma follow from lambda: alpha^2 + sigma^2 = 1, alpha = 1, or alpha + sigma = 1."""
-    lambda_max: Number = 13.3
+    lambda_max: Lambda = 13.3
     """lambda at time 0, close to the data."""
-    lambda_min: Number = -13.3
+    lambda_min: Lambda = -13.3
     """lambda at time 1, close to noise."""
     target: denoising.TargetName = "v"
     """What the network predicts."""
@@ -84,33 +84,41 @@ class Config(ModelConfig):
         for name in UNET if self.net == "dit" else DIT:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name}: expected no value beside net = {self.net!r}, which does not read it")
-        field, part = ("patch", self.patch) if self.net == "dit" else ("widths", 2 ** (len(self.widths) - 1))
-        if not part or self.image[0] % part or self.image[1] % part:
+        field, part = ("patch", self.patch) if self.net == "dit" else ("widths", 2 ** len(self.widths[1:]))
+        if not self.widths:
+            raise ValueError("widths: expected at least one")
+        if self.image[0] % part or self.image[1] % part:
             raise ValueError(f"{field}: expected image sides divisible by {part}, got {self.image[0]}, {self.image[1]}")
-        attending = [self.width] if self.net == "dit" else self._attending()
-        if any(width % self.heads for width in attending):
-            raise ValueError(f"heads: expected a divisor of the channels that attend, {attending}")
+        attending = {0: self.width} if self.net == "dit" else self._attending()
+        if missing := set(self.attention) - set(attending):
+            raise ValueError(f"attention: expected heights of maps, none is {min(missing)}")
+        if any(width % self.heads for width in attending.values()):
+            raise ValueError(f"heads: expected a divisor of the channels that attend, {[*attending.values()]}")
         if self.lambda_max <= self.lambda_min:
             raise ValueError(f"lambda_max: expected more than lambda_min = {self.lambda_min:g}")
         if self.class_dropout and not self.num_classes:
             raise ValueError("class_dropout: expected 0 for a model without classes")
+        if self.weighting in ("elbo", "sigmoid") and self.times != "uniform":
+            raise ValueError(f"times: expected 'uniform' beside weighting = {self.weighting!r}, which assumes it")
         return self
 
-    def _attending(self) -> list[int]:
-        """Channels of the maps of `unet` that attend."""
-        return [width for i, width in enumerate(self.widths) if self.image[0] >> i in self.attention]
+    def _attending(self) -> dict[int, int]:
+        """Height -> channels of the maps of `unet` that attend."""
+        sides = {self.image[0] >> i: width for i, width in enumerate(self.widths)}
+        return {side: width for side, width in sides.items() if side in self.attention}
 
     @property
     def fused(self) -> dict[str, int]:
         """As in `models.transformer`."""
-        return {".*/qkv/kernel": 3 * self.heads}
+        modulated = {".*/modulation/kernel": 6 if self.net == "dit" else 2, "last_modulation/kernel": 2}
+        return {".*/qkv/kernel": 3 * self.heads} | modulated
 
     def check_data(self, info: Info) -> None:
         info.require_images("image", self.image)
         info.require_classes("num_classes", self.num_classes)
 
 
-class Sampling(Noise, Classes):
+class Sampling(Classes):
     """The section `config.sampling`."""
 
     solver: solvers.SolverName = "dpm_solver"
@@ -121,19 +129,33 @@ class Sampling(Noise, Classes):
     """What the steps are equally spaced in: time, lambda, or Karras' power of sigma / alpha."""
     guidance: NonNegative = 1.0
     """Scale of classifier-free guidance; 1 = off."""
-    guided_from: Number = -1e9
-    """The smallest lambda at which guidance applies."""
-    guided_to: Number = 1e9
-    """The largest lambda at which guidance applies."""
-    clip: bool = True
-    """Clips the estimate of the image to the range of pixels at each step."""
+    guided_from: Number | None = None
+    """The smallest lambda at which guidance applies; None = all."""
+    guided_to: Number | None = None
+    """The largest lambda at which guidance applies; None = all."""
+    threshold: Literal["none", "static", "dynamic"] = "static"
+    """Limits the estimate of the image at each step: `static` clips it, `dynamic` scales it (Saharia et al. 2022)."""
+    temperature: NonNegative = 1.0
+    """Scales the noise at the start, and that which `ancestral` adds."""
 
     def check(self, model: Settings) -> None:
         assert isinstance(model, Config)
-        if not model.class_dropout and self.guidance != 1:
+        if self.guidance != 1 and not model.class_dropout:
             raise ValueError("guidance: expected 1 for a model without class_dropout")
+        if self.guidance != 1 and self.label == "none":
+            raise ValueError("guidance: expected 1 beside label = 'none'")
+        for name in ("guided_from", "guided_to"):
+            if self.guidance == 1 and getattr(self, name) is not None:
+                raise ValueError(f"{name}: expected none beside guidance = 1")
+        if self.guided_from is not None and self.guided_to is not None and self.guided_from >= self.guided_to:
+            raise ValueError(f"guided_to: expected more than guided_from = {self.guided_from:g}")
         if not (self.label == "none" and model.class_dropout):
             super().check(model)
+
+    def guides(self, log_snr: Array) -> Array | bool:
+        """Whether guidance applies at this lambda."""
+        low = True if self.guided_from is None else self.guided_from <= log_snr
+        return low if self.guided_to is None else low & (log_snr <= self.guided_to)
 
     def labels(self, n: int, num_classes: int) -> Int[Array, " n"] | None:
         return None if self.label == "none" else super().labels(n, num_classes)
@@ -141,7 +163,7 @@ class Sampling(Noise, Classes):
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion(LossModel, Stepped):
-    """`elbo` is the variational bound on log P(image), `log_prob` the ODE's likelihood of dequantized images."""
+    """`elbo` is the variational bound on log P(image | class), `log_prob` the likelihood by the ODE."""
 
     schedule: Schedule
     target: str
@@ -178,22 +200,11 @@ class Diffusion(LossModel, Stepped):
         return Terms(loss | {name: Mean.of(part) for name, part in parts.items()})
 
     def log_prob(self, state: State, batch: Batch, rng: jax.Array, num_samples: int) -> Float[Array, " B"]:
-        """A lower bound on log P(image), nats: the mean of the ODE's log-density over `num_samples` dequantizations.
-
-        Song et al. 2021, section 4.3 and appendix D.2. Each has one vector of random signs for the trace.
-        """
-        image = batch["image"]
-        label = self._label(batch["label"] if self.num_classes else None, len(image))
-        denoiser = self._denoiser(state.nets["net"].averaged, label)
-
-        def one(i):
-            level_rng, sign_rng = ops.split(ops.row_keys(rng, batch["index"] * num_samples + i), 2)
-            x = (image + ops.uniform(level_rng, image.shape)) / (LEVELS / 2) - 1
-            probes = jnp.sign(ops.uniform(sign_rng, image.shape) - 0.5)[None]
-            return bound.ode_log_prob(self.schedule, denoiser, x, probes, ODE_STEPS)
-
-        density = jax.lax.map(one, jnp.arange(num_samples)).mean(0)
-        return density - math.prod(self.image) * math.log(LEVELS / 2)
+        """A lower bound on log P(image | class), nats, in the mean over `num_samples` dequantizations."""
+        label = self._label(batch["label"] if self.num_classes else None, len(batch["image"]))
+        denoiser, keys = self._denoiser(state.nets["net"].averaged, label), ops.row_keys(rng, batch["index"])
+        x, settings = ops.to_signed(batch["image"]), (num_samples, LEVELS, ODE_STEPS)
+        return bound.dequantized_log_prob(self.schedule, denoiser, x, keys, *settings)
 
     # Sampling --------------------------------------------------------------------------------------------------------
 
@@ -202,23 +213,25 @@ class Diffusion(LossModel, Stepped):
 
     def sample_init(self, state: State, rng: jax.Array, n: int, options: Sampling) -> PyTree:
         keys = ops.row_keys(rng, jnp.arange(n))
-        normal = options.temperature * ops.normal(keys, (n, *self.image))
-        walk = solvers.start(self.schedule, normal)
+        walk = solvers.start(self.schedule, self._noise(keys, 0, options))
         label = self._label(options.labels(n, self.num_classes), n)
         return {"walk": walk, "keys": jax.random.key_data(keys), "label": label}
 
     def sample_step(self, state: State, carry: PyTree, i: Int[Array, ""], options: Sampling) -> PyTree:
-        walk, keys = carry["walk"], jax.random.wrap_key_data(carry["keys"])
-        fresh = options.temperature * ops.normal(
-            jax.vmap(lambda key: jax.random.fold_in(key, i + 1))(keys), walk.z.shape
-        )
         grid = noise.GRIDS[options.grid](self.schedule, options.steps)
-        step = solvers.Step(self.schedule, grid[jnp.maximum(i - 1, 0)], grid[i], grid[i + 1], fresh)
+        fresh = self._noise(jax.random.wrap_key_data(carry["keys"]), i + 1, options)
+        step = solvers.step_of(self.schedule, grid, i, fresh)
         denoiser = self._sampler(state.nets["net"].averaged, carry["label"], options)
-        return carry | {"walk": solvers.SOLVERS[options.solver](denoiser, walk, step)}
+        return carry | {"walk": solvers.SOLVERS[options.solver](denoiser, carry["walk"], step)}
 
     def sample_finish(self, state: State, carry: PyTree, options: Sampling) -> UInt8[Array, "n H W C"]:
-        return ops.signed_to_uint8(carry["walk"].z)
+        alpha = self.schedule.scales(jnp.float32(self.schedule.lambda_max))[0]
+        return ops.signed_to_uint8(carry["walk"].z / alpha)
+
+    def _noise(self, keys: jax.Array, number: Int[Array, ""] | int, options: Sampling) -> Examples:
+        """The noise of a step: each sample has its own key, so it does not depend on how many are drawn."""
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+        return options.temperature * ops.normal(keys, (len(keys), *self.image))
 
     def _sampler(self, variables: PyTree, label: Array | None, options: Sampling) -> solvers.Denoiser:
         """The denoiser with what `options` ask of it."""
@@ -227,13 +240,14 @@ class Diffusion(LossModel, Stepped):
         def denoiser(z, log_snr):
             if options.guidance == 1 or label is None:
                 found = conditional(z, log_snr)
-            else:  # both in one call
-                both = self._denoiser(variables, jnp.concatenate([label, jnp.full_like(label, self.num_classes)]))
-                x, eps = (jnp.split(part, 2) for part in both(jnp.concatenate([z, z]), log_snr))
-                found, other = Denoised(x[0], eps[0]), Denoised(x[1], eps[1])
-                inside = (options.guided_from <= log_snr) & (log_snr <= options.guided_to)
-                found = guidance.guided(found, other, options.guidance, inside)
-            return guidance.thresholded(found, self.schedule, z, log_snr) if options.clip else found
+            else:  # both in one call, row beside row: rows stay on their devices
+                both = self._denoiser(variables, guidance.pairs(label, jnp.full_like(label, self.num_classes)))
+                halves = guidance.halves(both(guidance.pairs(z, z), log_snr))
+                found = guidance.guided(*halves, options.guidance, options.guides(log_snr))
+            if options.threshold == "none":
+                return found
+            percentile = DYNAMIC if options.threshold == "dynamic" else 1.0
+            return guidance.thresholded(found, self.schedule, z, log_snr, percentile)
 
         return denoiser
 

@@ -65,7 +65,8 @@ class DiT(nn.Module):
         rows, columns, p = height // self.patch, width // self.patch, self.patch
         # [B, rows, p, columns, p, C] -> [B, rows columns, p p C]
         patches = x.reshape(b, rows, p, columns, p, channels).swapaxes(2, 3).reshape(b, rows * columns, -1)
-        h = Dense(self.width, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype, name="patches")(patches)
+        # in float32: bfloat16 would round the noise away where there is little
+        h = Dense(self.width, kernel_init=nn.initializers.xavier_uniform(), name="patches")(patches)
         place = nn.Embed(rows * columns, self.width, embedding_init=nn.initializers.normal(0.02), name="positions")
         h = h + place(jnp.arange(rows * columns))
         condition = Condition(self.width, self.num_classes, name="condition")(log_snr, label)
@@ -75,5 +76,5 @@ class DiT(nn.Module):
             Dense(2 * self.width, kernel_init=zeros, name="last_modulation")(condition)[:, None], 2, axis=-1
         )
         h = (1 + scale) * nn.LayerNorm(use_scale=False, use_bias=False)(h) + shift
-        h = Dense(p * p * channels, kernel_init=zeros, name="head")(h.astype(jnp.float32))
+        h = Dense(p * p * channels, kernel_init=zeros, name="pixels")(h.astype(jnp.float32))
         return h.reshape(b, rows, columns, p, p, channels).swapaxes(2, 3).reshape(x.shape)

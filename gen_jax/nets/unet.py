@@ -85,7 +85,8 @@ class UNet(nn.Module):
             h = ResBlock(width, self.dropout, self.dtype)(h, condition, train)
             return MapAttention(self.heads, self.dtype)(h) if h.shape[1] in self.attention else h
 
-        h = nn.Conv(self.widths[0], (3, 3), dtype=self.dtype)(x.astype(self.dtype))
+        # in float32: bfloat16 would round the noise away where there is little
+        h = nn.Conv(self.widths[0], (3, 3), name="first")(x).astype(self.dtype)
         skips = [h]
         for i, width in enumerate(self.widths):
             for _ in range(self.blocks):
@@ -101,4 +102,4 @@ class UNet(nn.Module):
             if i:
                 h = nn.Conv(width, (3, 3), dtype=self.dtype)(h.repeat(2, axis=1).repeat(2, axis=2))
         h = nn.silu(group_norm(self.widths[0], self.dtype)(h))
-        return nn.Conv(channels, (3, 3), kernel_init=zeros, name="head")(h.astype(jnp.float32))
+        return nn.Conv(channels, (3, 3), kernel_init=zeros, name="pixels")(h.astype(jnp.float32))

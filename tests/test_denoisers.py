@@ -1,0 +1,67 @@
+"""The networks of diffusion: DiT and U-Net."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gen_jax.nets.dit import DiT
+from gen_jax.nets.unet import UNet
+
+KEY = jax.random.key(0)
+NETS = {
+    "dit": DiT(patch=2, layers=2, heads=2, width=8, num_classes=3),
+    "unet": UNet(widths=(8, 16), blocks=1, attention=(2,), heads=2, num_classes=3),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_network_starts_at_zero_and_reads_all_its_inputs(name):
+    net = NETS[name]
+    x, log_snr, label = jax.random.normal(KEY, (2, 4, 4, 1)), jnp.array([-3.0, 2.0]), jnp.array([0, 1])
+    variables = jax.jit(net.init)(KEY, x, log_snr, label)
+    apply = jax.jit(net.apply)
+    assert (apply(variables, x, log_snr, label) == 0).all()
+    random = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), variables)
+    plain = apply(random, x, log_snr, label)
+    assert plain.shape == x.shape and plain.dtype == jnp.float32
+    for changed in ((x + 1e-1, log_snr, label), (x, log_snr + 1, label), (x, log_snr, label + 1)):
+        assert (jnp.abs(apply(random, *changed) - plain).reshape(2, -1).max(1) > 1e-4).all()
+    alone = apply(random, x[1:], log_snr[1:], label[1:])  # rows do not meet
+    np.testing.assert_allclose(alone, plain[1:], rtol=1e-4, atol=1e-5)
+
+
+def test_scanned_layers_are_unrolled_ones():
+    x, log_snr = jax.random.normal(KEY, (2, 4, 4, 1)), jnp.array([-3.0, 2.0])
+    plain = DiT(patch=2, layers=2, heads=2, width=8)
+    variables = plain.init(KEY, x, log_snr)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), variables["params"])
+    blocks = params["blocks"]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), blocks["block_0"], blocks["block_1"])
+    scanned = plain.clone(scan_layers=True, remat="full")
+    found = scanned.apply({"params": params | {"blocks": {"layers": stacked}}}, x, log_snr)
+    np.testing.assert_allclose(found, plain.apply({"params": params}, x, log_snr), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_dropout_acts_in_training_alone(name):
+    net = NETS[name].clone(dropout=0.5)
+    inputs = jax.random.normal(KEY, (2, 4, 4, 1)), jnp.zeros(2), jnp.array([0, 1])
+    variables = jax.jit(net.init)(KEY, *inputs)
+    variables = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), variables)
+    apply = jax.jit(net.apply, static_argnames="train")
+    rngs = [{"dropout": jax.random.key(i)} for i in range(2)]
+    first, second = (apply(variables, *inputs, train=True, rngs=each) for each in rngs)
+    assert not np.allclose(first, second)
+    np.testing.assert_array_equal(apply(variables, *inputs), apply(variables, *inputs, rngs=rngs[0]))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_first_and_the_last_layer_are_float32_where_the_others_are_bfloat16(name):
+    """At a lambda of 13 the noise is smaller than what bfloat16 rounds away from the input."""
+    net, inputs = NETS[name].clone(dtype="bfloat16"), (jnp.ones((1, 4, 4, 1)), jnp.zeros(1), jnp.array([0]))
+    variables = jax.jit(net.init)(KEY, *inputs)
+    _, seen = net.apply(variables, *inputs, capture_intermediates=True)
+    for layer in ("patches" if name == "dit" else "first", "pixels"):
+        assert seen["intermediates"][layer]["__call__"][0].dtype == jnp.float32
+    assert any(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(seen))
