@@ -193,7 +193,7 @@ class Decodes(Protocol):
 
 @runtime_checkable
 class HasLogProb(Protocol):
-    """An estimate of log p(x) [B] in nats from `num_samples` importance samples, keyed by the row."""
+    """An estimate of log p(x), or a lower bound on it, [B] in nats, by `num_samples` draws keyed by the row."""
 
     def log_prob(self, state: State, batch: Batch, rng: jax.Array, num_samples: int) -> Any: ...
 
