@@ -130,10 +130,14 @@ def test_samples_are_the_same_in_a_loop_step_by_step_and_in_any_company(solver, 
 def test_the_model_walks_as_the_solver_does():
     """With fresh noise in each step, and with the estimate of the step before, it reaches the moments of the data."""
     model, state = exact()
-    for solver, steps, tolerance in (("ancestral", 200, 0.06), ("dpm_solver", 30, 0.02)):
-        options = diffusion.Sampling(solver=solver, steps=steps, threshold="none", grid="log_snr")
+    for solver, steps, grid, tolerance in (
+        ("ancestral", 200, "log_snr", 0.06),
+        ("dpm_solver", 30, "log_snr", 0.02),
+        ("dpm_solver", 10, "time", 0.1),  # the last step is nine times as wide as the one before
+    ):
+        options = diffusion.Sampling(solver=solver, steps=steps, threshold="none", grid=grid)
         found = np.asarray(base.sampler(model, 2000, options)(state, KEY), float) / 127.5 - 1
-        assert found.std() == pytest.approx(STD, rel=tolerance), solver
+        assert found.std() == pytest.approx(STD, rel=tolerance), (solver, grid)
 
 
 def test_averaged_parameters_are_what_samples_and_likelihoods_read():
