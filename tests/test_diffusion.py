@@ -178,10 +178,11 @@ def test_temperature_and_thresholds_reach_the_samples():
 
 
 def test_the_class_is_left_out_in_its_share_of_training_and_never_in_evaluation():
-    seen = []
+    seen, trains = [], []
 
     class Spy(nn.Module):
         def __call__(self, x, log_snr, label, train=False, **_):
+            trains.append(train)
             jax.debug.callback(lambda label: seen.append(np.asarray(label)), label)
             return x
 
@@ -195,6 +196,7 @@ def test_the_class_is_left_out_in_its_share_of_training_and_never_in_evaluation(
     model.terms({}, batch_of(8), jax.random.split(KEY, 8), step=jnp.int32(0), train=False)
     jax.effects_barrier()
     assert all((label == np.arange(8) % 3).all() for label in seen) and len(seen) == 2
+    assert trains == [True, False, False]  # with dropout, and without
 
 
 @pytest.mark.parametrize("fields", [{}, dict(curve="log_linear", scaling="ve"), dict(curve="flow", scaling="flow")])
