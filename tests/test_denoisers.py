@@ -43,6 +43,7 @@ def test_scanned_layers_are_unrolled_ones():
     np.testing.assert_allclose(found, plain.apply({"params": params}, x, log_snr), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_dropout_acts_in_training_alone(name):
     net = NETS[name].clone(dropout=0.5)
@@ -56,6 +57,7 @@ def test_dropout_acts_in_training_alone(name):
     np.testing.assert_array_equal(apply(variables, *inputs), apply(variables, *inputs, rngs=rngs[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_the_first_and_the_last_layer_are_float32_where_the_others_are_bfloat16(name):
     """At a lambda of 13 the noise is smaller than what bfloat16 rounds away from the input."""

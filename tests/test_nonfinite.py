@@ -75,6 +75,7 @@ def test_replay_names_the_operation_of_a_vae(workdir, monkeypatch, capsys):
     assert json.loads(Path(workdir, "failed/step.json").read_text())["step"] == 3
 
 
+@pytest.mark.slow
 def test_replay_names_the_operation_of_a_gan(workdir, monkeypatch, capsys):
     """The critic's loss is finite, its gradient is not: the root of 0 in its second step."""
     critic = gan.GAN.critic_terms

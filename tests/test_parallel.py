@@ -49,7 +49,17 @@ def sgd(path, *flags, **kwargs):
 
 
 # what takes longest; Transformers over grids are the same network as the one over tokens
-SLOW = {"code_prior", "cyclegan", "encoder_decoder", "pixel_transformer", "vaegan", "vqvae", "wavenet"}
+SLOW = {
+    "code_prior",
+    "cyclegan",
+    "diffusion",
+    "encoder_decoder",
+    "lstm",
+    "pixel_transformer",
+    "vaegan",
+    "vqvae",
+    "wavenet",
+}
 
 
 def some_slow(names, others=()):
