@@ -68,11 +68,11 @@ class Curve(NamedTuple):
 
 def _cosine(place: Numbers) -> Numbers:
     """alpha = cos(pi s / 2) (Nichol & Dhariwal 2021, without their offset)."""
-    return -2 * jnp.log(jnp.tan(math.pi / 2 * place))
+    return SCALINGS["vp"].log_snr(math.pi / 2 * place)
 
 
 def _cosine_place(log_snr: Numbers) -> Numbers:
-    return 2 / math.pi * jnp.arctan(jnp.exp(-log_snr / 2))
+    return 2 / math.pi * SCALINGS["vp"].position(log_snr)
 
 
 BETAS = (0.1, 20.0)  # Song et al. 2021, appendix C: DDPM's 1,000 steps in continuous time
@@ -90,15 +90,10 @@ def _linear_place(log_snr: Numbers) -> Numbers:
     return 2 * integral / (low + jnp.sqrt(low**2 + 2 * (high - low) * integral))
 
 
-def _flow(place: Numbers) -> Numbers:
-    """sigma / alpha = s / (1 - s)."""
-    return 2 * (jnp.log1p(-place) - jnp.log(place))
-
-
 CURVES = {
     "cosine": Curve(_cosine, _cosine_place),
     "linear": Curve(_linear, _linear_place),
-    "flow": Curve(_flow, lambda log_snr: jax.nn.sigmoid(-log_snr / 2)),
+    "flow": Curve(SCALINGS["flow"].log_snr, SCALINGS["flow"].position),  # sigma / alpha = s / (1 - s)
     "log_linear": Curve(jnp.negative, jnp.negative),  # sigma / alpha grows geometrically
 }
 

@@ -28,7 +28,7 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     model, info = context.model, context.info
     evaluator.require(info.kind == "audio", "audio", f"sound, the data are {info.kind}")
     evaluator.require(isinstance(model, models.Samples), "audio", f"a model that samples, not {type(model).__name__}")
-    classes = info.num_classes if getattr(model, "num_classes", 0) else 0
+    classes = info.num_classes if context.num_classes else 0
     rows, options = classes or cfg.rows, context.options(cfg)
     label = options.labels(rows, classes)
     in_turn = label is None or np.array_equal(label, np.arange(rows))

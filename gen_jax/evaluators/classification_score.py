@@ -33,8 +33,7 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     Raises:
       ConfigError: the model knows no classes.
     """
-    conditional = bool(getattr(context.model, "num_classes", 0))
-    evaluator.require(conditional, "classification_score", "a class-conditional model")
+    evaluator.require(context.num_classes > 0, "classification_score", "a class-conditional model")
     features = evaluator.choose_features(choice.Config(recipe=cfg.recipe), context, "classification_score", cfg.split)
     sample = evaluator.sampler(context, cfg, "classification_score", lambda image, label: (image, label))
     load = functools.cache(features.load)

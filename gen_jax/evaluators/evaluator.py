@@ -105,6 +105,11 @@ class Context:
         """How its samples differ from the model's own, for a metric's tag."""
         return self.sampling(cfg.sampling).facts()
 
+    @property
+    def num_classes(self) -> int:
+        """Classes that the model is conditioned on; 0 where it is not."""
+        return getattr(self.model, "num_classes", 0)
+
     def tagged(self, cfg: SampledConfig, scalars: Mapping[str, float]) -> dict[str, float]:
         """Numbers of its samples, under tags that say how those were drawn."""
         return {metric_tags.tag(name, **self.facts(cfg)): value for name, value in scalars.items()}
@@ -250,7 +255,7 @@ def sampler(
     model, options = context.model, context.options(cfg)
     require(context.info.kind == "image", what, f"images, the data are {context.info.kind}")
     require(isinstance(model, models.Samples), what, f"a model that samples, not {type(model).__name__}")
-    classes = getattr(model, "num_classes", 0)
+    classes = context.num_classes
     rows = context.batch_size - context.batch_size % (classes or 1)  # each batch has all classes equally often
     require(rows > 0, what, f"an eval_batch_size of at least {classes}, the number of classes")
 

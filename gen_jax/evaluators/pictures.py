@@ -106,7 +106,7 @@ def _reconstruction(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trac
 
 def _samples(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
     options, sample = context.options(cfg), evaluator.drawer(context, cfg, cfg.n)
-    label = options.labels(cfg.n, getattr(context.model, "num_classes", 0))
+    label = options.labels(cfg.n, context.num_classes)
 
     def draw(state):
         made = gather(sample(state, context.rng))
@@ -143,15 +143,15 @@ def _latents(context: evaluator.Context) -> tuple[Callable[..., Any], Callable[.
     return latents, step
 
 
-def _decoder(model: Any) -> Callable[..., Any]:
+def _decoder(context: evaluator.Context) -> Callable[..., Any]:
     """(state, latents [N, D], label [N] or None) -> uint8 [N, H, W, C]; a model without classes ignores them."""
-    conditional = getattr(model, "num_classes", 0) > 0
+    model, conditional = context.model, context.num_classes > 0
     return jax.jit(lambda state, z, label: model.decode(state, z, label) if conditional else model.decode(state, z))
 
 
 def _classes(context: evaluator.Context, found: dict, which: slice) -> list[str]:
     """The names of examples' classes; none of a model without classes."""
-    if not getattr(context.model, "num_classes", 0):
+    if not context.num_classes:
         return []
     return [grids.class_name(i, context.info.class_names) for i in found["label"][which].tolist()]
 
@@ -167,7 +167,7 @@ def _decoded(step: Callable[..., Any], decode: Callable[..., Any]) -> Trace:
 
 
 def _interpolation(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
-    (latents, step), decode = _latents(context), _decoder(context.model)
+    (latents, step), decode = _latents(context), _decoder(context)
 
     def draw(state):
         found = latents(state, cfg.split, 2 * cfg.rows)
@@ -190,7 +190,7 @@ def _interpolation(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace
 
 
 def _traversal(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
-    (latents, step), decode = _latents(context), _decoder(context.model)
+    (latents, step), decode = _latents(context), _decoder(context)
 
     def draw(state):
         found = latents(state, cfg.split, cfg.points)

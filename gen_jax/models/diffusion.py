@@ -26,8 +26,8 @@ from gen_jax.settings import Count, Few, Fraction, NonNegative, Number, Positive
 LEVELS = 256  # of a pixel
 ODE_STEPS = 64  # of the likelihood
 Lambda = Annotated[Number, Field(ge=-20, le=20)]  # beyond, float32 cannot tell t from its ends
-DIT = ("patch", "layers", "width", "scan_layers", "remat")  # fields that one network alone reads
 DYNAMIC = 0.995  # percentile of the dynamic threshold
+DIT = ("patch", "layers", "width", "scan_layers", "remat")  # fields that one network alone reads
 UNET = ("widths", "blocks", "attention")
 
 

@@ -15,7 +15,8 @@ HEADS = {"validation": "val", "train": "train_eval"}  # train/ is what the steps
 
 def tag(name: str, **facts: object) -> str:
     """`name` with the facts that its value depends on, if there are any. Facts hold no comma."""
-    return MARK.join([name, *[",".join(f"{key}={value}" for key, value in facts.items())] * bool(facts)])
+    said = ",".join(f"{key}={value}" for key, value in facts.items())
+    return f"{name}{MARK}{said}" if facts else name
 
 
 def head(split: str) -> str:

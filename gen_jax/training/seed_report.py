@@ -34,7 +34,7 @@ def folders(run_dir: RunDir, key: str = "workdir") -> dict[int, RunDir]:
 
 
 def only(run_dir: RunDir, key: str = "workdir") -> RunDir:
-    """The same. Raises ConfigError, which names `key`, where no run is here, or several seeds."""
+    """`run_dir`, if it holds one seed. Raises ConfigError, which names `key`, if it holds several, or no run."""
     each = list(folders(run_dir, key).values())
     if len(each) > 1:
         raise ConfigError(f"{key}: expected one run, {run_dir.path} holds {len(each)} seeds: {each[0].path}, ...")
