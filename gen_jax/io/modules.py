@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -15,12 +16,12 @@ from typing import Any
 from gen_jax.errors import ConfigError, first_line
 from gen_jax.settings import Settings, expand, nearest, shown
 
-BASES = ("base", "evaluator")  # files of a folder that are none of its members
+BASE = re.compile(r"(.*_)?base|evaluator")  # files of a folder that are none of its members
 
 
 def names(package: ModuleType) -> list[str]:
     """The members of a folder of gen_jax, such as `gen_jax.models`."""
-    return sorted(found.name for found in pkgutil.iter_modules(package.__path__) if found.name not in BASES)
+    return sorted(found.name for found in pkgutil.iter_modules(package.__path__) if not BASE.fullmatch(found.name))
 
 
 def named_module(package: ModuleType, name: Any, key: str, base: type[Settings], function: str) -> ModuleType:

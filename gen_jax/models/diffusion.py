@@ -14,50 +14,22 @@ from pydantic import Field, model_validator
 
 from gen_jax.core import bound, denoising, guidance, noise, ops, solvers
 from gen_jax.core.gradients import Batch, Optimizer, Terms, require_optimizers
-from gen_jax.core.info import Info
 from gen_jax.core.noise import Examples, Schedule, rows
 from gen_jax.core.sampling import Classes
 from gen_jax.core.state import Mean, PyTree, State
-from gen_jax.models.base import LossModel, ModelConfig, Stepped
-from gen_jax.nets.dit import DiT
-from gen_jax.nets.unet import UNet
-from gen_jax.settings import Count, Few, Fraction, NonNegative, Number, Positive, Settings, Switch, Widths
+from gen_jax.models.base import LossModel, Stepped
+from gen_jax.models.denoiser_base import DenoiserConfig
+from gen_jax.settings import NonNegative, Number, Positive, Settings
 
 LEVELS = 256  # of a pixel
 ODE_STEPS = 64  # of the likelihood
 Lambda = Annotated[Number, Field(ge=-20, le=20)]  # beyond, float32 cannot tell t from its ends
 DYNAMIC = 0.995  # percentile of the dynamic threshold
-DIT = ("patch", "layers", "width", "scan_layers", "remat")  # fields that one network alone reads
-UNET = ("widths", "blocks", "attention")
 
 
-class Config(ModelConfig):
+class Config(DenoiserConfig):
     """The section `config.model`."""
 
-    image: tuple[Positive, Positive, Positive]
-    """(height, width, channels) of the data."""
-    net: Literal["dit", "unet"] = "dit"
-    """`dit` is a Transformer over patches, `unet` has residual blocks on maps of falling, then rising sides."""
-    patch: Positive = 2
-    """Side of a patch of `dit`."""
-    layers: Few = 6
-    """Blocks of `dit`."""
-    width: Positive = 128
-    """Width of the residual stream of `dit`."""
-    scan_layers: Switch = False
-    """Scans one compiled block over the layers of `dit`."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass of `dit` recomputes instead of keeping."""
-    widths: Widths = (64, 128, 128)
-    """Channels of the stages of `unet`. Each but the last halves the sides."""
-    blocks: Few = 1
-    """Residual blocks of a stage of `unet` on the way down; one more on the way up."""
-    attention: tuple[Positive, ...] = ()
-    """Heights of the maps of `unet` that attend."""
-    heads: Positive = 4
-    """Heads of each attention."""
-    dropout: Fraction = 0.0
-    """Dropout rate of the residual branches."""
     curve: noise.CurveName = "cosine"
     """The log-SNR lambda as a function of time."""
     scaling: noise.ScalingName = "vp"
@@ -72,50 +44,14 @@ class Config(ModelConfig):
     """Weight of the squared error of eps in the loss."""
     times: denoising.TimesName = "uniform"
     """Distribution of the times in training."""
-    num_classes: Count = 0
-    """0, or the number of classes that the model is conditioned on."""
-    class_dropout: Fraction = 0.0
-    """Share of the training examples without their class. Guidance and `label=none` need it."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the computation; parameters are float32."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Config":
-        for name in UNET if self.net == "dit" else DIT:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name}: expected no value beside net = {self.net!r}, which does not read it")
-        field, part = ("patch", self.patch) if self.net == "dit" else ("widths", 2 ** len(self.widths[1:]))
-        if not self.widths:
-            raise ValueError("widths: expected at least one")
-        if self.image[0] % part or self.image[1] % part:
-            raise ValueError(f"{field}: expected image sides divisible by {part}, got {self.image[0]}, {self.image[1]}")
-        attending = {0: self.width} if self.net == "dit" else self._attending()
-        if missing := set(self.attention) - set(attending):
-            raise ValueError(f"attention: expected heights of maps, none is {min(missing)}")
-        if any(width % self.heads for width in attending.values()):
-            raise ValueError(f"heads: expected a divisor of the channels that attend, {[*attending.values()]}")
         if self.lambda_max <= self.lambda_min:
             raise ValueError(f"lambda_max: expected more than lambda_min = {self.lambda_min:g}")
-        if self.class_dropout and not self.num_classes:
-            raise ValueError("class_dropout: expected 0 for a model without classes")
         if self.weighting in ("elbo", "sigmoid") and self.times != "uniform":
             raise ValueError(f"times: expected 'uniform' beside weighting = {self.weighting!r}, which assumes it")
         return self
-
-    def _attending(self) -> dict[int, int]:
-        """Height -> channels of the maps of `unet` that attend."""
-        sides = {self.image[0] >> i: width for i, width in enumerate(self.widths)}
-        return {side: width for side, width in sides.items() if side in self.attention}
-
-    @property
-    def fused(self) -> dict[str, int]:
-        """As in `models.transformer`."""
-        modulated = {".*/modulation/kernel": 6 if self.net == "dit" else 2, "last_modulation/kernel": 2}
-        return {".*/qkv/kernel": 3 * self.heads} | modulated
-
-    def check_data(self, info: Info) -> None:
-        info.require_images("image", self.image)
-        info.require_classes("num_classes", self.num_classes)
 
 
 class Sampling(Classes):
@@ -277,9 +213,6 @@ class Diffusion(LossModel, Stepped):
 def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> Diffusion:
     """Raises ConfigError if `optimizers` is not one optimizer called `net`."""
     require_optimizers(optimizers, "net")
-    fields = DIT if cfg.net == "dit" else UNET
-    part: dict[str, Any] = cfg.model_dump(include={*fields, "heads", "num_classes", "dropout", "dtype"})
-    network = DiT(**part) if cfg.net == "dit" else UNet(**part)
     schedule = Schedule(cfg.curve, cfg.scaling, cfg.lambda_max, cfg.lambda_min)
     choices = cfg.target, cfg.weighting, cfg.times, cfg.image, cfg.num_classes, cfg.class_dropout
-    return Diffusion(network, optimizers["net"], schedule, *choices)
+    return Diffusion(cfg.network(), optimizers["net"], schedule, *choices)

@@ -1,0 +1,90 @@
+"""The part of a config that models of image denoisers share: the network, the classes, dropout."""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+from pydantic import model_validator
+
+from gen_jax.core.info import Info
+from gen_jax.models.base import ModelConfig
+from gen_jax.nets.dit import DiT
+from gen_jax.nets.unet import UNet
+from gen_jax.settings import Count, Few, Fraction, Positive, Switch, Widths
+
+DIT = ("patch", "layers", "width", "scan_layers", "remat")  # fields that one network alone reads
+UNET = ("widths", "blocks", "attention")
+
+
+class DenoiserConfig(ModelConfig):
+    """Fields of `config.model` that say which network denoises which images."""
+
+    image: tuple[Positive, Positive, Positive]
+    """(height, width, channels) of the data."""
+    net: Literal["dit", "unet"] = "dit"
+    """`dit` is a Transformer over patches, `unet` has residual blocks on maps of falling, then rising sides."""
+    patch: Positive = 2
+    """Side of a patch of `dit`."""
+    layers: Few = 6
+    """Blocks of `dit`."""
+    width: Positive = 128
+    """Width of the residual stream of `dit`."""
+    scan_layers: Switch = False
+    """Scans one compiled block over the layers of `dit`."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass of `dit` recomputes instead of keeping."""
+    widths: Widths = (64, 128, 128)
+    """Channels of the stages of `unet`. Each but the last halves the sides."""
+    blocks: Few = 1
+    """Residual blocks of a stage of `unet` on the way down; one more on the way up."""
+    attention: tuple[Positive, ...] = ()
+    """Heights of the maps of `unet` that attend."""
+    heads: Positive = 4
+    """Heads of each attention."""
+    dropout: Fraction = 0.0
+    """Dropout rate of the residual branches."""
+    num_classes: Count = 0
+    """0, or the number of classes that the model is conditioned on."""
+    class_dropout: Fraction = 0.0
+    """Share of the training examples without their class. Guidance and `label=none` need it."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters are float32."""
+
+    @model_validator(mode="after")
+    def _network_fits(self) -> "DenoiserConfig":
+        for name in UNET if self.net == "dit" else DIT:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: expected no value beside net = {self.net!r}, which does not read it")
+        field, part = ("patch", self.patch) if self.net == "dit" else ("widths", 2 ** len(self.widths[1:]))
+        if not self.widths:
+            raise ValueError("widths: expected at least one")
+        if self.image[0] % part or self.image[1] % part:
+            raise ValueError(f"{field}: expected image sides divisible by {part}, got {self.image[0]}, {self.image[1]}")
+        attending = {0: self.width} if self.net == "dit" else self._attending()
+        if missing := set(self.attention) - set(attending):
+            raise ValueError(f"attention: expected heights of maps, none is {min(missing)}")
+        if any(width % self.heads for width in attending.values()):
+            raise ValueError(f"heads: expected a divisor of the channels that attend, {[*attending.values()]}")
+        if self.class_dropout and not self.num_classes:
+            raise ValueError("class_dropout: expected 0 for a model without classes")
+        return self
+
+    def _attending(self) -> dict[int, int]:
+        """Height -> channels of the maps of `unet` that attend."""
+        sides = {self.image[0] >> i: width for i, width in enumerate(self.widths)}
+        return {side: width for side, width in sides.items() if side in self.attention}
+
+    @property
+    def fused(self) -> dict[str, int]:
+        """As in `models.transformer`."""
+        modulated = {".*/modulation/kernel": 6 if self.net == "dit" else 2, "last_modulation/kernel": 2}
+        return {".*/qkv/kernel": 3 * self.heads} | modulated
+
+    def check_data(self, info: Info) -> None:
+        info.require_images("image", self.image)
+        info.require_classes("num_classes", self.num_classes)
+
+    def network(self) -> nn.Module:
+        """(images, lambda, label) -> prediction, as in `nets.dit`."""
+        fields = DIT if self.net == "dit" else UNET
+        part: dict[str, Any] = self.model_dump(include={*fields, "heads", "num_classes", "dropout", "dtype"})
+        return DiT(**part) if self.net == "dit" else UNet(**part)
