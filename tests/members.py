@@ -1,23 +1,24 @@
 """What the tests that run over every model and every config share."""
 
-import pkgutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 import gen_jax.models
 from gen_jax import config, config_file
 from gen_jax.core.info import Info
+from gen_jax.io import modules
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("experiments/*/*.py"))
-MODELS = sorted(m.name for m in pkgutil.iter_modules(gen_jax.models.__path__) if m.name != "base")
+MODELS = modules.names(gen_jax.models)
 
-# the config of each model that most tests train; of a model without one here it is the first that names it
+# the config of each model that most tests train; of other models it is the first that names them, but no bench
 CHOSEN = {
-    "vae": "experiments/vae/digits.py",
     "gan": "experiments/gan/ring.py",
     "encoder_decoder": "experiments/encoder_decoder/reversal.py",
     "lstm": "experiments/lstm/pydoc.py",
@@ -43,7 +44,15 @@ def variants(path: str, files: str = "") -> list[str]:
 
 
 VARIANTS = [spec for path in CONFIGS for spec in variants(path)]
-SMALLEST = {config_file.read(f"{ROOT}/{spec}")["model_name"]: spec for spec in reversed(VARIANTS)} | CHOSEN
+SMALLEST = dict(CHOSEN)
+for spec in sorted(VARIANTS, key=lambda spec: "bench" in spec):
+    SMALLEST.setdefault(config_file.read(f"{ROOT}/{spec}")["model_name"], spec)
+QUICK = {"gan", "linear_ar", "transformer", "vae"}  # the default run tests these
+
+
+def some_slow(names: Iterable[str], quick: set[str] = QUICK) -> list:
+    """Parameters of a test, one for each model or config: all but the quick ones are long tests."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in sorted(names)]
 
 
 def smoke_spec(path: str) -> str:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import pytest
-from members import SMALLEST, VARIANTS, smoke
+from members import SMALLEST, VARIANTS, smoke, some_slow
 
 from gen_jax import config
 from gen_jax.core.sampling import Text
@@ -134,9 +134,7 @@ def test_a_batch_that_lacks_what_the_model_reads_names_evaluator_and_key(monkeyp
         checks._traced(program, "elbo")
 
 
-@pytest.mark.parametrize(
-    "model", [m if m in ("vae", "transformer") else pytest.param(m, marks=pytest.mark.slow) for m in sorted(SMALLEST)]
-)
+@pytest.mark.parametrize("model", some_slow(SMALLEST, {"vae"}))
 def test_the_names_that_evaluators_declare_are_those_that_they_give(model, tmp_path):
     experiment = smoke(SMALLEST[model])
     state = train(experiment.model_copy(update={"total_steps": experiment.steps_per_call}), tmp_path / "run")

@@ -241,7 +241,10 @@ jax.block_until_ready(tree)
 
 @pytest.mark.parametrize(
     ("flags", "env"),
-    [("--xla_force_host_platform_device_count=8", {}), ("", {"JAX_NUM_CPU_DEVICES": "8", "NPROC": "2"})],
+    [
+        ("--xla_force_host_platform_device_count=8", {}),
+        pytest.param("", {"JAX_NUM_CPU_DEVICES": "8", "NPROC": "2"}, marks=pytest.mark.slow),
+    ],
 )
 def test_programs_in_flight_on_virtual_devices_do_not_starve_each_other(flags, env):
     """Without threads enough a collective waits for one that waits for a thread, until XLA aborts."""

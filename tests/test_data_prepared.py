@@ -32,6 +32,7 @@ def test_mnist_is_the_original(shared_data):
         assert sorted(row.tobytes() for row in found) == sorted(row.tobytes() for row in both)
 
 
+@pytest.mark.slow
 def test_mnist_streams_what_it_keeps(shared_data):
     section = dict(source="tfds", name="mnist", data_dir=str(shared_data / "tfds"), size=32)
     section_small = section | dict(resident_mb=1)

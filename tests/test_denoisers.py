@@ -9,6 +9,7 @@ from gen_jax.nets.dit import DiT
 from gen_jax.nets.unet import UNet
 
 KEY = jax.random.key(0)
+moved = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), tree))
 NETS = {
     "dit": DiT(patch=2, layers=2, heads=2, width=8, num_classes=3),
     "unet": UNet(widths=(8, 16), blocks=1, attention=(2,), heads=2, num_classes=3),
@@ -22,7 +23,7 @@ def test_a_network_starts_at_zero_and_reads_all_its_inputs(name):
     variables = jax.jit(net.init)(KEY, x, log_snr, label)
     apply = jax.jit(net.apply)
     assert (apply(variables, x, log_snr, label) == 0).all()
-    random = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), variables)
+    random = moved(variables)
     plain = apply(random, x, log_snr, label)
     assert plain.shape == x.shape and plain.dtype == jnp.float32
     for changed in ((x + 1e-1, log_snr, label), (x, log_snr + 1, label), (x, log_snr, label + 1)):
@@ -34,13 +35,13 @@ def test_a_network_starts_at_zero_and_reads_all_its_inputs(name):
 def test_scanned_layers_are_unrolled_ones():
     x, log_snr = jax.random.normal(KEY, (2, 4, 4, 1)), jnp.array([-3.0, 2.0])
     plain = DiT(patch=2, layers=2, heads=2, width=8)
-    variables = plain.init(KEY, x, log_snr)
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), variables["params"])
+    variables = jax.jit(plain.init)(KEY, x, log_snr)
+    params = moved(variables["params"])
     blocks = params["blocks"]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), blocks["block_0"], blocks["block_1"])
     scanned = plain.clone(scan_layers=True, remat="full")
-    found = scanned.apply({"params": params | {"blocks": {"layers": stacked}}}, x, log_snr)
-    np.testing.assert_allclose(found, plain.apply({"params": params}, x, log_snr), rtol=1e-5, atol=1e-5)
+    found = jax.jit(scanned.apply)({"params": params | {"blocks": {"layers": stacked}}}, x, log_snr)
+    np.testing.assert_allclose(found, jax.jit(plain.apply)({"params": params}, x, log_snr), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -49,7 +50,7 @@ def test_dropout_acts_in_training_alone(name):
     net = NETS[name].clone(dropout=0.5)
     inputs = jax.random.normal(KEY, (2, 4, 4, 1)), jnp.zeros(2), jnp.array([0, 1])
     variables = jax.jit(net.init)(KEY, *inputs)
-    variables = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), variables)
+    variables = moved(variables)
     apply = jax.jit(net.apply, static_argnames="train")
     rngs = [{"dropout": jax.random.key(i)} for i in range(2)]
     first, second = (apply(variables, *inputs, train=True, rngs=each) for each in rngs)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from members import CONFIGS, ROOT, SMALLEST, VARIANTS, smoke, variants
+from members import CONFIGS, QUICK, ROOT, SMALLEST, VARIANTS, smoke, some_slow, variants
 
 from gen_jax import config, config_file
 from gen_jax.results import expected
@@ -14,13 +14,11 @@ from gen_jax.runs.run_dir import RunDir
 from gen_jax.settings import defaulted
 from gen_jax.train import train
 
-# one config of each model; the rest are as quick, but there are many
-AT_ONCE = set(SMALLEST.values())
+# one config of each family, and those that take a second; the rest are as quick, but there are many
+AT_ONCE = {SMALLEST[name] for name in QUICK | {"diffusion", "vaegan", "vqvae"}}
 
 
-@pytest.mark.parametrize(
-    "path", [path if path in AT_ONCE else pytest.param(path, marks=pytest.mark.slow) for path in VARIANTS]
-)
+@pytest.mark.parametrize("path", some_slow(VARIANTS, AT_ONCE))
 def test_smoke(path, tmp_path):
     experiment = smoke(path)
     state = train(experiment, tmp_path / "run")

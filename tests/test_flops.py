@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from members import MODELS, SMALLEST, smoke
+from members import MODELS, SMALLEST, smoke, some_slow
 
 from gen_jax import compat
 from gen_jax.core import ops
@@ -97,10 +97,10 @@ WAYS = {
 }
 
 
-QUICK = ("unrolled", "scanned, nothing kept", "loss in parts")
+QUICK = {"unrolled", "scanned, nothing kept", "loss in parts"}
 
 
-@pytest.mark.parametrize("way", [way if way in QUICK else pytest.param(way, marks=pytest.mark.slow) for way in WAYS])
+@pytest.mark.parametrize("way", some_slow(WAYS, QUICK))
 def test_a_gpt_takes_6n_and_12lht_a_token_however_it_is_compiled(way):
     """N: parameters of matrix products, the token table among them, as it is the output layer. L layers, H wide, T."""
     program = Program(smoke(GPT, "model.loss_parts=1", *(f"model.{flag}" for flag in WAYS[way])))
@@ -120,10 +120,10 @@ def loops(jaxpr):
     )
 
 
-QUICK_MODELS = ("vae", "linear_ar", "gan")
+QUICK_MODELS = {"vae", "linear_ar", "gan"}
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK_MODELS else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
+@pytest.mark.parametrize("name", some_slow(MODELS, QUICK_MODELS))
 def test_the_work_of_a_model_is_no_more_than_what_runs(name):
     """So MFU is below 1. XLA's analysis of the compiled program counts elementwise operations too."""
     program = Program(smoke(SMALLEST[name], devices=1))

@@ -5,7 +5,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from members import SMALLEST, smoke
+from members import SMALLEST, smoke, some_slow
 
 from gen_jax.core.gradients import Terms
 from gen_jax.core.state import Mean
@@ -48,31 +48,12 @@ def sgd(path, *flags, **kwargs):
     return program(path, *flags, *(f"optim.{name}.{field}" for name in names for field in rule), **kwargs)
 
 
-# what takes longest; Transformers over grids are the same network as the one over tokens
-SLOW = {
-    "code_prior",
-    "cyclegan",
-    "diffusion",
-    "encoder_decoder",
-    "lstm",
-    "pixel_transformer",
-    "vaegan",
-    "vqvae",
-    "wavenet",
-}
-
-
-def some_slow(names, others=()):
-    slow = SLOW.union(others)
-    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in sorted(names)]
-
-
 # the others' are cut over `fsdp` alone
 RULES = {"transformer": TENSOR_PARALLEL, "encoder_decoder": TENSOR_PARALLEL}
 CUBE = dict(devices=2, fsdp=2, model=2)
 
 
-@pytest.mark.parametrize("name", some_slow(SMALLEST))
+@pytest.mark.parametrize("name", some_slow(SMALLEST, {"linear_ar", "transformer", "vae"}))
 def test_one_device_equals_eight(name):
     path, flags, cube = SMALLEST[name], FIELDS.get(name, ()), CUBE | {"rules": RULES.get(name, FSDP)}
     one, eight = sgd(path, *flags), sgd(path, *flags, **cube)
@@ -107,7 +88,7 @@ QUIET = {
 }
 
 
-@pytest.mark.parametrize("name", some_slow(QUIET, {"transformer"}))
+@pytest.mark.parametrize("name", some_slow(QUIET, {"linear_ar", "vae"}))
 def test_pmap_equals_jit_where_there_is_no_noise(name):
     jit, _ = losses(program(SMALLEST[name], *QUIET[name], devices=8), steps=5)
     pmap, _ = losses(program(SMALLEST[name], *QUIET[name], "parallel=pmap", devices=8, rules=WHOLE), steps=5)

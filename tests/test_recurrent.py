@@ -99,7 +99,7 @@ def test_the_written_gradient_equals_autodiff(cell, parts, masked):
     assert_close(graded(ours), graded(plain))
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 def test_the_gradient_stops_at_the_border_of_a_window(cell):
     """An update on the second window moves by its gradient with the carry held fixed, not by that through the first."""
     chosen, whole = model(cell=cell), batch_of(2 * T)

@@ -212,6 +212,7 @@ def test_a_seed_that_diverges_is_named_and_leaves_the_others_alone(tmp_path, mon
     assert [(row["step"], row["seeds"]) for row in RunDir(tmp_path / "run").rows()] == [(2, 3), (4, 3), (6, 2), (8, 2)]
 
 
+@pytest.mark.slow
 def test_a_seed_whose_evaluator_raises_is_saved_and_leaves_the_others_alone(tmp_path, monkeypatch):
     flags = ("num_seeds=2", "total_steps=8", "log_every=2", "save_every=0", "eval_every=4")
     whole = train(seeds(*flags), tmp_path / "whole")

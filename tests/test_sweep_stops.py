@@ -155,7 +155,9 @@ def test_missing_data_stops_the_sweep_and_the_trial_is_kept(sweep, monkeypatch):
     assert starts(again)[1] == 2
 
 
-@pytest.mark.parametrize(("goal", "rows"), [("val/elbow", (3, 4, 5)), ("test/likelyhood", (6,))])
+@pytest.mark.parametrize(
+    ("goal", "rows"), [("val/elbow", (3, 4, 5)), pytest.param("test/likelyhood", (6,), marks=pytest.mark.slow)]
+)
 def test_a_misspelt_goal_is_found_at_the_first_row_that_should_have_it(sweep, monkeypatch, goal, rows):
     """Evaluated at 3 and 6; what belongs to `test/` may come at the end, which is 6."""
     monkeypatch.setenv("FAKE_STEP", "0.3")

@@ -46,7 +46,7 @@ def signal_at(monkeypatch, where, step, number=signal.SIGTERM):
 LATE = [pytest.param(*case, marks=pytest.mark.slow) for case in (("step", 1), ("step", 12), ("batches", 5))]
 
 
-@pytest.mark.parametrize(("where", "count"), [("step", 5), ("batches", 3), *LATE])
+@pytest.mark.parametrize(("where", "count"), [("step", 5), pytest.param("batches", 3, marks=pytest.mark.slow), *LATE])
 def test_preempted_and_resumes_equals_uninterrupted(tmp_path, monkeypatch, where, count):
     whole = train(digits(*LONG), tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -62,7 +62,8 @@ def test_preempted_and_resumes_equals_uninterrupted(tmp_path, monkeypatch, where
     assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("number", [1, 3])  # of an evaluation in the middle of the run, and of the last one
+# of an evaluation in the middle of the run, and of the last one
+@pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_an_evaluator_that_raises_costs_nothing(tmp_path, monkeypatch, number):
     """`save_every` is 0: the step is saved before its evaluation, and the same command evaluates it again."""
     flags = (*LONG, "save_every=0", "keep=9")
