@@ -212,7 +212,7 @@ def test_the_network_sees_inputs_of_variance_1(fields):
     x, eps = jax.random.normal(KEY, (2, 500, 4, 4, 1))
     for log_snr in (-8.0, 0.0, 8.0):
         each = jnp.full(500, log_snr)
-        model._call({}, noise.diffuse(model.schedule, 0.5 * x, each, eps), each, None)
+        model.call({}, noise.diffuse(model.schedule, 0.5 * x, each, eps), each, None)
     np.testing.assert_allclose(variances, 1.0, rtol=0.05)
 
 

@@ -1,0 +1,212 @@
+"""What Gaussian diffusions of pixels and of latents share: schedule, loss, guidance, and samplers step by step."""
+
+import dataclasses
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+from pydantic import Field, model_validator
+
+from gen_jax.core import denoising, guidance, noise, ops, solvers
+from gen_jax.core.denoising import Denoised
+from gen_jax.core.gradients import Batch, Terms
+from gen_jax.core.noise import Examples, Schedule, rows
+from gen_jax.core.sampling import Classes
+from gen_jax.core.state import Mean, PyTree, State
+from gen_jax.models.base import LossModel, Stepped
+from gen_jax.models.denoiser_base import DenoiserConfig
+from gen_jax.settings import NonNegative, Number, Positive, Settings
+
+Lambda = Annotated[Number, Field(ge=-20, le=20)]  # beyond, float32 cannot tell t from its ends
+
+
+class DiffusionConfig(DenoiserConfig):
+    """Fields of `config.model` that say what the network denoises, and how it is trained."""
+
+    curve: noise.CurveName = "cosine"
+    """The log-SNR lambda as a function of time."""
+    scaling: noise.ScalingName = "vp"
+    """How alpha and sigma follow from lambda: alpha^2 + sigma^2 = 1, alpha = 1, or alpha + sigma = 1."""
+    lambda_max: Lambda = 13.3
+    """lambda at time 0, close to the data."""
+    lambda_min: Lambda = -13.3
+    """lambda at time 1, close to noise."""
+    target: denoising.TargetName = "v"
+    """What the network predicts."""
+    weighting: denoising.WeightingName = "sigmoid"
+    """Weight of the squared error of eps in the loss."""
+    times: denoising.TimesName = "uniform"
+    """Distribution of the times in training."""
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> "DiffusionConfig":
+        if self.lambda_max <= self.lambda_min:
+            raise ValueError(f"lambda_max: expected more than lambda_min = {self.lambda_min:g}")
+        if self.weighting in ("elbo", "sigmoid") and self.times != "uniform":
+            raise ValueError(f"times: expected 'uniform' beside weighting = {self.weighting!r}, which assumes it")
+        return self
+
+    def choices(self) -> dict[str, Any]:
+        """Fields of `GaussianDiffusion` beside its network and its optimizer."""
+        schedule = Schedule(self.curve, self.scaling, self.lambda_max, self.lambda_min)
+        same = "target", "weighting", "times", "image", "num_classes", "class_dropout"
+        return {"schedule": schedule} | {name: getattr(self, name) for name in same}
+
+
+class DiffusionSampling(Classes):
+    """Fields of `config.sampling`: the solver and the guidance."""
+
+    solver: solvers.SolverName = "dpm_solver"
+    """The sampler; `heun` calls the network twice a step."""
+    steps: Annotated[Positive, Field(le=10_000)] = 25
+    """Steps from noise to data."""
+    grid: noise.GridName = "time"
+    """What the steps are equally spaced in: time, lambda, or Karras' power of sigma / alpha."""
+    guidance: NonNegative = 1.0
+    """Scale of classifier-free guidance; 1 = off."""
+    guided_from: Number | None = None
+    """The smallest lambda at which guidance applies; None = all."""
+    guided_to: Number | None = None
+    """The largest lambda at which guidance applies; None = all."""
+    temperature: NonNegative = 1.0
+    """Scales the noise at the start, and that which `ancestral` adds."""
+
+    def check(self, model: Settings) -> None:
+        assert isinstance(model, DiffusionConfig)
+        if self.guidance != 1 and not model.class_dropout:
+            raise ValueError("guidance: expected 1 for a model without class_dropout")
+        if self.guidance != 1 and self.label == "none":
+            raise ValueError("guidance: expected 1 beside label = 'none'")
+        for name in ("guided_from", "guided_to"):
+            if self.guidance == 1 and getattr(self, name) is not None:
+                raise ValueError(f"{name}: expected none beside guidance = 1")
+        if self.guided_from is not None and self.guided_to is not None and self.guided_from >= self.guided_to:
+            raise ValueError(f"guided_to: expected more than guided_from = {self.guided_from:g}")
+        if not (self.label == "none" and model.class_dropout):
+            super().check(model)
+
+    def guides(self, log_snr: Array) -> Array | bool:
+        """Whether guidance applies at this lambda."""
+        low = True if self.guided_from is None else self.guided_from <= log_snr
+        return low if self.guided_to is None else low & (log_snr <= self.guided_to)
+
+    def limited(self, found: Denoised, schedule: Schedule, z: Examples, log_snr: Float[Array, ""]) -> Denoised:
+        """The estimate within the range of the data, where that is asked for."""
+        return found
+
+    def labels(self, n: int, num_classes: int) -> Int[Array, " n"] | None:
+        return None if self.label == "none" else super().labels(n, num_classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianDiffusion(LossModel, Stepped):
+    """Denoises maps [H, W, C] of mean 0 and a standard deviation of about 0.5. Subclasses give `examples`, `shown`."""
+
+    schedule: Schedule
+    target: str
+    weighting: str
+    times: str
+    image: tuple[int, int, int]
+    num_classes: int
+    class_dropout: float
+
+    def examples(self, batch: Batch) -> Float[Array, "B H W C"]:
+        """The clean maps of a batch."""
+        raise NotImplementedError(f"{type(self).__name__} gives no examples")
+
+    def shown(self, state: State, x: Float[Array, "n H W C"]) -> Any:
+        """Clean maps as samples, as `Samples` says."""
+        raise NotImplementedError(f"{type(self).__name__} shows no maps")
+
+    def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
+        x = jnp.zeros((1, *self.image))
+        return self.network.init(rng, x, jnp.zeros(1), jnp.zeros(1, jnp.int32))
+
+    def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
+        """`loss`, the weighted squared error."""
+        x = self.examples(batch)
+        time_rng, noise_rng, class_rng, drop_rng = ops.split(rng, 4)
+        t = denoising.TIMES[self.times](self.schedule, time_rng, len(x))
+        log_snr, eps = self.schedule.log_snr(t), ops.normal(noise_rng, x.shape)
+        label = self.label_of(batch)
+        if train and label is not None:
+            label = jnp.where(ops.uniform(class_rng, (len(x),)) < self.class_dropout, self.num_classes, label)
+        z = noise.diffuse(self.schedule, x, log_snr, eps)
+        y = self.call(variables, z, log_snr, label, {"dropout": drop_rng} if train else None)
+        error = (y - denoising.target(self.target, self.schedule, x, eps, log_snr)) ** 2
+        weight = denoising.WEIGHTINGS[self.weighting](log_snr, self.schedule.slope(t))
+        weight *= denoising.error_ratio(self.target, self.schedule, log_snr)
+        return Terms({"loss": Mean.of(weight * error.reshape(len(x), -1).mean(1))})
+
+    # Sampling --------------------------------------------------------------------------------------------------------
+
+    def sample_steps(self, options: DiffusionSampling) -> int:
+        return options.steps
+
+    def sample_init(self, state: State, rng: jax.Array, n: int, options: DiffusionSampling) -> PyTree:
+        keys = ops.row_keys(rng, jnp.arange(n))
+        walk = solvers.start(self.schedule, self._noise(keys, 0, options))
+        label = self._label(options.labels(n, self.num_classes), n)
+        return {"walk": walk, "keys": jax.random.key_data(keys), "label": label}
+
+    def sample_step(self, state: State, carry: PyTree, i: Int[Array, ""], options: DiffusionSampling) -> PyTree:
+        grid = noise.GRIDS[options.grid](self.schedule, options.steps)
+        fresh = self._noise(jax.random.wrap_key_data(carry["keys"]), i + 1, options)
+        step = solvers.step_of(self.schedule, grid, i, fresh)
+        denoiser = self._sampler(state.nets["net"].averaged, carry["label"], options)
+        return carry | {"walk": solvers.SOLVERS[options.solver](denoiser, carry["walk"], step)}
+
+    def sample_finish(self, state: State, carry: PyTree, options: DiffusionSampling) -> Any:
+        alpha = self.schedule.scales(jnp.float32(self.schedule.lambda_max))[0]
+        return self.shown(state, carry["walk"].z / alpha)
+
+    def _noise(self, keys: jax.Array, number: Int[Array, ""] | int, options: DiffusionSampling) -> Examples:
+        """The noise of a step: each sample has its own key, so it does not depend on how many are drawn."""
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+        return options.temperature * ops.normal(keys, (len(keys), *self.image))
+
+    def _sampler(self, variables: PyTree, label: Array | None, options: DiffusionSampling) -> solvers.Denoiser:
+        """The denoiser with what `options` ask of it."""
+        conditional = self.denoiser(variables, label)
+
+        def denoiser(z, log_snr):
+            if options.guidance == 1 or label is None:
+                found = conditional(z, log_snr)
+            else:  # both in one call, row beside row: rows stay on their devices
+                both = self.denoiser(variables, guidance.pairs(label, jnp.full_like(label, self.num_classes)))
+                halves = guidance.halves(both(guidance.pairs(z, z), log_snr))
+                found = guidance.guided(*halves, options.guidance, options.guides(log_snr))
+            return options.limited(found, self.schedule, z, log_snr)
+
+        return denoiser
+
+    # The network -----------------------------------------------------------------------------------------------------
+
+    def denoiser(self, variables: PyTree, label: Array | None) -> solvers.Denoiser:
+        """The network as solvers see it, for rows of these labels."""
+
+        def denoiser(z, log_snr):
+            each = jnp.broadcast_to(log_snr, len(z))
+            return denoising.denoised(self.target, self.schedule, z, self.call(variables, z, each, label), each)
+
+        return denoiser
+
+    def label_of(self, batch: Batch) -> Int[Array, " B"] | None:
+        """The labels of a batch; None of a model without classes."""
+        return batch["label"] if self.num_classes else None
+
+    def _label(self, label: Array | None, n: int) -> Int[Array, " n"] | None:
+        """The labels that the network reads: `num_classes` for none; None of a model without classes."""
+        if not self.num_classes:
+            return None
+        return jnp.full(n, self.num_classes) if label is None else label
+
+    def call(
+        self, variables: PyTree, z: Examples, log_snr: Float[Array, " B"], label: Array | None, rngs: dict | None = None
+    ) -> Examples:
+        """The network on z scaled to a variance of about 1 (Karras et al. 2022, c_in). With `rngs` it drops out."""
+        alpha, sigma = (rows(scale, z) for scale in self.schedule.scales(log_snr))
+        scaled = z / jnp.sqrt((alpha * denoising.SIGMA_DATA) ** 2 + sigma**2)
+        y: Any = self.network.apply(variables, scaled, log_snr, label, train=rngs is not None, rngs=rngs or {})
+        return y
