@@ -12,12 +12,12 @@ from gen_jax.metrics.kid import kid, mmd2
 
 def test_each_is_torch_fidelitys():
     real, fake, logits = features()
-    precision, recall = pr.precision_recall(fake, real)
+    shares = pr.precision_recall(fake, real)
     found = {
         "frechet_inception_distance": fid(fake, *moments(real)),
         "inception_score_mean": inception_score(logits),
-        "precision": precision,
-        "recall": recall,
+        "precision": shares.precision,
+        "recall": shares.recall,
         "kid_1_subsets_of_1000": mmd2(fake, real[:1000]),
         "kid_20_subsets_of_200": kid(fake, real[:1000], subsets=20, subset_size=200),
     }
@@ -61,14 +61,23 @@ def test_inception_score_of_known_classes():
 
 def test_precision_and_recall_of_known_sets(monkeypatch):
     real = np.random.default_rng(0).normal(size=(200, 2))
-    assert pr.precision_recall(real, real) == (1, 1)
-    assert pr.precision_recall(real + 100, real) == (0, 0)
+    assert pr.precision_recall(real, real)[:2] == (1, 1)
+    assert pr.precision_recall(real + 100, real) == (0, 0, 0, 0)
     one = real[:1] + 1e-3 * np.random.default_rng(1).normal(size=(50, 2))  # collapse: plausible, not diverse
-    precision, recall = pr.precision_recall(one, real)
-    assert precision == 1 and recall < 0.05
+    found = pr.precision_recall(one, real)
+    assert found.precision == 1 and found.recall < 0.05 and found.coverage < 0.05
     whole = pr.precision_recall(real[:90] * 1.5, real)
     monkeypatch.setattr(pr, "BLOCK", 7)
     assert pr.precision_recall(real[:90] * 1.5, real) == whole
+
+
+def test_density_and_coverage_count_balls():
+    """On a line, k = 1: the balls around 0, 1 and 10 reach 1, 1 and 9."""
+    real, fake = np.array([[0.0], [1.0], [10.0]]), np.array([[0.5], [1.5], [0.9], [50.0]])
+    found = pr.precision_recall(fake, real, k=1)
+    assert found == (3 / 4, 2 / 3, (2 + 2 + 2 + 0) / 4, 1)
+    assert pr.precision_recall(np.array([[-0.5], [-0.7]]), real, k=1)[2:] == (1, 1 / 3)
+    assert pr.precision_recall(np.array([[0.5], [0.6]]), real, k=1).density == 2  # fakes that crowd
 
 
 def test_nearest_neighbours():

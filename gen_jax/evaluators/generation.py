@@ -1,4 +1,4 @@
-"""How far samples are from real images: FID, KID, Inception Score, precision and recall, with their floors."""
+"""How far samples are from real images: FID, KID, Inception Score, precision and its relatives, with floors."""
 
 import functools
 import itertools
@@ -15,11 +15,11 @@ from gen_jax.io.cache import Arrays, cached
 from gen_jax.metrics.frechet import fid, moments
 from gen_jax.metrics.inception_score import inception_score
 from gen_jax.metrics.kid import kid
-from gen_jax.metrics.precision_recall import precision_recall, radii
+from gen_jax.metrics.precision_recall import Shares, precision_recall, radii
 from gen_jax.runs import metric_tags, plots
 from gen_jax.settings import Few, Positive, Whole
 
-MEASURED = ("fid", "kid", "inception_score", "precision", "recall")
+MEASURED = ("fid", "kid", "inception_score", *Shares._fields)
 RARE = 0.2  # of the share of a class among real images
 
 
@@ -33,7 +33,7 @@ class Config(evaluator.SampledConfig):
     features: choice.Config = choice.Config()
     """The network that gives the features."""
     k: Positive = 3
-    """The neighbour that a ball of precision and recall reaches to."""
+    """The neighbour that a ball of precision, recall, density and coverage reaches to."""
     kid_subsets: Few = 100
     """Subsets that KID averages over."""
     kid_subset_size: Annotated[Whole, Field(ge=2)] = 1000
@@ -47,7 +47,7 @@ class Config(evaluator.SampledConfig):
 
 
 def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
-    """`fid`, `kid`, `inception_score`, `precision`, `recall` of `n` samples against the whole split.
+    """`fid`, `kid`, `inception_score`, `precision`, `recall`, `density`, `coverage` of `n` samples against the split.
 
     Each name says how it was measured (`gen_jax.runs.metric_tags`): n_real, n_fake, split, features and their hash,
     resize, a hash of the real images. Beside each stands its `_floor`: real images in place of the samples.
@@ -105,7 +105,10 @@ class _Reference:
 
         self.statistics = cached(f"statistics_{self._key(self.real)}_{cfg.k}", build)
         floor, arrays = self._read(cfg.floor, cfg.n)
-        self.floors = self.measured(arrays["features"], arrays["logits"], "_floor", of=floor.name)
+        n, how = len(arrays["features"]), f"{cfg.k}_{cfg.kid_subsets}x{cfg.kid_subset_size}"
+        key = f"floors_{self._key(self.real)}_{floor.digest}_{n}_{how}"
+        floors = cached(key, lambda: {name: np.asarray(value) for name, value in self._numbers(**arrays).items()})
+        self.floors = self._tagged({name: float(value) for name, value in floors.items()}, n, "_floor", of=floor.name)
 
     def _key(self, real: metric_tags.Real) -> str:
         return f"{self.features.name}-{self.weights.digest}_{real.digest}"
@@ -138,20 +141,24 @@ class _Reference:
     def tag(self, name: str, n_fake: int, **facts: object) -> str:
         return metric_tags.tag(name, **self.real.facts(n_fake), **self.features.facts(self.weights), **facts)
 
-    def measured(self, found: np.ndarray, logits: np.ndarray, suffix: str = "", **facts: str) -> dict[str, float]:
+    def measured(self, features: np.ndarray, logits: np.ndarray, **facts: str) -> dict[str, float]:
         """Tag -> value for features [N, F] and logits [N, K]."""
+        return self._tagged(self._numbers(features, logits), len(features), **facts)
+
+    def _numbers(self, features: np.ndarray, logits: np.ndarray) -> dict[str, float]:
         cfg, others, known = self.cfg, self.arrays["features"], self.statistics
-        size = min(cfg.kid_subset_size, len(found), len(others))
-        precision, recall = precision_recall(found, others, cfg.k, known["radii"])
-        kernel = kid(found, others, subsets=cfg.kid_subsets, subset_size=size)
-        values = {
-            "fid": (fid(found, known["mean"], known["covariance"]), {}),
-            "kid": (kernel, {"subsets": f"{cfg.kid_subsets}x{size}"}),
-            "inception_score": (inception_score(logits), {}),
-            "precision": (precision, {"k": cfg.k}),
-            "recall": (recall, {"k": cfg.k}),
-        }
-        return {self.tag(name + suffix, len(found), **more, **facts): v for name, (v, more) in values.items()}
+        shares = precision_recall(features, others, cfg.k, known["radii"])
+        kernel = kid(features, others, subsets=cfg.kid_subsets, subset_size=self._subset(len(features)))
+        distance = fid(features, known["mean"], known["covariance"])
+        return {"fid": distance, "kid": kernel, "inception_score": inception_score(logits), **shares._asdict()}
+
+    def _subset(self, n_fake: int) -> int:
+        return min(self.cfg.kid_subset_size, n_fake, len(self.arrays["features"]))
+
+    def _tagged(self, values: dict[str, float], n_fake: int, suffix: str = "", **facts: str) -> dict[str, float]:
+        how: dict[str, dict[str, object]] = {name: {"k": self.cfg.k} for name in Shares._fields}
+        how["kid"] = {"subsets": f"{self.cfg.kid_subsets}x{self._subset(n_fake)}"}
+        return {self.tag(name + suffix, n_fake, **how.get(name, {}), **facts): value for name, value in values.items()}
 
     def add_classes(self, report: evaluator.Report, predicted: np.ndarray, label: np.ndarray) -> None:
         """The shares of classes of the samples, [N] each, and how well the classifier tells them."""

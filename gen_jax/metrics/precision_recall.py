@@ -1,9 +1,10 @@
-"""Improved precision and recall (Kynkaanniemi et al. 2019), and nearest neighbours, in blocks of rows."""
+"""Improved precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020), neighbours."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 BLOCK = 1000  # rows: a block's distances to 60,000 others take 480 MB
 
@@ -26,11 +27,20 @@ def radii(x: Float[np.ndarray, "N F"], k: int = 3) -> Float[np.ndarray, " N"]:
     return np.concatenate([np.partition(block, k, axis=1)[:, k] for block in _squared_distances(x, x)])
 
 
-def covered(
-    x: Float[np.ndarray, "N F"], y: Float[np.ndarray, "M F"], y_radii: Float[np.ndarray, " M"]
-) -> Bool[np.ndarray, " N"]:
-    """Whether each x lies in the ball of any y."""
-    return np.concatenate([(block <= y_radii).any(1) for block in _squared_distances(x, y)])
+class Shares(NamedTuple):
+    """How two sets of points overlap; a ball reaches from a point to its k-th nearest other of its set.
+
+    Attributes:
+      precision: share of the fakes in the ball of any real point.
+      recall: share of the real points in the ball of any fake.
+      density: real balls that a fake lies in, over k, in the mean over fakes; above 1 where fakes crowd.
+      coverage: share of the real points with a fake in their ball.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
 
 
 def precision_recall(
@@ -38,13 +48,21 @@ def precision_recall(
     real: Float[np.ndarray, "M F"],
     k: int = 3,
     real_radii: Float[np.ndarray, " M"] | None = None,
-) -> tuple[float, float]:
-    """Share of fakes in the union of the real points' balls, and the other way round. Needs more than k points each.
+) -> Shares:
+    """Needs more than k points each.
 
-    real_radii: `radii(real, k)`, where they are known.
+    Args:
+      real_radii: `radii(real, k)`, where they are known.
     """
-    precision = covered(fake, real, radii(real, k) if real_radii is None else real_radii).mean()
-    return float(precision), float(covered(real, fake, radii(fake, k)).mean())
+    reach, hits, covered = radii(real, k) if real_radii is None else real_radii, [], np.zeros(len(real), bool)
+    for block in _squared_distances(fake, real):
+        inside = block <= reach
+        hits.append(inside.sum(1))
+        covered |= inside.any(0)
+    around, reach = np.concatenate(hits), radii(fake, k)
+    recalled = np.concatenate([(block <= reach).any(1) for block in _squared_distances(real, fake)])
+    shares = (around > 0).mean(), recalled.mean(), around.mean() / k, covered.mean()
+    return Shares(*map(float, shares))
 
 
 def nearest(
