@@ -273,9 +273,13 @@ def load(spec: str, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
       ConfigError: as `resolve`; also for a flag that names no key of the config.
     """
+    return resolve(config_file.changed(config_file.read(spec), flagged(overrides)))
+
+
+def flagged(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    """The keys and values of flags."""
     flags = [override.removeprefix("--config.").partition("=") for override in overrides]
-    values = [(key, value if isinstance(value := literal(text), dict) else Flag(text)) for key, _, text in flags]
-    return resolve(config_file.changed(config_file.read(spec), values))
+    return [(key, value if isinstance(value := literal(text), dict) else Flag(text)) for key, _, text in flags]
 
 
 def replaced(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:

@@ -177,7 +177,7 @@ def test_curves_skip_rows_without_the_tag():
 
 def test_lines_can_be_logarithmic():
     series = {"a": (np.arange(1, 5), np.array([1.0, 10, 100, 1000]))}
-    assert (plots.lines(series, title="") != plots.lines(series, title="", log=True)).any()
+    assert (plots.lines(series, title="") != plots.lines(series, title="", log="y")).any()
 
 
 def test_panels_stand_below_each_other_with_the_same_axes(figures):

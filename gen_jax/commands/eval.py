@@ -1,5 +1,6 @@
 """`gen-jax eval --workdir=D [--step=latest|best|N] [--watch] [--num_processes=N]`: runs the config's evaluators.
 
+`--config.evals.NAME.type=TYPE` adds an evaluator, `--config.evals.NAME.key=value` changes one.
 Results go to `D/eval/`: metrics.jsonl, samples/ and events for TensorBoard, as in training; D itself is only read. Of a
 run with `num_seeds`, each seed is evaluated in its folder, and means and deviations go to `D/eval/`.
 """
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", default="latest", help="latest (default), best, or a number")
     parser.add_argument("--watch", action="store_true", help="follow the checkpoints of a running job until it ends")
     same_data.add_argument(parser)
+    parser.set_defaults(config=None)  # it takes flags, of `config.evals`
     distributed.add_arguments(parser)
 
 
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     if trial:
         run_dir.config()
         words = ["eval", f"--workdir={args.workdir}", f"--step={args.step}", *["--watch"] * args.watch]
-        words += ["--accept_data"] * args.accept_data
+        words += ["--accept_data"] * args.accept_data + overrides
         sys.exit(distributed.start_here(words, args.num_processes, Path(run_dir.logs)))
     with distributed.joined(args):
         each = runs(args.workdir)
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
                 f"hold up the others; --workdir={paths.shortest(each[0].path)} follows one"
             )
         for one in each:
-            _run(args, one)
+            _run(args, one, overrides)
         if len(each) > 1:
             _write_common(run_dir, each)
 
@@ -73,8 +75,8 @@ def _write_common(run_dir: RunDir, each: list[RunDir]) -> None:
                 print(f"  {tag} {value:.6g} +- {deviation:.3g}")
 
 
-def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
-    experiment, alone = experiment_of(run_dir), jax.process_count() == 1
+def _run(args: argparse.Namespace, run_dir: RunDir, overrides: list[str]) -> None:
+    experiment, alone = experiment_of(run_dir, overrides), jax.process_count() == 1
     if not experiment.evals:
         raise ConfigError("config.evals: expected at least one evaluator; this run has none")
     if args.watch and not alone:
@@ -97,7 +99,7 @@ def _run(args: argparse.Namespace, run_dir: RunDir) -> None:
             _evaluate(trained, writer)
             out.upload()
 
-        trained = TrainedRun(run_dir.path, accept_data=args.accept_data, poll=poll)
+        trained = TrainedRun(run_dir.path, accept_data=args.accept_data, poll=poll, overrides=overrides)
         if not args.watch:
             evaluate(args.step)
             return

@@ -61,6 +61,7 @@ class Report:
     audios: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # int16 [N, T]
     sample_rate: int = 0  # of audios, in Hz
     warnings: list[str] = dataclasses.field(default_factory=list)
+    timings: dict[str, float] = dataclasses.field(default_factory=dict)  # what the clock decides: not in metrics.jsonl
 
 
 @dataclasses.dataclass

@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
@@ -72,18 +72,17 @@ def lines(
     *,
     title: str,
     axes: tuple[str, str] = ("", ""),
-    log: bool = False,
+    log: Literal["", "x", "y", "xy"] = "",
     bands: Mapping[str, Shaped[np.ndarray, " N"]] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Curves by name, (x, y) each; `log` makes the y axis logarithmic. bands: by name, so much on either side."""
+    """Curves by name, (x, y) each; `log` names logarithmic axes. bands: by name, so much on either side."""
     figure = new_figure()
     axis = figure.add_subplot(title=title, xlabel=axes[0], ylabel=axes[1])
     for (name, (x, y)), colour in zip(series.items(), _colours(len(series)), strict=True):
         axis.plot(x, y, label=name, color=colour, marker="." if len(x) < 30 else "")
         if bands and np.any(width := bands[name]):
             axis.fill_between(x, y - width, y + width, color=colour, alpha=0.2, linewidth=0)
-    if log:
-        axis.set_yscale("log")
+    axis.set(**{f"{name}scale": "log" for name in log})
     if series:
         axis.legend(frameon=False)
     axis.grid(alpha=0.3)
@@ -248,6 +247,15 @@ def spectrograms(
     figure.supxlabel("seconds", fontsize=9)
     figure.supylabel("kHz", fontsize=9)
     return pixels(figure)
+
+
+def read_png(data: bytes) -> UInt8[np.ndarray, "H W C"]:
+    """The image of a PNG file: grey (C = 1) or RGB (C = 3)."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        grey = image.mode in ("1", "L")
+        return np.array(image.convert("L" if grey else "RGB")).reshape(image.height, image.width, -1)
 
 
 def png(image: UInt8[np.ndarray, "H W C"]) -> bytes:

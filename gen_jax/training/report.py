@@ -26,13 +26,16 @@ def tagged(cfg: EvalConfig, report: Report) -> dict[str, float]:
 def write_report(
     writer: Writer, step: int, cfg: EvalConfig, report: Report, say: Callable[[str], None]
 ) -> dict[str, float]:
-    """Writes what an evaluator found under its split's tag. Returns the tagged scalars."""
+    """Writes what an evaluator found under its split's tag; timings are said. Returns the tagged scalars."""
     tag, scalars = tag_start(cfg), tagged(cfg, report)
     writer.write_scalars(step, scalars)
     writer.write_images(step, {f"{tag}{name}": image for name, image in report.images.items()})
     writer.write_texts(step, {f"{tag}{name}": text for name, text in report.texts.items()})
     sounds = {f"{tag}{name}": sound[..., None] / 32767 for name, sound in report.audios.items()}
     writer.write_audios(step, sounds, sample_rate=report.sample_rate)
+    if timings := {f"{tag}{name}": value for name, value in report.timings.items()}:
+        writer.write_perf(step, timings)
+        say("  ".join(f"{metric_tags.name_of(name)} {value:.4g}" for name, value in timings.items()))
     for warning in report.warnings:
         say(f"warning: step {step}: {warning}")
     return scalars

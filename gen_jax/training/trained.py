@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -39,9 +39,10 @@ class TrainedRun:
       step: "latest", "best" or a number.
       accept_data: also where the data have changed since the run began.
       poll: called between the batches of an evaluation; may raise to end it early.
+      overrides: flags `--config.evals.name.key=value`: evaluators beside those of the run, or other fields of these.
 
     Raises:
-      ConfigError: no run is here, or several: `runs` gives each.
+      ConfigError: no run is here, or several: `runs` gives each. Or a flag is wrong.
       DataError: the data are missing, or changed.
     """
 
@@ -52,9 +53,10 @@ class TrainedRun:
         *,
         accept_data: bool = False,
         poll: Callable[[], None] = lambda: None,
+        overrides: Sequence[str] = (),
     ):
         self.run_dir = RunDir(workdir)
-        self.config = experiment_of(self.run_dir)
+        self.config = experiment_of(self.run_dir, overrides)
         self.program = Program(self.config, poll=poll, tokenizer_file=self.run_dir.saved_tokenizer())
         same_data.check(self.run_dir, self.program.dataset, accept_data)
         self.model, self._step = self.program.model, step
@@ -207,13 +209,22 @@ def run_of_seed(workdir: str | os.PathLike, seed: int | None) -> RunDir:
     return each[seed]
 
 
-def experiment_of(run: RunDir) -> Experiment:
+def experiment_of(run: RunDir, overrides: Sequence[str] = ()) -> Experiment:
     """The run's config, with a mesh for the devices at hand instead of those it was trained on.
 
+    Args:
+      overrides: as `TrainedRun`.
+
     Raises:
-      ConfigError: no run is here, or several; or a process would have no part of a batch.
+      ConfigError: no run is here, or several; a flag is wrong; or a process would have no part of a batch.
     """
+    for override in overrides:
+        if not override.startswith("--config.evals."):
+            flag = override.partition("=")[0]
+            raise ConfigError(f"{flag}: expected a key of config.evals; all other keys are those of the run")
     experiment = config.resolve(only(run).config())
+    if overrides:
+        experiment = config.replaced(experiment, dict(config.flagged(overrides)))
     devices = math.gcd(len(jax.devices()), experiment.batch_size, experiment.eval_batch_size)
     if jax.process_count() > 1 and devices < len(jax.devices()):
         sizes = f"{experiment.batch_size} and {experiment.eval_batch_size}"
