@@ -48,11 +48,23 @@ def test_train_ends_by_naming_numbers_pictures_and_tensorboard(trained, capsys):
     assert (trained / "samples/curves_00000008.png").exists()
 
 
-def test_eval_repeats_the_last_evaluation(trained, capsys):
-    cli.main(["eval", f"--workdir={trained}"])
+def test_eval_repeats_the_last_evaluation_and_adds_evaluators(trained, capsys):
+    cli.main(["eval", f"--workdir={trained}", "--config.evals.speed.type=speed", "--config.evals.speed.n=4"])
     want = {k: v for k, v in RunDir(trained).rows()[-1].items() if k.startswith("test/")}
-    assert RunDir(trained / "eval").rows()[-1] == pytest.approx(want | {"step": 8}, rel=1e-5)
+    want |= {"step": 8, "test/network_evaluations": 1}
+    assert RunDir(trained / "eval").rows()[-1] == pytest.approx(want, rel=1e-5)
     assert "step 8" in capsys.readouterr().out
+    cli.main(["compare", "--table", str(trained)])
+    head, row = (line.split() for line in capsys.readouterr().out.splitlines()[:2])
+    assert head[:3] == ["run", "model", "conditioned"] and head[-2:] == ["samples_per_s", "network_evaluations"]
+    assert row[:2] == ["run", "vae"] and int(row[3]) > 1000 and float(row[4]) > 0 and row[6] == "estimate"
+    assert float(row[-2]) > 0 and row[-1] == "1"
+
+
+def test_eval_takes_flags_of_evaluators_alone(trained, capsys):
+    argv = ["eval", f"--workdir={trained}"]
+    assert "--config.model.latent: expected a key of config.evals" in fails(capsys, 2, *argv, "--config.model.latent=3")
+    assert "did you mean speed?" in fails(capsys, 2, *argv, "--config.evals.x.type=sped")
 
 
 def test_eval_watch_ends_with_the_run(trained, capsys):

@@ -103,7 +103,7 @@ def measure(program: Program, seconds: float) -> dict:
         "gflop_per_step": round(work / 1e9, 4),
         "gflop_counted": "matrix products and convolutions that a step needs, a multiply-add as 2; remat is none",
         "gflop_executed": round(executed / 1e9, 4),
-        "params": sum(x.size for net in program.shapes.nets.values() for x in jax.tree.leaves(net.params)),
+        "params": sum(program.shapes.sizes.values()),
         "first_step_s": round(first, 3),
         "peak_memory_mb": round(_peak_memory() / 1e6, 1),
     }

@@ -1,27 +1,60 @@
-"""`gen-jax compare --metric=test/fid RUN RUN ...`: the last value of one metric of several runs as a table.
+"""`gen-jax compare --table RUN RUN ...` or `--metric=test/fid RUN RUN ...`: runs side by side.
 
-It also prints the keys in which their configs differ.
+A table has runs of any family: parameters, minutes, likelihood, quality of samples, speed. `--out=FOLDER` writes it
+as table.md and table.csv, and the runs' grids of samples as samples.png. `--metric` prints the last value of one
+metric, and the keys in which the configs differ.
 
-Refused where the values were not measured alike: other features, numbers of images, data or resizing.
+Both read what the runs recorded. Other features, numbers of images, data or resizing: `--metric` refuses such numbers,
+a table marks them. Runs on other data are refused.
 """
 
 import argparse
 import json
 from typing import Any
 
+from gen_jax.commands import outputs
+from gen_jax.commands.overview import overview
 from gen_jax.errors import ConfigError
 from gen_jax.io import paths
-from gen_jax.runs import metric_tags
+from gen_jax.io.disk import write_atomic
+from gen_jax.io.gcs import absolute
+from gen_jax.runs import metric_tags, plots
 from gen_jax.runs.run_dir import RunDir
 from gen_jax.settings import nearest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--metric", required=True, help="a tag of metrics.jsonl, or the part before its @")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--metric", help="a tag of metrics.jsonl, or the part before its @")
+    what.add_argument("--table", action="store_true", help="all that runs of any family have in common")
+    parser.add_argument("--split", help="of the table (default test)")
+    parser.add_argument("--out", type=paths.flag, help="a folder for table.md, table.csv and samples.png")
+    parser.add_argument("--accept_data", action="store_true", help="mark the numbers of runs on other data")
     parser.add_argument("runs", nargs="+", type=paths.flag, help="run directories")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
+    if args.table:
+        _table(args)
+        return
+    for name in ("split", "out", "accept_data"):
+        if getattr(args, name):
+            raise ConfigError(f"--{name}: expected none beside --metric; a table reads it")
+    _metric(args)
+
+
+def _table(args: argparse.Namespace) -> None:
+    folder = outputs.made(absolute(args.out)) if args.out else None
+    found = overview(args.runs, args.split or "test", args.accept_data)
+    print(found.terminal())
+    if folder:
+        files = {"table.md": found.markdown(), "table.csv": found.csv(), "samples.png": plots.png(found.picture())}
+        for name, content in files.items():
+            write_atomic(folder / name, content)
+        print(f"{', '.join(files)} in {args.out}")
+
+
+def _metric(args: argparse.Namespace) -> None:
     found = [(workdir, *last(RunDir(workdir), args.metric)) for workdir in args.runs]
     first, _, tag, _ = found[0]
     for workdir, _, other, _ in found[1:]:

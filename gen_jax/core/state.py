@@ -77,10 +77,14 @@ class State:
         """What a loss reads beside the variables of its network: `extra`, where there is one."""
         return {} if self.extra is None else {"extra": self.extra}
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of parameters of each network."""
+        return {name: sum(leaf.size for leaf in jax.tree.leaves(net.params)) for name, net in self.nets.items()}
+
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """What a notebook shows where a cell ends with a state, instead of every array."""
-        sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(net.params)) for name, net in self.nets.items()}
-        nets = ", ".join(f"{name}: {size:,} parameters" for name, size in sizes.items())
+        nets = ", ".join(f"{name}: {size:,} parameters" for name, size in self.sizes.items())
         printer.text(f"State(step={self.step}, {nets})")
 
 

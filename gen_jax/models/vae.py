@@ -88,6 +88,11 @@ class Config(ModelConfig):
             raise ValueError("kind: expected 'vae' beside k, beta, free_bits or warmup; 'ae' has no divergence")
         return self
 
+    @property
+    def binarizes(self) -> bool:
+        """Whether the likelihood is of bits that are drawn from the pixels."""
+        return self.likelihood == "bernoulli"
+
     def check_data(self, info: Info) -> None:
         info.require_images("image", self.image)
         info.require_classes("num_classes", self.num_classes)

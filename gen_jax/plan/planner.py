@@ -142,7 +142,7 @@ def make(name: str, experiment: Experiment, where: Slice, say: Callable[[str], N
         mesh=mesh,
         placement=topology.placement(program.mesh),
         batch_size=experiment.batch_size,
-        parameters=sum(leaf.size for net in program.shapes.nets.values() for leaf in jax.tree.leaves(net.params)),
+        parameters=sum(program.shapes.sizes.values()),
         memory=memory(program, inputs, compiled.memory_analysis()),
         hbm=chip.hbm,
         flops=totals.flops / k,

@@ -80,6 +80,33 @@ def samples(
     return grid(images, Labels(f"{title}, one class per column", columns=shown * turns), len(kinds) * turns)
 
 
+def beside(
+    pictures: Sequence[UInt8[np.ndarray, "h w C"] | None], titles: Sequence[str], height: int = 512
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Pictures scaled to one height, in rows of at most 4, each below its title. For None there is white paper."""
+    from PIL import Image, ImageDraw
+
+    size = height // 24
+    blank = np.full((height, height, 1), PAPER, np.uint8)
+    shown = [Image.fromarray(as_rgb(blank if picture is None else picture)) for picture in pictures]
+    shown = [one.resize((max(1, round(one.width * height / one.height)), height)) for one in shown]
+    columns = math.ceil(len(shown) / math.ceil(len(shown) / 4))
+    wide, high = max(one.width for one in shown) + 2 * MARGIN, height + _line(size) + 2 * MARGIN
+    canvas = Image.new("RGB", (columns * wide, math.ceil(len(shown) / columns) * high), (PAPER,) * 3)
+    draw = ImageDraw.Draw(canvas)
+    for i, (one, title) in enumerate(zip(shown, titles, strict=True)):
+        x, y = i % columns * wide, i // columns * high
+        text = _cut(title, _font(size), wide - 2 * MARGIN)
+        draw.text((x + wide / 2, y + MARGIN + _line(size) / 2), text, fill=(0, 0, 0), font=_font(size), anchor="mm")
+        canvas.paste(one, (x + (wide - one.width) // 2, y + MARGIN + _line(size)))
+    return np.asarray(canvas).copy()
+
+
+def as_rgb(image: UInt8[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "H W 3"]:
+    """A grey (C = 1) or RGB image with three channels."""
+    return np.broadcast_to(image, (*image.shape[:2], 3)).copy()
+
+
 def class_name(label: int, names: Sequence[str]) -> str:
     """The name of a class, or its number where it has none."""
     return names[label] if label < len(names) else str(label)

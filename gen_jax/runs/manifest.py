@@ -45,6 +45,11 @@ def append(file: epath.Path, start: Mapping[str, Any]) -> None:
     _write(file, {**found, "starts": [*found.get("starts", []), dict(start)]})
 
 
+def starts(file: epath.Path) -> list[dict[str, Any]]:
+    """All starts of a run, oldest first; none where the file is missing or damaged."""
+    return _read(file).get("starts", [])
+
+
 def _read(file: epath.Path) -> dict[str, Any]:
     try:
         found = json_text.loads(file.read_text()) if file.exists() else {}

@@ -235,9 +235,11 @@ class RunDir:
           CheckpointError: a row is damaged; names its line.
           StorageError: the file cannot be read.
         """
-        with reading(self.metrics):
-            lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else []
-        return [_row(line, self.metrics, i) for i, line in enumerate(lines, 1) if line.endswith(b"\n")]
+        return _rows(self.metrics)
+
+    def timings(self) -> list[dict[str, Any]]:
+        """The rows of perf.jsonl, as `rows`."""
+        return _rows(self.perf)
 
     def truncate_after(self, step: int) -> None:
         """Cuts the rows of metrics.jsonl and perf.jsonl beyond `step`, and a last line that a kill tore.
@@ -255,6 +257,12 @@ class RunDir:
                 kept = _rows_until(step, data, file)
                 if kept != len(data):
                     write_atomic(file, data[:kept])
+
+
+def _rows(file: epath.Path) -> list[dict[str, Any]]:
+    with reading(file):
+        lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+    return [_row(line, file, i) for i, line in enumerate(lines, 1) if line.endswith(b"\n")]
 
 
 def _rows_until(step: int, data: bytes, file: epath.Path) -> int:

@@ -88,7 +88,8 @@ class Loop:
 
     def start(self) -> None:
         """Records this start in the run directory, then does what is still due at the restored step."""
-        self.run_dir.record_start(self.experiment.seed, mesh=sharding.describe(self.program.mesh))
+        facts = {"mesh": sharding.describe(self.program.mesh), "parameters": self.program.shapes.sizes}
+        self.run_dir.record_start(self.experiment.seed, **facts)
         if self.step == 0:
             self.writer.write_texts(0, {"config": configs.to_markdown(self.experiment)})
             self.writer.write_hparams(hparams(configs.to_dict(self.experiment)))

@@ -31,7 +31,8 @@ def train(program: Seeds, run_dir: RunDir, supervisor: Supervisor, create: Calla
     folders = seed_report.folders(run_dir)
     for seat, folder in zip(program.seats, folders.values(), strict=True):
         create(seat, folder)
-    run_dir.record_start(program.experiment.seed, mesh=sharding.describe(program.mesh))
+    facts = {"mesh": sharding.describe(program.mesh), "parameters": program.shapes.sizes}
+    run_dir.record_start(program.experiment.seed, **facts)
     with (
         Progress("train", program.experiment.total_steps) as progress,
         run_dir.spooled(),
