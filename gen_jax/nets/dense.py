@@ -6,29 +6,33 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
+from jax.custom_derivatives import SymbolicZero
+from jax.lax import optimization_barrier
 from jaxtyping import Array, Float
 
 from gen_jax.core import ops
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _barred(x, kernel):
     return x @ kernel
 
 
-def _forward(x, kernel):
-    return x @ kernel, (x, kernel)
+def _tangent(primals, tangents):
+    """The rule of a product. In its transpose barriers stand around `x` and the cotangent.
+
+    Without them XLA fuses what made the two (a GELU, a LayerNorm) into a transposed copy of each. The rows are
+    flattened, because the kernel's gradient is transposed in memory otherwise.
+    """
+    (x, kernel), (dx, dkernel) = primals, tangents
+    parts = [] if isinstance(dx, SymbolicZero) else [dx @ kernel]
+    if not isinstance(dkernel, SymbolicZero):
+        flat = optimization_barrier(x).reshape(-1, x.shape[-1])
+        parts.append((flat @ dkernel).reshape(*x.shape[:-1], -1))
+    return _barred(x, kernel), optimization_barrier(sum(parts[1:], parts[0]))
 
 
-def _backward(saved, cotangent):
-    x, kernel = saved
-    # without it XLA fuses what made `x` and the cotangent (a GELU, a LayerNorm) into a transposed copy of each
-    x, cotangent = jax.lax.optimization_barrier((x, cotangent))
-    flat = (jnp.reshape(a, (-1, a.shape[-1])) for a in (x, cotangent))
-    return cotangent @ kernel.T, jnp.einsum("nd,nf->df", *flat)
-
-
-_barred.defvjp(_forward, _backward)
+_barred.defjvp(_tangent, symbolic_zeros=True)
 
 
 def dot(x: Float[Array, "*rows D"], kernel: Float[Array, "D F"]) -> Float[Array, "*rows F"]:
