@@ -44,6 +44,33 @@ def test_scanned_layers_are_unrolled_ones():
     np.testing.assert_allclose(found, jax.jit(plain.apply)({"params": params}, x, log_snr), rtol=1e-5, atol=1e-5)
 
 
+SCANNED = NETS["dit"].clone(scan_layers=True, remat="dots")
+
+
+@pytest.mark.parametrize("net", [SCANNED, *(pytest.param(net, marks=pytest.mark.slow) for net in NETS.values())])
+def test_two_levels_and_the_derivative_along_them_by_forward_mode(net):
+    """As flow maps ask for: through scanned and recomputed layers, and under a gradient in the parameters."""
+    x, levels, label = jax.random.normal(KEY, (2, 4, 4, 1)), jnp.array([[0.3, 0.2], [0.9, 0.4]]), jnp.array([0, 1])
+    variables = jax.tree.map(lambda leaf: leaf + 0.1, jax.jit(net.init)(KEY, x, levels, label))
+
+    def slope(variables):
+        return jax.jvp(lambda x, levels: net.apply(variables, x, levels, label), (x, levels), (jnp.sin(x), levels))
+
+    def total(variables):
+        value, found = slope(variables)
+        return (found**2).sum(), (value, found)
+
+    (_, (value, found)), pulled = jax.jit(jax.value_and_grad(total, has_aux=True))(variables)
+    apply = jax.jit(net.apply)
+    moved = [apply(variables, x + s * jnp.sin(x), (1 + s) * levels, label) for s in (-1e-2, 1e-2)]
+    np.testing.assert_allclose(found, (moved[1] - moved[0]) / 2e-2, rtol=2e-2, atol=1e-3)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(pulled))
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(pulled["params"]["condition"]))
+    for i in range(2):
+        other = apply(variables, x, levels.at[:, i].add(0.3), label)
+        assert (jnp.abs(other - value).reshape(2, -1).max(1) > 1e-4).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_dropout_acts_in_training_alone(name):

@@ -11,13 +11,13 @@ import optax
 import pytest
 from members import smoke
 
+from gen_jax.core import ops
 from gen_jax.core.generate import rows
 from gen_jax.core.gradients import Optimizer
 from gen_jax.core.state import path_name
 from gen_jax.errors import ConfigError
 from gen_jax.models import transformer
 from gen_jax.nets import transformer as nets
-from gen_jax.nets.dense import Dense
 from gen_jax.settings import validate
 from gen_jax.training.program import Program
 
@@ -127,6 +127,20 @@ def test_attention_equals_its_equation_with_shared_keys():
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+def test_attention_in_forward_mode_takes_no_kernel_without_it(monkeypatch):
+    """On a GPU flash attention has no `jax.jvp`."""
+    q, called = jax.random.normal(ROOT, (B, T, 4, 6), jnp.bfloat16), []
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda q, *_, **__: called.append(q) or q)
+
+    keys = q.swapaxes(1, 2)
+    with ops.compiling_for("gpu"):
+        with ops.forward_mode():
+            nets.attend(q, keys, keys, None, causal=False)
+        assert not called
+        nets.attend(q, keys, keys, None, causal=False)
+    assert called
+
+
 def test_rotary_products_depend_on_the_distance_alone():
     q, k = jax.random.normal(ROOT, (2, 1, 1, 1, 8))
 
@@ -142,19 +156,6 @@ def test_rotary_products_depend_on_the_distance_alone():
 def test_gelu_is_exact():
     x = jnp.linspace(-6, 6, 101)
     np.testing.assert_allclose(nets.gelu(x), nn.gelu(x, approximate=False), atol=1e-6)
-
-
-def test_dense_equals_flax_and_its_gradient():
-    x = jax.random.normal(ROOT, (2, 3, 5))
-    ours, theirs = Dense(7), nn.Dense(7)
-    params = theirs.init(ROOT, x)
-    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
-
-    def loss(module, params, x):
-        return jnp.sin(module.apply(params, x)).sum()
-
-    found, expected = (jax.grad(functools.partial(loss, m), (0, 1))(params, x) for m in (ours, theirs))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected)
 
 
 def test_initial_scales():

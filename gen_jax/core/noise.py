@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 Numbers = Float[Array, "..."]
 Examples = Float[Array, "B ..."]
@@ -140,7 +140,7 @@ def diffuse(schedule: Schedule, x: Examples, log_snr: Float[Array, " B"], noise:
     return alpha * x + sigma * noise
 
 
-def rows(values: Float[Array, " B"], like: Examples) -> Examples:
+def rows(values: Shaped[Array, " B"], like: Examples) -> Shaped[Array, "B ..."]:
     """[B] -> [B, 1, ...], to broadcast against the rows of `like`."""
     return values.reshape(-1, *(1,) * (like.ndim - 1))
 

@@ -16,6 +16,7 @@ from gen_jax import compat
 
 ROWS = ("data", "fsdp")  # the axes of a mesh that cut the rows of a batch
 _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
+_forward: contextvars.ContextVar[bool] = contextvars.ContextVar("forward", default=False)
 
 
 def platform() -> str:
@@ -31,6 +32,21 @@ def compiling_for(name: str) -> Iterator[None]:
         yield
     finally:
         _platform.reset(token)
+
+
+@contextlib.contextmanager
+def forward_mode() -> Iterator[None]:
+    """Code traced inside is differentiated by `jax.jvp`: it takes no kernel that has a `jax.custom_vjp` alone."""
+    token = _forward.set(True)
+    try:
+        yield
+    finally:
+        _forward.reset(token)
+
+
+def in_forward_mode() -> bool:
+    """Whether the code is traced inside `forward_mode`."""
+    return _forward.get()
 
 
 def to_unit(image: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -41,7 +41,7 @@ class Modulated(nn.Module):
 
 
 class DiT(nn.Module):
-    """Images [B, H, W, C], lambda [B] and label [B] -> [B, H, W, C], float32. `patch` divides the sides."""
+    """Images [B, H, W, C], levels [B] or [B, N] and label [B] -> [B, H, W, C], float32. `patch` divides the sides."""
 
     patch: int
     layers: int
@@ -57,7 +57,7 @@ class DiT(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B H W C"],
-        log_snr: Float[Array, " B"],
+        level: Float[Array, "B *N"],
         label: Int[Array, " B"] | None = None,
         train: bool = False,
     ) -> Float[Array, "B H W C"]:
@@ -69,7 +69,7 @@ class DiT(nn.Module):
         h = Dense(self.width, kernel_init=nn.initializers.xavier_uniform(), name="patches")(patches)
         place = nn.Embed(rows * columns, self.width, embedding_init=nn.initializers.normal(0.02), name="positions")
         h = h + place(jnp.arange(rows * columns))
-        condition = Condition(self.width, self.num_classes, name="condition")(log_snr, label)
+        condition = Condition(self.width, self.num_classes, name="condition")(level, label)
         block = functools.partial(Modulated, self.heads, 4 * self.width, self.dropout, self.dtype)
         h, _ = Stack(block, self.layers, self.scan_layers, self.remat, name="blocks")(h, None, condition, train)
         shift, scale = jnp.split(

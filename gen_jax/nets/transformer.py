@@ -60,9 +60,10 @@ def attend(
     """Each query's weighted mean of the values, with N // K queries to a key.
 
     `drop`, if given, acts on the weights [B, N, T, S] first. On a GPU this is flash attention if there is neither
-    `drop` nor a mask: `jax.nn.dot_product_attention` has no dropout.
+    `drop` nor a mask, and no `ops.forward_mode`: `jax.nn.dot_product_attention` has no dropout and no `jax.jvp`.
     """
-    if ops.platform() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and mask is None and drop is None:
+    plain = mask is not None or drop is not None or ops.in_forward_mode()
+    if ops.platform() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and not plain:
         k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
         return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")
     k, v = (jnp.repeat(x, q.shape[2] // x.shape[1], axis=1) for x in (k, v))

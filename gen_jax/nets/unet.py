@@ -54,7 +54,7 @@ class MapAttention(nn.Module):
 
 
 class UNet(nn.Module):
-    """Images [B, H, W, C], lambda [B] and label [B] -> [B, H, W, C], float32.
+    """Images [B, H, W, C], levels [B] or [B, N] and label [B] -> [B, H, W, C], float32.
 
     Attributes:
       widths: channels of the stages; each but the last halves the sides.
@@ -74,11 +74,11 @@ class UNet(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B H W C"],
-        log_snr: Float[Array, " B"],
+        level: Float[Array, "B *N"],
         label: Int[Array, " B"] | None = None,
         train: bool = False,
     ) -> Float[Array, "B H W C"]:
-        condition = Condition(4 * self.widths[0], self.num_classes, name="condition")(log_snr, label)
+        condition = Condition(4 * self.widths[0], self.num_classes, name="condition")(level, label)
         channels, last = x.shape[-1], len(self.widths) - 1
 
         def block(h, width):
