@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gen_jax.nets.dit import DiT
+from gen_jax.nets.dit import DiT, rotary_2d
 from gen_jax.nets.unet import UNet
 
 KEY = jax.random.key(0)
 moved = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape), tree))
 NETS = {
     "dit": DiT(patch=2, layers=2, heads=2, width=8, num_classes=3),
+    "rotary": DiT(patch=2, layers=2, heads=2, width=8, num_classes=3, positions="rotary"),
     "unet": UNet(widths=(8, 16), blocks=1, attention=(2,), heads=2, num_classes=3),
 }
 
@@ -30,6 +31,18 @@ def test_a_network_starts_at_zero_and_reads_all_its_inputs(name):
         assert (jnp.abs(apply(random, *changed) - plain).reshape(2, -1).max(1) > 1e-4).all()
     alone = apply(random, x[1:], log_snr[1:], label[1:])  # rows do not meet
     np.testing.assert_allclose(alone, plain[1:], rtol=1e-4, atol=1e-5)
+
+
+def test_rotary_products_depend_on_the_distances_in_rows_and_columns_alone():
+    """On a grid of 3 rows and 5 columns; a query and a key, the same at each place."""
+    q, k = (jnp.broadcast_to(part, (1, 15, 1, 8)) for part in jax.random.normal(KEY, (2, 8)))
+    q, k = (rotary_2d(x, jnp.arange(15)[None], columns=5)[0, :, 0] for x in (q, k))
+    products = np.asarray(q @ k.T).reshape(3, 5, 3, 5)
+    np.testing.assert_allclose(products[1:, :, 1:, :], products[:-1, :, :-1, :], atol=1e-4)
+    np.testing.assert_allclose(products[:, 1:, :, 1:], products[:, :-1, :, :-1], atol=1e-4)
+    away = products[1, 2]
+    assert np.abs(away - away[1, 2]).max() > 0.1 and np.abs(away[0] - away[2]).max() > 0.1
+    assert np.abs(away[1, 1] - away[1, 3]) > 1e-2  # left and right differ
 
 
 def test_scanned_layers_are_unrolled_ones():
@@ -92,6 +105,6 @@ def test_the_first_and_the_last_layer_are_float32_where_the_others_are_bfloat16(
     net, inputs = NETS[name].clone(dtype="bfloat16"), (jnp.ones((1, 4, 4, 1)), jnp.zeros(1), jnp.array([0]))
     variables = jax.jit(net.init)(KEY, *inputs)
     _, seen = net.apply(variables, *inputs, capture_intermediates=True)
-    for layer in ("patches" if name == "dit" else "first", "pixels"):
+    for layer in ("first" if name == "unet" else "patches", "pixels"):
         assert seen["intermediates"][layer]["__call__"][0].dtype == jnp.float32
     assert any(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(seen))

@@ -11,7 +11,7 @@ from gen_jax.nets.dit import DiT
 from gen_jax.nets.unet import UNet
 from gen_jax.settings import Count, Few, Fraction, Positive, Switch, Widths
 
-DIT = ("patch", "layers", "width", "scan_layers", "remat")  # fields that one network alone reads
+DIT = ("patch", "layers", "width", "positions", "scan_layers", "remat")  # fields that one network alone reads
 UNET = ("widths", "blocks", "attention")
 
 
@@ -28,6 +28,8 @@ class DenoiserConfig(ModelConfig):
     """Blocks of `dit`."""
     width: Positive = 128
     """Width of the residual stream of `dit`."""
+    positions: Literal["learned", "rotary"] = "learned"
+    """How `dit` knows where a patch is: a learned table that is added, or rotary embeddings of row and column."""
     scan_layers: Switch = False
     """Scans one compiled block over the layers of `dit`."""
     remat: Literal["none", "dots", "full"] = "none"
@@ -64,6 +66,8 @@ class DenoiserConfig(ModelConfig):
             raise ValueError(f"attention: expected heights of maps, none is {min(missing)}")
         if any(width % self.heads for width in attending.values()):
             raise ValueError(f"heads: expected a divisor of the channels that attend, {[*attending.values()]}")
+        if self.positions == "rotary" and self.width // self.heads % 4:
+            raise ValueError(f"heads: expected width / heads divisible by 4 beside rotary positions, got {self.heads}")
         if self.class_dropout and not self.num_classes:
             raise ValueError("class_dropout: expected 0 for a model without classes")
         return self

@@ -1,6 +1,7 @@
 """DiT with adaLN-zero: a Transformer over patches, conditioned through its norms (Peebles & Xie 2023)."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -10,9 +11,17 @@ from jaxtyping import Array, Float, Int
 from gen_jax.core.ops import ROWS, constrain
 from gen_jax.nets.dense import Dense
 from gen_jax.nets.time import Condition
-from gen_jax.nets.transformer import MLP, Attention, Stack
+from gen_jax.nets.transformer import MLP, Attention, Stack, rotary
 
 zeros = nn.initializers.zeros
+ROTARY_BASE = 100.0  # of grids, whose sides are short (Heo et al. 2024, section 3)
+
+
+def rotary_2d(x: Float[Array, "B T N H"], positions: Int[Array, "#B T"], columns: int) -> Float[Array, "B T N H"]:
+    """Rotary positions on a grid in raster order: half of the pairs turn by the row, half by the column."""
+    row, column = jnp.split(x, 2, axis=-1)
+    turned = rotary(row, positions // columns, ROTARY_BASE), rotary(column, positions % columns, ROTARY_BASE)
+    return jnp.concatenate(turned, axis=-1)
 
 
 class Modulated(nn.Module):
@@ -21,6 +30,7 @@ class Modulated(nn.Module):
     heads: int
     mlp_width: int
     dropout: float
+    rotate: Callable | None
     dtype: Any
 
     @nn.compact
@@ -33,15 +43,20 @@ class Modulated(nn.Module):
         norm = functools.partial(nn.LayerNorm, use_scale=False, use_bias=False)
         drop = functools.partial(nn.Dropout, self.dropout, deterministic=not train)
         inits: Any = dict(kernel_init=xavier, out_init=xavier, dtype=self.dtype)
-        attention = Attention(self.heads, self.heads, causal=False, **inits, name="attention")
-        h, _ = attention((1 + scale) * norm()(x) + shift, jnp.zeros((1, x.shape[1]), jnp.int32), train=train)
+        attention = Attention(self.heads, self.heads, causal=False, rotate=self.rotate, **inits, name="attention")
+        h, _ = attention((1 + scale) * norm()(x) + shift, jnp.arange(x.shape[1])[None], train=train)
         x = constrain(x + gate * drop()(h), ROWS)
         mlp = MLP(self.mlp_width, **inits, name="mlp")
         return constrain(x + mlp_gate * drop()(mlp((1 + mlp_scale) * norm()(x) + mlp_shift)), ROWS), None
 
 
 class DiT(nn.Module):
-    """Images [B, H, W, C], levels [B] or [B, N] and label [B] -> [B, H, W, C], float32. `patch` divides the sides."""
+    """Images [B, H, W, C], levels [B] or [B, N] and label [B] -> [B, H, W, C], float32.
+
+    Attributes:
+      patch: side of a patch; it divides the sides of the images.
+      positions: `learned`, a table that is added, or `rotary`, where pairs of each head turn by row and column.
+    """
 
     patch: int
     layers: int
@@ -49,6 +64,7 @@ class DiT(nn.Module):
     width: int
     num_classes: int = 0
     dropout: float = 0.0
+    positions: str = "learned"
     scan_layers: bool = False
     remat: str = "none"
     dtype: Any = "float32"
@@ -67,10 +83,12 @@ class DiT(nn.Module):
         patches = x.reshape(b, rows, p, columns, p, channels).swapaxes(2, 3).reshape(b, rows * columns, -1)
         # in float32: bfloat16 would round the noise away where there is little
         h = Dense(self.width, kernel_init=nn.initializers.xavier_uniform(), name="patches")(patches)
-        place = nn.Embed(rows * columns, self.width, embedding_init=nn.initializers.normal(0.02), name="positions")
-        h = h + place(jnp.arange(rows * columns))
+        rotate = functools.partial(rotary_2d, columns=columns)
+        if self.positions == "learned":
+            place = nn.Embed(rows * columns, self.width, embedding_init=nn.initializers.normal(0.02), name="positions")
+            h, rotate = h + place(jnp.arange(rows * columns)), None
         condition = Condition(self.width, self.num_classes, name="condition")(level, label)
-        block = functools.partial(Modulated, self.heads, 4 * self.width, self.dropout, self.dtype)
+        block = functools.partial(Modulated, self.heads, 4 * self.width, self.dropout, rotate, self.dtype)
         h, _ = Stack(block, self.layers, self.scan_layers, self.remat, name="blocks")(h, None, condition, train)
         shift, scale = jnp.split(
             Dense(2 * self.width, kernel_init=zeros, name="last_modulation")(condition)[:, None], 2, axis=-1
