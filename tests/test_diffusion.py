@@ -240,7 +240,7 @@ def test_contradictions_are_refused(fields, message):
 @pytest.mark.parametrize(
     ("options", "model", "message"),
     [
-        (dict(guidance=2.0), dict(num_classes=3), "guidance: expected 1 for a model without class_dropout"),
+        (dict(guidance=2.0), dict(num_classes=3), "guidance: expected 1 for a model without class_dropout or a guide"),
         (dict(label="none"), dict(num_classes=3), "label: expected 'each' or a class below 3"),
         (dict(label=3), GUIDED, "label: expected 'each' or a class below 3, got 3"),
         (dict(label="none", guidance=2.0), GUIDED, "guidance: expected 1 beside label = 'none'"),

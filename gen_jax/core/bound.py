@@ -3,7 +3,6 @@
 The variational bound has three terms: prior, reconstruction and diffusion (Kingma et al. 2021, eq. 11).
 """
 
-import dataclasses
 import math
 
 import jax
@@ -28,13 +27,18 @@ def terms(
       rng: one key, or one a row.
     """
     time_rng, noise_rng, first_rng = ops.split(rng, 3)
-    schedule = dataclasses.replace(schedule, curve="log_linear")
+    schedule = schedule.even()
     t = uniform_times(schedule, time_rng, len(x))
     log_snr, eps = schedule.log_snr(t), ops.normal(noise_rng, x.shape)
     found = denoiser(noise.diffuse(schedule, x, log_snr, eps), log_snr)
     prior, rec = prior_kl(schedule, x), -level_log_prob(schedule, x, ops.normal(first_rng, x.shape), levels)
     diffusion = diffusion_loss(eps, found.eps, schedule.slope(t))
     return {"elbo": -(prior + rec + diffusion), "prior_kl": prior, "rec": rec, "diffusion": diffusion}
+
+
+def ends_loss(schedule: Schedule, x: Examples, rng: Key[Array, "*keys"], levels: int) -> Float[Array, " B"]:
+    """The terms of prior and reconstruction, which depend on the end points of the schedule alone."""
+    return prior_kl(schedule, x) - level_log_prob(schedule, x, ops.normal(rng, x.shape), levels)
 
 
 def ode_log_prob(
@@ -92,7 +96,7 @@ def level_log_prob(schedule: Schedule, x: Examples, eps: Examples, levels: int) 
 
     z_0 = alpha x + sigma eps at `lambda_max`. One level at a time: [B, ..., levels] is never materialized.
     """
-    ratio, spacing = math.exp(schedule.lambda_max / 2), 2 / (levels - 1)  # alpha / sigma; between levels
+    ratio, spacing = jnp.exp(schedule.lambda_max / 2), 2 / (levels - 1)  # alpha / sigma; between levels
 
     def add(level, total):
         away = ratio * (x - (level * spacing - 1)) + eps  # of z_0 from the level, in units of sigma

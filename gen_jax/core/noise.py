@@ -107,8 +107,8 @@ class Schedule:
 
     curve: str = "cosine"
     scaling: str = "vp"
-    lambda_max: float = 15.0
-    lambda_min: float = -15.0
+    lambda_max: float | Array = 15.0
+    lambda_min: float | Array = -15.0
 
     def log_snr(self, t: Numbers) -> Numbers:
         first, last = self._ends
@@ -122,6 +122,10 @@ class Schedule:
         """The t of a lambda, within [0, 1]."""
         first, last = self._ends
         return jnp.clip((CURVES[self.curve].place(log_snr) - first) / (last - first), 0, 1)
+
+    def even(self) -> "Schedule":
+        """The same end points with a lambda that falls at one rate."""
+        return dataclasses.replace(self, curve="log_linear")
 
     def scales(self, log_snr: Numbers) -> tuple[Numbers, Numbers]:
         """(alpha, sigma)."""
@@ -165,7 +169,7 @@ def even_log_snrs(schedule: Schedule, steps: int) -> Float[Array, " N"]:
 
 def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Float[Array, " N"]:
     """Equally spaced in (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5)."""
-    first, last = (math.exp(-end / 2 / rho) for end in (schedule.lambda_min, schedule.lambda_max))
+    first, last = (jnp.exp(-jnp.float32(end) / 2 / rho) for end in (schedule.lambda_min, schedule.lambda_max))
     return -2 * rho * jnp.log(jnp.linspace(first, last, steps + 1))
 
 

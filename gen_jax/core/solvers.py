@@ -58,7 +58,7 @@ def ddim(denoiser: Denoiser, walk: Walk, step: Step, eta: float = 0.0) -> Walk:
     """Song et al. 2021 (DDIM), eq. 12. With `eta` 1 the ancestral sampler of Ho et al. 2020, algorithm 2."""
     x, eps = denoiser(walk.z, step.here)
     alpha, sigma = step.schedule.scales(step.there)
-    fresh = eta * sigma * jnp.sqrt(-jnp.expm1(step.here - step.there))
+    fresh = eta * sigma * jnp.sqrt(jnp.maximum(0.0, -jnp.expm1(step.here - step.there)))  # towards noise none
     return Walk(alpha * x + jnp.sqrt(sigma**2 - fresh**2) * eps + fresh * step.noise, x)
 
 
@@ -97,6 +97,15 @@ def heun(denoiser: Denoiser, walk: Walk, step: Step) -> Walk:
     slope, x = ode.slope(walk.z, here)
     corrected, _ = ode.slope(walk.z + (there - here) * slope, there)
     return Walk(walk.z + (there - here) * (slope + corrected) / 2, x)
+
+
+def travel(denoiser: Denoiser, schedule: Schedule, grid: Float[Array, " N"], z: Examples, solver: str) -> Examples:
+    """z at the last lambda of a grid in either direction, one step of a solver an iteration, nothing added."""
+
+    def step(i, walk):
+        return SOLVERS[solver](denoiser, walk, step_of(schedule, grid, i, jnp.zeros_like(z)))
+
+    return jax.lax.fori_loop(0, len(grid) - 1, step, Walk(z, jnp.zeros_like(z))).z
 
 
 SOLVERS = {"ancestral": ancestral, "ddim": ddim, "euler": euler, "heun": heun, "dpm_solver": dpm_solver}

@@ -43,12 +43,18 @@ class Mean:
 
 @flax.struct.dataclass
 class Net:
-    """One trainable network."""
+    """One network."""
 
     params: PyTree  # with low-rank updates apart, where there are any
     opt: PyTree  # optimizer state of the trainable leaves; a frozen leaf keeps no moments
     stats: PyTree  # dict of the other collections: batch statistics, spectral-norm vectors, codebooks
     ema: PyTree  # averages "params" and "stats" (the float ones), "updates" [] int32 that are in them; None = off
+
+    @classmethod
+    def frozen(cls, variables: PyTree) -> "Net":
+        """A network that no step changes: it has no optimizer, and no averages."""
+        stats = {name: tree for name, tree in variables.items() if name != "params"}
+        return cls(variables["params"], (), stats, None)
 
     @property
     def variables(self) -> dict[str, PyTree]:

@@ -86,13 +86,12 @@ class LossModel:
         def loss_fn(params, stats, batch, rng):
             return self.terms({"params": params, **stats, **state.collections}, batch, rng, step=state.step, train=True)
 
-        rng = jax.random.fold_in(rng, state.step)
-        net, terms = self.optimizer.step(state.nets["net"], loss_fn, batch, rng)
-        return dataclasses.replace(state, step=state.step + 1, nets={"net": net}, carry=terms.carry), terms.means
+        net, terms = self.optimizer.step(state.nets["net"], loss_fn, batch, jax.random.fold_in(rng, state.step))
+        state = dataclasses.replace(state, step=state.step + 1, carry=terms.carry)
+        return dataclasses.replace(state, nets=state.nets | {"net": net}), terms.means  # other networks are frozen
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
-        keys = ops.row_keys(rng, batch["index"])
-        variables = state.nets["net"].averaged | state.collections
+        keys, variables = ops.row_keys(rng, batch["index"]), state.nets["net"].averaged | state.collections
         terms = self.terms(variables, batch, keys, step=state.step, train=False)
         return {name: mean.where(batch["valid"]) for name, mean in terms.means.items()}
 
@@ -154,14 +153,18 @@ def sampler(
     """
     if not isinstance(model, Stepped):
         return jax.jit(functools.partial(model.sample, n=n, options=options))
+    init, walk = jax.jit(functools.partial(model.sample_init, n=n, options=options)), walker(model, options, progress)
+    return lambda state, rng: walk(state, init(state, rng))
+
+
+def walker(model: Stepped, options: Any, progress: Callable[[int, int], None]) -> Callable[[State, PyTree], Any]:
+    """(state, first carry, which is donated) -> samples, as `sampler`."""
     steps = model.sample_steps(options)
-    init = jax.jit(functools.partial(model.sample_init, n=n, options=options))
     one = jax.jit(functools.partial(model.sample_step, options=options), donate_argnums=1)
     share = jax.jit(functools.partial(_steps, model, options), donate_argnums=1)
     finish = jax.jit(functools.partial(model.sample_finish, options=options))
 
-    def draw(state: State, rng: jax.Array) -> Any:
-        carry = init(state, rng)
+    def walk(state: State, carry: PyTree) -> Any:
         alone = ops.platform() == "cpu" and ops.convolves(jax.make_jaxpr(one)(state, carry, jnp.int32(0)).jaxpr)
         size = 1 if alone else -(-steps // DISPATCHES)
         for first in range(0, steps, size):
@@ -171,7 +174,7 @@ def sampler(
             jax.block_until_ready(carry)  # else all steps are dispatched at once, and progress says nothing
         return finish(state, carry)
 
-    return draw
+    return walk
 
 
 @runtime_checkable

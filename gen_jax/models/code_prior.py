@@ -44,9 +44,7 @@ class CodePrior(LossModel):
     def init(self, rng: jax.Array, batch: Batch) -> State:
         prior_rng, first_rng = jax.random.split(rng)
         state = super().init(prior_rng, batch)
-        variables = self.first_stage.init_variables(first_rng, batch)
-        stats = {name: tree for name, tree in variables.items() if name != "params"}
-        frozen = Net(variables["params"], opt=(), stats=stats, ema=None)
+        frozen = Net.frozen(self.first_stage.init_variables(first_rng, batch))
         return dataclasses.replace(state, nets=state.nets | {"first_stage": frozen})
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
@@ -61,8 +59,7 @@ class CodePrior(LossModel):
         return state.nets["first_stage"].averaged
 
     def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
-        after, means = super().train_step(state, self._with_codes(state, batch), rng)
-        return dataclasses.replace(after, nets=state.nets | after.nets), means
+        return super().train_step(state, self._with_codes(state, batch), rng)
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
         return super().eval_step(state, self._with_codes(state, batch), rng)

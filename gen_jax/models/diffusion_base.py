@@ -1,6 +1,7 @@
 """What Gaussian diffusions of pixels and of latents share: schedule, loss, guidance, and samplers step by step."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import jax
@@ -10,14 +11,15 @@ from pydantic import Field, model_validator
 
 from gen_jax.core import denoising, guidance, noise, ops, solvers
 from gen_jax.core.denoising import Denoised
-from gen_jax.core.gradients import Batch, Terms
+from gen_jax.core.gradients import Batch, Optimizer, Terms
 from gen_jax.core.noise import Examples, Schedule, rows
 from gen_jax.core.sampling import Classes
-from gen_jax.core.state import Mean, PyTree, State
+from gen_jax.core.state import Mean, Net, PyTree, State
 from gen_jax.models.base import LossModel, Stepped
 from gen_jax.models.denoiser_base import DenoiserConfig
 from gen_jax.settings import NonNegative, Number, Positive, Settings
 
+Times = Float[Array, " B"]
 Lambda = Annotated[Number, Field(ge=-20, le=20)]  # beyond, float32 cannot tell t from its ends
 
 
@@ -38,6 +40,11 @@ class DiffusionConfig(DenoiserConfig):
     """Weight of the squared error of eps in the loss."""
     times: denoising.TimesName = "uniform"
     """Distribution of the times in training."""
+    guide: "DiffusionConfig | None" = None
+    """The section `config.model` of a weaker run, whose estimate guidance leads away from (Karras et al. 2024).
+
+    `config.init_from` names that run, with nets = {"guide": "net"}. None: guidance leads away from no class.
+    """
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> "DiffusionConfig":
@@ -45,13 +52,20 @@ class DiffusionConfig(DenoiserConfig):
             raise ValueError(f"lambda_max: expected more than lambda_min = {self.lambda_min:g}")
         if self.weighting in ("elbo", "sigmoid") and self.times != "uniform":
             raise ValueError(f"times: expected 'uniform' beside weighting = {self.weighting!r}, which assumes it")
+        for name in ("image", "num_classes", "scaling") if self.guide else ():
+            if getattr(self.guide, name) != (own := getattr(self, name)):
+                raise ValueError(f"guide.{name}: expected {own!r}, as of the model that it guides")
+        if self.guide and self.guide.guide:
+            raise ValueError("guide.guide: expected none")
         return self
 
-    def choices(self) -> dict[str, Any]:
-        """Fields of `GaussianDiffusion` beside its network and its optimizer."""
+    def parts(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The fields of `GaussianDiffusion`."""
         schedule = Schedule(self.curve, self.scaling, self.lambda_max, self.lambda_min)
+        guide = GaussianDiffusion(**self.guide.parts(optimizer)) if self.guide else None  # its optimizer is never asked
+        parts = {"network": self.network(), "optimizer": optimizer, "schedule": schedule, "guide": guide}
         same = "target", "weighting", "times", "image", "num_classes", "class_dropout"
-        return {"schedule": schedule} | {name: getattr(self, name) for name in same}
+        return parts | {name: getattr(self, name) for name in same}
 
 
 class DiffusionSampling(Classes):
@@ -64,7 +78,7 @@ class DiffusionSampling(Classes):
     grid: noise.GridName = "time"
     """What the steps are equally spaced in: time, lambda, or Karras' power of sigma / alpha."""
     guidance: NonNegative = 1.0
-    """Scale of classifier-free guidance; 1 = off."""
+    """Scale of guidance, by the estimate without a class or by that of `config.model.guide`; 1 = off."""
     guided_from: Number | None = None
     """The smallest lambda at which guidance applies; None = all."""
     guided_to: Number | None = None
@@ -74,9 +88,9 @@ class DiffusionSampling(Classes):
 
     def check(self, model: Settings) -> None:
         assert isinstance(model, DiffusionConfig)
-        if self.guidance != 1 and not model.class_dropout:
-            raise ValueError("guidance: expected 1 for a model without class_dropout")
-        if self.guidance != 1 and self.label == "none":
+        if self.guidance != 1 and not model.guide and not model.class_dropout:
+            raise ValueError("guidance: expected 1 for a model without class_dropout or a guide")
+        if self.guidance != 1 and not model.guide and self.label == "none":
             raise ValueError("guidance: expected 1 beside label = 'none'")
         for name in ("guided_from", "guided_to"):
             if self.guidance == 1 and getattr(self, name) is not None:
@@ -110,6 +124,7 @@ class GaussianDiffusion(LossModel, Stepped):
     image: tuple[int, int, int]
     num_classes: int
     class_dropout: float
+    guide: "GaussianDiffusion | None"
 
     def examples(self, batch: Batch) -> Float[Array, "B H W C"]:
         """The clean maps of a batch."""
@@ -118,6 +133,13 @@ class GaussianDiffusion(LossModel, Stepped):
     def shown(self, state: State, x: Float[Array, "n H W C"]) -> Any:
         """Clean maps as samples, as `Samples` says."""
         raise NotImplementedError(f"{type(self).__name__} shows no maps")
+
+    def init(self, rng: jax.Array, batch: Batch) -> State:
+        state = super().init(rng, batch)
+        if not self.guide:
+            return state
+        guide = Net.frozen(self.guide.init_variables(jax.random.fold_in(rng, 1), batch))
+        return dataclasses.replace(state, nets=state.nets | {"guide": guide})
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         x = jnp.zeros((1, *self.image))
@@ -128,16 +150,38 @@ class GaussianDiffusion(LossModel, Stepped):
         x = self.examples(batch)
         time_rng, noise_rng, class_rng, drop_rng = ops.split(rng, 4)
         t = denoising.TIMES[self.times](self.schedule, time_rng, len(x))
-        log_snr, eps = self.schedule.log_snr(t), ops.normal(noise_rng, x.shape)
-        label = self.label_of(batch)
+        eps, label = ops.normal(noise_rng, x.shape), self.label_of(batch)
         if train and label is not None:
             label = jnp.where(ops.uniform(class_rng, (len(x),)) < self.class_dropout, self.num_classes, label)
-        z = noise.diffuse(self.schedule, x, log_snr, eps)
-        y = self.call(variables, z, log_snr, label, {"dropout": drop_rng} if train else None)
+        loss = self.loss_at(variables, t, x, eps, label, {"dropout": drop_rng} if train else None)
+        return Terms({"loss": Mean.of(loss)})
+
+    def loss_at(
+        self, variables: PyTree, t: Times, x: Examples, eps: Examples, label: Array | None, rngs: dict | None
+    ) -> Float[Array, " B"]:
+        """The weighted squared error of each row at its time."""
+        return self.error(variables, self.schedule.log_snr(t), self.schedule.slope(t), x, eps, label, rngs)
+
+    def error(
+        self,
+        variables: PyTree,
+        log_snr: Times,
+        slope: Times,
+        x: Examples,
+        eps: Examples,
+        label: Array | None,
+        rngs: dict | None,
+    ) -> Float[Array, " B"]:
+        """The weighted squared error at a lambda and d lambda / dt for each row."""
+        y = self.call(variables, noise.diffuse(self.schedule, x, log_snr, eps), log_snr, label, rngs)
         error = (y - denoising.target(self.target, self.schedule, x, eps, log_snr)) ** 2
-        weight = denoising.WEIGHTINGS[self.weighting](log_snr, self.schedule.slope(t))
+        weight = denoising.WEIGHTINGS[self.weighting](log_snr, slope)
         weight *= denoising.error_ratio(self.target, self.schedule, log_snr)
-        return Terms({"loss": Mean.of(weight * error.reshape(len(x), -1).mean(1))})
+        return weight * error.reshape(len(x), -1).mean(1)
+
+    def schedule_of(self, variables: PyTree) -> Schedule:
+        """The schedule that samples and likelihoods read."""
+        return self.schedule
 
     # Sampling --------------------------------------------------------------------------------------------------------
 
@@ -146,40 +190,43 @@ class GaussianDiffusion(LossModel, Stepped):
 
     def sample_init(self, state: State, rng: jax.Array, n: int, options: DiffusionSampling) -> PyTree:
         keys = ops.row_keys(rng, jnp.arange(n))
-        walk = solvers.start(self.schedule, self._noise(keys, 0, options))
-        label = self._label(options.labels(n, self.num_classes), n)
+        walk = solvers.start(self.schedule_of(state.nets["net"].averaged), self._noise(keys, 0, options))
+        label = self.label_or_none(options.labels(n, self.num_classes), n)
         return {"walk": walk, "keys": jax.random.key_data(keys), "label": label}
 
     def sample_step(self, state: State, carry: PyTree, i: Int[Array, ""], options: DiffusionSampling) -> PyTree:
-        grid = noise.GRIDS[options.grid](self.schedule, options.steps)
+        schedule = self.schedule_of(state.nets["net"].averaged)
+        grid = noise.GRIDS[options.grid](schedule, options.steps)
         fresh = self._noise(jax.random.wrap_key_data(carry["keys"]), i + 1, options)
-        step = solvers.step_of(self.schedule, grid, i, fresh)
-        denoiser = self._sampler(state.nets["net"].averaged, carry["label"], options)
+        step = solvers.step_of(schedule, grid, i, fresh)
+        denoiser = self.sampled(state, carry, options)
         return carry | {"walk": solvers.SOLVERS[options.solver](denoiser, carry["walk"], step)}
 
     def sample_finish(self, state: State, carry: PyTree, options: DiffusionSampling) -> Any:
-        alpha = self.schedule.scales(jnp.float32(self.schedule.lambda_max))[0]
-        return self.shown(state, carry["walk"].z / alpha)
+        return self.shown(state, self.clean(state.nets["net"].averaged, carry["walk"].z))
+
+    def clean(self, variables: PyTree, z: Examples) -> Examples:
+        """x of z at lambda_max, where there is hardly any noise."""
+        schedule = self.schedule_of(variables)
+        return z / schedule.scales(jnp.float32(schedule.lambda_max))[0]
 
     def _noise(self, keys: jax.Array, number: Int[Array, ""] | int, options: DiffusionSampling) -> Examples:
         """The noise of a step: each sample has its own key, so it does not depend on how many are drawn."""
         keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
         return options.temperature * ops.normal(keys, (len(keys), *self.image))
 
-    def _sampler(self, variables: PyTree, label: Array | None, options: DiffusionSampling) -> solvers.Denoiser:
-        """The denoiser with what `options` ask of it."""
-        conditional = self.denoiser(variables, label)
-
-        def denoiser(z, log_snr):
-            if options.guidance == 1 or label is None:
-                found = conditional(z, log_snr)
-            else:  # both in one call, row beside row: rows stay on their devices
-                both = self.denoiser(variables, guidance.pairs(label, jnp.full_like(label, self.num_classes)))
-                halves = guidance.halves(both(guidance.pairs(z, z), log_snr))
-                found = guidance.guided(*halves, options.guidance, options.guides(log_snr))
-            return options.limited(found, self.schedule, z, log_snr)
-
-        return denoiser
+    def sampled(self, state: State, carry: PyTree, options: DiffusionSampling) -> solvers.Denoiser:
+        """The denoiser of a sampler, with what `options` ask of it."""
+        variables, label = state.nets["net"].averaged, carry["label"]
+        found = own = self.denoiser(variables, label)
+        if options.guidance != 1 and self.guide:
+            weaker = self.guide.denoiser(state.nets["guide"].averaged, label)
+            found = _guided(lambda z, log_snr: (own(z, log_snr), weaker(z, log_snr)), options)
+        elif options.guidance != 1 and label is not None:
+            # both in one call, row beside row: rows stay on their devices
+            both = self.denoiser(variables, guidance.pairs(label, jnp.full_like(label, self.num_classes)))
+            found = _guided(lambda z, log_snr: guidance.halves(both(guidance.pairs(z, z), log_snr)), options)
+        return lambda z, log_snr: options.limited(found(z, log_snr), self.schedule, z, log_snr)
 
     # The network -----------------------------------------------------------------------------------------------------
 
@@ -196,7 +243,7 @@ class GaussianDiffusion(LossModel, Stepped):
         """The labels of a batch; None of a model without classes."""
         return batch["label"] if self.num_classes else None
 
-    def _label(self, label: Array | None, n: int) -> Int[Array, " n"] | None:
+    def label_or_none(self, label: Array | None, n: int) -> Int[Array, " n"] | None:
         """The labels that the network reads: `num_classes` for none; None of a model without classes."""
         if not self.num_classes:
             return None
@@ -210,3 +257,8 @@ class GaussianDiffusion(LossModel, Stepped):
         scaled = z / jnp.sqrt((alpha * denoising.SIGMA_DATA) ** 2 + sigma**2)
         y: Any = self.network.apply(variables, scaled, log_snr, label, train=rngs is not None, rngs=rngs or {})
         return y
+
+
+def _guided(estimates: Callable[..., tuple[Denoised, Denoised]], options: DiffusionSampling) -> solvers.Denoiser:
+    """The first of two estimates, led away from the second."""
+    return lambda z, log_snr: guidance.guided(*estimates(z, log_snr), options.guidance, options.guides(log_snr))

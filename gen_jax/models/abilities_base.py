@@ -1,0 +1,62 @@
+"""More abilities of models, asked for as those in `models.base`."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+from jaxtyping import Array, Float, Int, UInt8
+
+from gen_jax.core.gradients import Batch
+from gen_jax.core.state import Mean, PyTree, State
+from gen_jax.models.base import Stepped, walker
+
+Images = UInt8[Array, "B H W C"]
+Mask = Float[Array, "B H W 1"]
+
+
+@runtime_checkable
+class Inpaints(Stepped, Protocol):
+    """Draws what is missing of images; `inpainter` calls it."""
+
+    def inpaint_init(self, state: State, rng: jax.Array, batch: Batch, mask: Mask, options: Any) -> PyTree:
+        """The carry before the first of the steps of a `Stepped` model."""
+        ...
+
+
+def inpainter(
+    model: Inpaints, options: Any, progress: Callable[[int, int], None] = lambda done, steps: None
+) -> Callable[[State, jax.Array, Batch, Mask], Images]:
+    """(state, rng, batch, mask) -> uint8 images, compiled; pixels of `batch["image"]` where the mask is 1 are kept.
+
+    Args:
+      options, progress: as `models.base.sampler` takes them. The classes are those of the batch.
+    """
+    init = jax.jit(lambda state, rng, batch, mask: model.inpaint_init(state, rng, batch, mask, options))
+    walk = walker(model, options, progress)
+    return lambda state, rng, batch, mask: walk(state, init(state, rng, batch, mask))
+
+
+@runtime_checkable
+class InvertsNoise(Protocol):
+    """Images to the noise that a deterministic sampler makes them of, and back: standard normal, [B, H, W, C]."""
+
+    def encode_noise(self, state: State, batch: Batch) -> Float[Array, "B H W C"]: ...
+    def decode_noise(
+        self, state: State, noise: Float[Array, "B H W C"], label: Int[Array, " B"] | None = None
+    ) -> Images: ...
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """A model whose first state holds means over the training data, such as the scale of its inputs.
+
+    They are measured once, before the first step, after `config.init_from` has been read.
+    """
+
+    def measure(self, state: State, batch: Batch) -> dict[str, Mean]:
+        """Rows [B, ...] of what is averaged; padding weighs 0."""
+        ...
+
+    def measured(self, state: State, found: dict[str, Array]) -> State:
+        """The state with the averages [...]."""
+        ...
