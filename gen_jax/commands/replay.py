@@ -20,7 +20,7 @@ from gen_jax.training import same_data
 from gen_jax.training.init_from import first_state
 from gen_jax.training.nonfinite import batch_of, failed_step, finite, write_arrays
 from gen_jax.training.origin import origin
-from gen_jax.training.preprocess import preprocessed
+from gen_jax.training.preprocess import measured, preprocessed
 from gen_jax.training.program import Program
 
 
@@ -48,7 +48,8 @@ def _start(program: Program, run_dir: RunDir, failed: int) -> tuple[Program, Sta
     saved = [step for step in step_dirs.available(run_dir.checkpoints) if step < failed]
     intact = [step for step in saved if not step_dirs.damage(run_dir.checkpoints, step)]
     state = restore.load(run_dir.checkpoints, program.abstract, intact[-1])[1] if intact else first_state(program)
-    return preprocessed(program, state, run_dir.path / "cache"), state
+    program = preprocessed(program, state, run_dir.path / "cache")
+    return program, measured(program, state)
 
 
 def _last_finite(program: Program, state: State, failed: int) -> State:

@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from pydantic import model_validator
 
 from gen_jax.core import ops
@@ -147,14 +147,19 @@ class VQVAE(LossModel):
 
     def encode(self, state: State, batch: Batch) -> Array:
         """Codes int32 [B, h, w]."""
-        variables = state.nets["net"].averaged
-        z = self._apply(variables, ops.to_unit(batch["image"]), "encode")
-        return vq.nearest(z, vq.vectors(variables["codebook"]))
+        return self.quantise(state, self._apply(state.nets["net"].averaged, ops.to_unit(batch["image"]), "encode"))
 
     def decode(self, state: State, codes: Array) -> Array:
         """Codes [B, h, w] to uint8 images [B, H, W, C]."""
-        variables = state.nets["net"].averaged
-        return ops.to_uint8(self._apply(variables, vq.vectors(variables["codebook"])[codes], "decode"))
+        return ops.to_uint8(self._apply(state.nets["net"].averaged, self.embed(state, codes), "decode"))
+
+    def embed(self, state: State, codes: Int[Array, "B h w"]) -> Float[Array, "B h w D"]:
+        """The vectors of codes."""
+        return vq.vectors(state.nets["net"].averaged["codebook"])[codes]
+
+    def quantise(self, state: State, z: Float[Array, "B h w D"]) -> Int[Array, "B h w"]:
+        """The codes of the nearest vectors."""
+        return vq.nearest(z, vq.vectors(state.nets["net"].averaged["codebook"]))
 
     def _apply(self, variables: PyTree, x: Array, method: str) -> Any:
         return self.network.apply({"params": variables["params"]}, x, method=method)

@@ -26,7 +26,7 @@ from gen_jax.training.init_from import first_state
 from gen_jax.training.journal import ALARM, Journal
 from gen_jax.training.nonfinite import Guard
 from gen_jax.training.perf import Timer, Tracer
-from gen_jax.training.preprocess import preprocessed
+from gen_jax.training.preprocess import measured, preprocessed
 from gen_jax.training.program import Program
 from gen_jax.training.report import histograms, hparams, write_report
 from gen_jax.training.supervisor import Supervisor
@@ -50,6 +50,7 @@ class Loop:
         supervisor.heartbeat()
         self.step = self.first_step = int(jax.device_get(state.step))
         self.program = preprocessed(program, state, run_dir.path / "cache")
+        state = measured(self.program, state)
         self.evaluators = self.program.evaluators
         self.guard = Guard(self.program, run_dir)
         self.state = self.program.enter(state)  # donated to every step

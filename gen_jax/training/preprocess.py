@@ -1,4 +1,4 @@
-"""Second stages: a model that trains on a fixed function of the data (`models.base.Preprocesses`)."""
+"""What is computed from all data before the first step: inputs of second stages, and means that a state holds."""
 
 import hashlib
 import io
@@ -11,6 +11,7 @@ from etils import epath
 from gen_jax import config
 from gen_jax.core.state import State
 from gen_jax.io.disk import write_atomic
+from gen_jax.models.abilities_base import Measures
 from gen_jax.models.base import Preprocesses
 from gen_jax.parallel.processes import everywhere, gather, is_primary
 from gen_jax.training.program import Program
@@ -47,6 +48,21 @@ def _computed(program: Program, state: State, split: str) -> dict[str, np.ndarra
         inputs, valid = gather((compute(state, batch), batch["valid"]))
         rows.append({name: value[valid] for name, value in inputs.items()})
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def measured(program: Program, state: State) -> State:
+    """A state of step 0 with what its model measures over the training data (`abilities_base.Measures`)."""
+    if not isinstance(model := program.model, Measures) or int(jax.device_get(state.step)):
+        return state
+
+    @jax.jit
+    def sums(state, batch):
+        return {name: (mean.total.sum(0), mean.weight.sum(0)) for name, mean in model.measure(state, batch).items()}
+
+    rows = [gather(sums(state, batch)) for batch in program.batches("train")]
+    totals = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=np.float64), *rows)
+    found = {name: (total / weight).astype(np.float32) for name, (total, weight) in totals.items()}
+    return jax.jit(model.measured, out_shardings=program.shardings)(state, found)
 
 
 def _digest(section: dict, arrays: Any) -> str:

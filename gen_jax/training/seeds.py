@@ -19,6 +19,7 @@ from gen_jax.core import ops
 from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import Evaluator, Report
+from gen_jax.models.abilities_base import Measures
 from gen_jax.models.base import Preprocesses
 from gen_jax.parallel import sharding
 from gen_jax.training import checks
@@ -73,7 +74,7 @@ class Seeds(Program):
     def _check_alone(self) -> None:
         if (n := self.mesh.devices.size) > 1:
             raise ConfigError(f"config.num_seeds: expected 1 on {n} devices, or config.mesh.data=1 to take one of them")
-        if isinstance(self.model, Preprocesses):
+        if isinstance(self.model, Preprocesses | Measures):
             name = type(self.model).__name__
             raise ConfigError(f"config.num_seeds: expected 1, the inputs of {name} depend on what it starts from")
 
