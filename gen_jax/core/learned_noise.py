@@ -99,7 +99,7 @@ def of_less_variance(
     """
 
     def forward(variables, place, rest):
-        value, pull = jax.vjp(lambda *inputs: loss(*inputs, rest), variables, place)
+        value, pull = jax.vjp(lambda variables, place: loss(variables, place, rest), variables, place)
         return value, (pull, value)
 
     def backward(kept, cotangent):
