@@ -268,8 +268,8 @@ def test_terms_read_what_is_not_rows(program, state):
         return
     batch = next(iter(program.batches("test")))
     for step in (
-        lambda state: program.model.train_step(state, batch, program.train_key)[1],
-        lambda state: program.model.eval_step(state, batch, program.eval_key),
+        jax.jit(lambda state: program.model.train_step(state, batch, program.train_key)[1]),
+        jax.jit(lambda state: program.model.eval_step(state, batch, program.eval_key)),
     ):
         found = [step(dataclasses.replace(state, extra={"slow_error": jax.numpy.float32(x)})) for x in (0, 0.4)]
         (loss, error), (smaller, same) = ([means[name].total for name in ("loss", "error")] for means in found)

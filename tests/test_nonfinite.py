@@ -59,6 +59,7 @@ def nan_in_the_third_step(step):
     return jnp.where(step == 2, jnp.nan, 1.0)
 
 
+@pytest.mark.slow
 def test_replay_names_the_operation_of_a_vae(workdir, monkeypatch, capsys):
     """A planted root of a negative number in step 3, resumed from the checkpoint of step 2."""
     plant(monkeypatch, lambda step: jnp.sqrt(jnp.where(step == 2, -1.0, 1.0)))  # planted

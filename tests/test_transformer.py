@@ -50,11 +50,15 @@ def batch_of(tokens):
 def state_of(**fields):
     """Not at its first values, where residual branches hardly matter."""
     state = jax.jit(build(**fields).init)(ROOT, batch_of(tokens_of()))
-    leaves, tree = jax.tree.flatten(state.nets["net"].params)
+    net = state.nets["net"]
+    return state.replace(nets={"net": net.replace(params=moved(net.params))})
+
+
+@jax.jit
+def moved(params):
+    leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [leaf + 0.2 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    net = state.nets["net"].replace(params=jax.tree.unflatten(tree, moved))
-    return state.replace(nets={"net": net})
+    return tree.unflatten([x + 0.2 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -167,13 +171,14 @@ def test_initial_scales():
         assert float(block["attention"][name]["kernel"].std()) == pytest.approx(std, rel=0.1)
     for name, std in (("up", 0.02), ("down", 0.02 / 4)):
         assert float(block["mlp"][name]["kernel"].std()) == pytest.approx(std, rel=0.1)
-    loss = model.terms({"params": params}, batch_of(tokens_of()), ROOT, step=jnp.int32(0), train=False).means["loss"]
+    terms = jax.jit(lambda params, batch: model.terms({"params": params}, batch, ROOT, step=jnp.int32(0), train=False))
+    loss = terms(params, batch_of(tokens_of())).means["loss"]
     assert float(loss.total.sum() / loss.weight.sum()) == pytest.approx(math.log(V), rel=0.05)
 
 
 def test_bfloat16_computes_what_float32_does():
     tokens = batch_of(tokens_of())
-    exact, rounded = (build(dtype=dtype).logits(state_of(), tokens) for dtype in ("float32", "bfloat16"))
+    exact, rounded = (jax.jit(build(dtype=dtype).logits)(state_of(), tokens) for dtype in ("float32", "bfloat16"))
     assert rounded.dtype == jnp.float32
     np.testing.assert_allclose(exact, rounded, atol=0.3)
     assert np.abs(exact - rounded).max() > 0
@@ -181,11 +186,10 @@ def test_bfloat16_computes_what_float32_does():
 
 def test_a_text_longer_than_the_context():
     options = transformer.Sampling(length=3 * T, temperature=0.0, prompts=((1, 2, 3),))
-    tokens, lengths = build().sample(state_of(), ROOT, 2, options)
+    sample = jax.jit(build().sample, static_argnums=(2, 3))
+    tokens, lengths = sample(state_of(), ROOT, 2, options)
     assert tokens.shape == (2, 3 * T) and lengths.tolist() == [3 * T] * 2
-    short, _ = build().sample(
-        state_of(), ROOT, 2, transformer.Sampling(length=T - 2, temperature=0.0, prompts=((1, 2, 3),))
-    )
+    short, _ = sample(state_of(), ROOT, 2, options.model_copy(update=dict(length=T - 2)))
     np.testing.assert_array_equal(tokens[:, : T - 2], short)
     assert rows(options.prompts, 2)[0].shape == (2, 3)
 
