@@ -30,7 +30,7 @@ def batched(arrays: dict, size: int):
         yield batch | {"index": jnp.asarray(index), "valid": jnp.asarray(index < n)}
 
 
-def build(section: dict, model: Any, arrays: dict, size: int = 4, **info):
+def build(section: dict, model: Any, arrays: dict, size: int = 4, sampling: type | None = None, **info):
     known = data.Info(**(dict(kind="vector", shape=(2,)) | info))
     context = Context(
         model,
@@ -40,7 +40,7 @@ def build(section: dict, model: Any, arrays: dict, size: int = 4, **info):
         decode,
         jax.random.key(7),
         encode_text=encode,
-        **asks(Text if known.kind == "tokens" else vae.Sampling, known, encode),
+        **asks(sampling or (Text if known.kind == "tokens" else vae.Sampling), known, encode),
     )
     return evaluators.build(evaluators.parse(section), context)
 

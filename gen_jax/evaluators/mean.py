@@ -82,7 +82,11 @@ def _of_images(model: Any, shape: tuple[int, ...], scalars: dict[str, float]) ->
     bound = scalars.get("elbo", scalars.get("log_prob"))
     if bound is None or not getattr(model, "discrete_likelihood", False):
         return {}
-    return {"bits_per_dim": bits.bits(-bound, math.prod(shape))}
+    dims = math.prod(shape)
+    parts = {name: scalars[name] for name in getattr(model, "bound_parts", ())}
+    return {"bits_per_dim": bits.bits(-bound, dims)} | {
+        f"{name}_bits_per_dim": bits.bits(part, dims) for name, part in parts.items()
+    }
 
 
 def _derived(context: evaluator.Context, means: set[str]) -> list[str]:
@@ -108,7 +112,8 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
       token, one character and one byte.
     audio: `bits_per_sample` of `loss`, a number of the values that the model's output tells apart: 256 or 65,536.
     images: `bits_per_dim` of `elbo` or `log_prob` over all H W C dimensions, where the model says that it is of
-      discrete pixels (`HasLikelihood`).
+      discrete pixels (`HasLikelihood`). Of a model with `bound_parts`, the terms whose sum is -elbo, also each of them,
+      as `diffusion_bits_per_dim`.
     sources of known entropy: `excess`, nats of `loss` above it.
     models with `kl`: `posterior_collapse`, 1 where kl < collapse_kl, with a warning.
     """

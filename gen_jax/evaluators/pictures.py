@@ -4,18 +4,20 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gen_jax.core.state import State
 from gen_jax.evaluators import evaluator
 from gen_jax.metrics.moments import Moments, most_varied
+from gen_jax.models import abilities_base as abilities
 from gen_jax.models import base as models
 from gen_jax.parallel.processes import gather
 from gen_jax.runs import grids, plots
 from gen_jax.runs.grids import Labels
 from gen_jax.settings import Few, Positive
 
-Kind = Literal["reconstruction", "samples", "interpolation", "traversal", "scatter"]
+Kind = Literal["reconstruction", "samples", "interpolation", "inpainting", "traversal", "scatter"]
 Draw = Callable[[State], Any]  # uint8 [H, W, 1 or 3]
 Trace = Callable[[State, dict, jax.Array], Any]  # what a Draw compiles, as `base.Evaluator.trace`
 
@@ -26,7 +28,7 @@ class Config(evaluator.SampledConfig):
     kinds: tuple[Kind, ...] = ()
     """Of picture; empty = all that the model and the data allow."""
     n: Positive = 64
-    """Images (or points) of samples and reconstruction."""
+    """Images (or points) of samples, reconstruction and inpainting."""
     rows: Few = 8
     """Of interpolation and traversal."""
     columns: Few = 11
@@ -40,7 +42,9 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
 
     reconstruction: rows of examples over rows of what the model makes of them.
     samples: a grid; for two-dimensional vectors a scatter plot beside as many examples.
-    interpolation: an example, the decoded straight line between its latent and another's, the other example.
+    interpolation: an example, the decoded line between its latent and another's, the other example. The line is
+      straight, of models that encode to noise an arc (Shoemake 1985, slerp).
+    inpainting: examples over what is kept of them, the upper half, over what the model draws in the lower half.
     traversal: a row a latent, those of largest variance over the split first: it goes from -3 to 3 while the others
       stay at their mean.
     scatter: latents coloured by class; of more than two, the two of largest variance.
@@ -57,7 +61,8 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
         evaluator.require(not (cfg.kinds and missing), f"pictures: kinds: {kind}", missing)
         if not missing:
             drawn[kind] = make(cfg, context)
-    evaluator.require(not cfg.sampling or "samples" in drawn, "pictures: sampling", "the kind samples")
+    samples = not cfg.sampling or {"samples", "inpainting"} & drawn.keys()
+    evaluator.require(bool(samples), "pictures: sampling", "the kind samples or inpainting")
 
     def evaluate(state: State) -> evaluator.Report:
         return evaluator.Report(images={kind: draw(state) for kind, (draw, _) in drawn.items()})
@@ -75,13 +80,15 @@ def _missing(kind: Kind, context: evaluator.Context) -> str:
     vectors = isinstance(model, models.Encodes) and not isinstance(model, models.Quantises)
     decodes = isinstance(model, models.Decodes)
     rebuilds = isinstance(model, models.Reconstructs) or (isinstance(model, models.Encodes) and decodes)
+    interpolates = isinstance(model, abilities.InvertsNoise) or (vectors and decodes)
     shows = info.kind == "image" or (kind == "samples" and info.kind == "vector" and info.shape == (2,))
     if kind != "scatter" and not shows:
         return f"images, the data are {info.kind} of shape {info.shape}"
     needs = {
         "reconstruction": (rebuilds, "reconstructs"),
         "samples": (isinstance(model, models.Samples), "samples"),
-        "interpolation": (vectors and decodes, "encodes to vectors and decodes"),
+        "interpolation": (interpolates, "encodes to vectors or noise and decodes"),
+        "inpainting": (isinstance(model, abilities.Inpaints), "in-paints"),
         "traversal": (vectors and decodes, "encodes to vectors and decodes"),
         "scatter": (vectors, "encodes to vectors"),
     }
@@ -126,8 +133,31 @@ def beside(real: np.ndarray, made: np.ndarray, title: str) -> np.ndarray:
     return plots.scatter(np.concatenate([real, made]), labels, ("real", "sampled"), title=title, equal=True)
 
 
-def _latents(context: evaluator.Context) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(state, split, n) -> the first n of {"latent": [n, D], "image", "label"}, what of them there is.
+def _inpainting(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
+    options, height = context.options(cfg), context.info.shape[0]
+    mask = (np.arange(height) < height // 2)[None, :, None, None].astype(np.float32)
+    paint = abilities.inpainter(context.model, options, lambda done, steps: context.poll())
+
+    def draw(state):
+        def step(batch):
+            kept = jnp.broadcast_to(mask, (*batch["image"].shape[:3], 1))
+            shown = jnp.where(kept > 0, batch["image"], grids.GAP).astype(jnp.uint8)
+            return (batch["image"], shown, paint(state, context.rng, batch, kept)), batch["valid"]
+
+        rows = evaluator.results(step, context.batches(cfg.split), every=1)
+        labels = Labels(f"In-painting of {cfg.split}", rows=("data", "kept", "drawn"))
+        return grids.pairs(*evaluator.first(rows, cfg.n), labels=labels)
+
+    def trace(state, batch, rng):
+        kept = jnp.broadcast_to(mask, (*batch["image"].shape[:3], 1))
+        carry = context.model.inpaint_init(state, rng, batch, kept, options)
+        return context.model.sample_step(state, carry, jnp.int32(0), options)
+
+    return draw, trace
+
+
+def _latents(context: evaluator.Context, encode: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """(state, split, n) -> the first n of {"latent": [n, ...], "image", "label"}, what of them there is.
 
     And (state, batch) -> those of one batch, and which are valid.
     """
@@ -135,7 +165,7 @@ def _latents(context: evaluator.Context) -> tuple[Callable[..., Any], Callable[.
     @jax.jit
     def step(state, batch):
         shown = {name: batch[name] for name in ("image", "label") if name in batch}
-        return {"latent": context.model.encode(state, batch)} | shown, batch["valid"]
+        return {"latent": encode(state, batch)} | shown, batch["valid"]
 
     def latents(state, split, n):
         return evaluator.first(evaluator.results(lambda batch: step(state, batch), context.batches(split), every=4), n)
@@ -143,10 +173,25 @@ def _latents(context: evaluator.Context) -> tuple[Callable[..., Any], Callable[.
     return latents, step
 
 
-def _decoder(context: evaluator.Context) -> Callable[..., Any]:
-    """(state, latents [N, D], label [N] or None) -> uint8 [N, H, W, C]; a model without classes ignores them."""
-    model, conditional = context.model, context.num_classes > 0
-    return jax.jit(lambda state, z, label: model.decode(state, z, label) if conditional else model.decode(state, z))
+def _decoder(context: evaluator.Context, decode: Callable[..., Any]) -> Callable[..., Any]:
+    """(state, latents [N, ...], label [N] or None) -> uint8 [N, H, W, C]; a model without classes ignores them."""
+    conditional = context.num_classes > 0
+    return jax.jit(lambda state, z, label: decode(state, z, label) if conditional else decode(state, z))
+
+
+def straight(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Points of the line from a to b, [R, D] each, at t [S]: [R, S, D]."""
+    t = t[None, :, None]
+    return (1 - t) * a[:, None] + t * b[:, None]
+
+
+def arc(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """As `straight`, on the arc between them, so that noise keeps its length (Shoemake 1985, slerp)."""
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    angle = np.arccos(np.clip(cosine, -1, 1))[:, None, None]
+    t, whole = t[None, :, None], np.maximum(np.sin(angle), 1e-6)
+    bent = (np.sin((1 - t) * angle) * a[:, None] + np.sin(t * angle) * b[:, None]) / whole
+    return np.where(np.sin(angle) < 1e-3, straight(a, b, t.ravel()), bent).astype(np.float32)
 
 
 def _classes(context: evaluator.Context, found: dict, which: slice) -> list[str]:
@@ -167,22 +212,24 @@ def _decoded(step: Callable[..., Any], decode: Callable[..., Any]) -> Trace:
 
 
 def _interpolation(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
-    (latents, step), decode = _latents(context), _decoder(context)
+    model, noise = context.model, isinstance(context.model, abilities.InvertsNoise)
+    latents, step = _latents(context, model.encode_noise if noise else model.encode)
+    decode, line = _decoder(context, model.decode_noise if noise else model.decode), arc if noise else straight
 
     def draw(state):
         found = latents(state, cfg.split, 2 * cfg.rows)
         rows = len(found["latent"]) // 2
         (z, x) = (np.asarray(found[name])[: 2 * rows] for name in ("latent", "image"))
-        t = np.linspace(0, 1, cfg.columns, dtype=np.float32)[None, :, None]
-        path = (1 - t) * z[0::2, None] + t * z[1::2, None]  # [R, S, D]
+        t, flat = np.linspace(0, 1, cfg.columns, dtype=np.float32), z.reshape(len(z), -1)
+        path = line(flat[0::2], flat[1::2], t)  # [R, S, D]
         label = found["label"][: 2 * rows : 2].repeat(cfg.columns) if "label" in found else None
-        made = gather(decode(state, path.reshape(-1, z.shape[-1]), label))
+        made = gather(decode(state, path.reshape(-1, *z.shape[1:]), label))
         made = made.reshape(rows, cfg.columns, *x.shape[1:])
         shown = np.concatenate([x[0::2, None], made, x[1::2, None]], 1)  # [R, 1 + S + 1, H, W, C]
         labels = Labels(
-            f"Interpolation between latents of {cfg.split}",
+            f"Interpolation between {'noise' if noise else 'latents'} of {cfg.split}",
             rows=[f"class {name}" for name in _classes(context, found, slice(0, 2 * rows, 2))],
-            columns=("data", *(f"{fraction:.2g}" for fraction in t.ravel()), "data"),
+            columns=("data", *(f"{fraction:.2g}" for fraction in t), "data"),
         )
         return grids.grid(shown.reshape(-1, *x.shape[1:]), labels, cfg.columns + 2)
 
@@ -190,7 +237,7 @@ def _interpolation(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace
 
 
 def _traversal(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
-    (latents, step), decode = _latents(context), _decoder(context)
+    (latents, step), decode = _latents(context, context.model.encode), _decoder(context, context.model.decode)
 
     def draw(state):
         found = latents(state, cfg.split, cfg.points)
@@ -211,7 +258,7 @@ def _traversal(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
 
 
 def _scatter(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
-    latents, step = _latents(context)
+    latents, step = _latents(context, context.model.encode)
 
     def draw(state):
         found = latents(state, cfg.split, cfg.points)
@@ -230,6 +277,7 @@ MAKERS: dict[Kind, Callable[[Config, evaluator.Context], tuple[Draw, Trace]]] = 
     "reconstruction": _reconstruction,
     "samples": _samples,
     "interpolation": _interpolation,
+    "inpainting": _inpainting,
     "traversal": _traversal,
     "scatter": _scatter,
 }

@@ -60,3 +60,17 @@ class Measures(Protocol):
     def measured(self, state: State, found: dict[str, Array]) -> State:
         """The state with the averages [...]."""
         ...
+
+
+@runtime_checkable
+class ShowsSteps(Protocol):
+    """A `Stepped` model with a picture of its carry: name -> uint8 images [n, H, W, C], after i of its steps."""
+
+    def sample_shown(self, state: State, carry: PyTree, i: Int[Array, ""], options: Any) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class HasTimedLoss(Protocol):
+    """`loss` of each example [B] at its time [B] from 0, the data, to 1, noise. rng: one key, folded with `index`."""
+
+    def timed_loss(self, state: State, batch: Batch, t: Float[Array, " B"], rng: jax.Array) -> Float[Array, " B"]: ...

@@ -55,6 +55,7 @@ class Sampling(DiffusionSampling):
 class Diffusion(GaussianDiffusion):
     """`elbo` is the variational bound on log P(image | class), `log_prob` the likelihood by the ODE."""
 
+    bound_parts = ("prior_kl", "rec", "diffusion")  # their sum is -elbo
     discrete_likelihood: bool = True
     normalised_likelihood: bool = True
 

@@ -179,6 +179,12 @@ class GaussianDiffusion(LossModel, Stepped):
         weight *= denoising.error_ratio(self.target, self.schedule, log_snr)
         return weight * error.reshape(len(x), -1).mean(1)
 
+    def timed_loss(self, state: State, batch: Batch, t: Times, rng: jax.Array) -> Times:
+        """`loss` at given times, without dropout."""
+        x, variables = self.examples(batch), state.nets["net"].averaged
+        eps = ops.normal(ops.row_keys(rng, batch["index"]), x.shape)
+        return self.loss_at(variables, t, x, eps, self.label_of(batch), None)
+
     def schedule_of(self, variables: PyTree) -> Schedule:
         """The schedule that samples and likelihoods read."""
         return self.schedule
@@ -204,6 +210,15 @@ class GaussianDiffusion(LossModel, Stepped):
 
     def sample_finish(self, state: State, carry: PyTree, options: DiffusionSampling) -> Any:
         return self.shown(state, self.clean(state.nets["net"].averaged, carry["walk"].z))
+
+    def sample_shown(
+        self, state: State, carry: PyTree, i: Int[Array, ""], options: DiffusionSampling
+    ) -> dict[str, Any]:
+        """z scaled to a variance of about 1, and the estimate of x."""
+        schedule = self.schedule_of(state.nets["net"].averaged)
+        alpha, sigma = schedule.scales(noise.GRIDS[options.grid](schedule, options.steps)[i])
+        z, x = carry["walk"]
+        return {"z": self.shown(state, z / jnp.sqrt(alpha**2 + sigma**2)), "x": self.shown(state, x)}
 
     def clean(self, variables: PyTree, z: Examples) -> Examples:
         """x of z at lambda_max, where there is hardly any noise."""

@@ -19,7 +19,7 @@ from gen_jax.core.info import Info
 from gen_jax.core.state import Mean, Net, PyTree, State
 from gen_jax.models import vae, vqvae
 from gen_jax.models.base import ModelConfig
-from gen_jax.models.diffusion_base import DiffusionConfig, DiffusionSampling, GaussianDiffusion
+from gen_jax.models.diffusion_base import DiffusionConfig, DiffusionSampling, GaussianDiffusion, Times
 from gen_jax.settings import Positive, validate
 
 FIRST_STAGES = {"vae": vae, "vqvae": vqvae}
@@ -114,6 +114,9 @@ class LatentDiffusion(GaussianDiffusion):
 
     def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
         return super().eval_step(state, self._scaled(state, batch), rng)
+
+    def timed_loss(self, state: State, batch: Batch, t: Times, rng: jax.Array) -> Times:
+        return super().timed_loss(state, self._scaled(state, batch), t, rng)
 
     def _scaled(self, state: State, batch: Batch) -> Batch:
         maps = self._maps(state, batch)
