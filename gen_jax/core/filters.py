@@ -1,4 +1,4 @@
-"""Restricts what may be drawn: pure functions of logits [B, V]. `sampling.process` applies them in order."""
+"""Restricts what may be drawn: pure functions of logits [B, V]. `generate.process` applies them in order."""
 
 import math
 
@@ -57,3 +57,21 @@ def keep_min_p(logits: Float[Array, "B V"], p: float) -> Float[Array, "B V"]:
     """Sets tokens less than `p` times as likely as the likeliest to -inf. The likeliest stays; p is in (0, 1]."""
     floor = logits.max(axis=-1, keepdims=True) + math.log(p) - ROUNDING
     return jnp.where(logits < floor, -jnp.inf, logits)
+
+
+def restricted(logits: Float[Array, "B V"], temperature: float, top_k: int, top_p: float, min_p: float) -> jax.Array:
+    """The filters above in the order temperature, top-k, top-p, min-p; each reads what the one before it leaves.
+
+    Args:
+      temperature: at 0 the likeliest alone stays. The others as in `sampling.Drawn`, whose defaults filter nothing.
+    """
+    if temperature == 0:
+        return keep_top_k(logits, 1)
+    logits = tempered(logits, temperature)
+    if top_k:
+        logits = keep_top_k(logits, top_k)
+    if top_p < 1:
+        logits = keep_top_p(logits, top_p)
+    if min_p:
+        logits = keep_min_p(logits, min_p)
+    return logits

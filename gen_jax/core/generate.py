@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
-from gen_jax.core.filters import keep_min_p, keep_top_k, keep_top_p, penalise, tempered
+from gen_jax.core.filters import penalise, restricted
 from gen_jax.core.sampling import Text
 from gen_jax.core.state import PyTree
 
@@ -46,14 +46,7 @@ def process(
         logits = jnp.where(ends & (fresh < options.min_length)[:, None], -jnp.inf, logits)
     if options.temperature == 0:
         return logits
-    logits = tempered(logits, options.temperature)
-    if options.top_k:
-        logits = keep_top_k(logits, options.top_k)
-    if options.top_p < 1:
-        logits = keep_top_p(logits, options.top_p)
-    if options.min_p:
-        logits = keep_min_p(logits, options.min_p)
-    return logits
+    return restricted(logits, **options.filters())
 
 
 def draw_token(uniform: Float[Array, " B"], logits: Float[Array, "B V"], options: Text) -> Int[Array, " B"]:

@@ -127,7 +127,7 @@ class Classes(Sampling):
         return super().labels(n, num_classes)
 
 
-class Tokens(Sampling):
+class Drawn(Sampling):
     """How a token is drawn from logits."""
 
     temperature: NonNegative = 1.0
@@ -138,6 +138,15 @@ class Tokens(Sampling):
     """Draws of the fewest likeliest tokens whose probability reaches p (Holtzman et al. 2020); 1 = of all."""
     min_p: Fraction = 0.0
     """Draws of tokens at least p times as likely as the likeliest (Nguyen et al. 2024); 0 = of all."""
+
+    def filters(self) -> dict[str, Any]:
+        """What `core.filters.restricted` takes."""
+        return {name: getattr(self, name) for name in Drawn.model_fields}
+
+
+class Tokens(Drawn):
+    """How a token is drawn from logits after others."""
+
     repetition_penalty: PositiveFloat = 1.0
     """Divides positive logits of earlier tokens and multiplies negative ones (Keskar et al. 2019); 1 = off."""
 
