@@ -111,10 +111,8 @@ Keys = Key[Array, "*keys"]
 
 
 def uniform_times(schedule: Schedule, rng: Keys, n: int) -> Float[Array, " n"]:
-    """Uniform in t. From one key they are evenly spaced, with one random offset (Kingma et al. 2021, appendix I.1)."""
-    if rng.ndim:
-        return ops.uniform(rng, (n,))
-    return (jnp.arange(n) / n + jax.random.uniform(rng)) % 1.0
+    """Uniform in t, low-discrepancy (`ops.spread`)."""
+    return ops.spread(rng, n)
 
 
 def logit_normal_times(schedule: Schedule, rng: Keys, n: int) -> Float[Array, " n"]:
