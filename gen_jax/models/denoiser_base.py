@@ -1,15 +1,17 @@
-"""The part of a config that models of image denoisers share: the network, the classes, dropout."""
+"""The parts of a config that models of image denoisers share: the network, the classes, dropout."""
 
 from typing import Any, Literal
 
 import flax.linen as nn
+from jaxtyping import Array, Int
 from pydantic import model_validator
 
 from gen_jax.core.info import Info
+from gen_jax.core.sampling import Classes
 from gen_jax.models.base import ModelConfig
 from gen_jax.nets.dit import DiT
 from gen_jax.nets.unet import UNet
-from gen_jax.settings import Count, Few, Fraction, Positive, Switch, Widths
+from gen_jax.settings import Count, Few, Fraction, Positive, Settings, Switch, Widths
 
 DIT = ("patch", "layers", "width", "positions", "scan_layers", "remat")  # fields that one network alone reads
 UNET = ("widths", "blocks", "attention")
@@ -92,3 +94,15 @@ class DenoiserConfig(ModelConfig):
         fields = DIT if self.net == "dit" else UNET
         part: dict[str, Any] = self.model_dump(include={*fields, "heads", "num_classes", "dropout", "dtype"})
         return DiT(**part) if self.net == "dit" else UNet(**part)
+
+
+class MaybeClass(Classes):
+    """The part of a `Sampling` that says the class; with `class_dropout` also `label=none`."""
+
+    def check(self, model: Settings) -> None:
+        assert isinstance(model, DenoiserConfig)
+        if not (self.label == "none" and model.class_dropout):
+            super().check(model)
+
+    def labels(self, n: int, num_classes: int) -> Int[Array, " n"] | None:
+        return None if self.label == "none" else super().labels(n, num_classes)

@@ -13,10 +13,9 @@ from gen_jax.core import denoising, guidance, noise, ops, solvers
 from gen_jax.core.denoising import Denoised
 from gen_jax.core.gradients import Batch, Optimizer, Terms
 from gen_jax.core.noise import Examples, Schedule, rows
-from gen_jax.core.sampling import Classes
 from gen_jax.core.state import Mean, Net, PyTree, State
 from gen_jax.models.base import LossModel, Stepped
-from gen_jax.models.denoiser_base import DenoiserConfig
+from gen_jax.models.denoiser_base import DenoiserConfig, MaybeClass
 from gen_jax.settings import NonNegative, Number, Positive, Settings
 
 Times = Float[Array, " B"]
@@ -68,7 +67,7 @@ class DiffusionConfig(DenoiserConfig):
         return parts | {name: getattr(self, name) for name in same}
 
 
-class DiffusionSampling(Classes):
+class DiffusionSampling(MaybeClass):
     """Fields of `config.sampling`: the solver and the guidance."""
 
     solver: solvers.SolverName = "dpm_solver"
@@ -97,8 +96,7 @@ class DiffusionSampling(Classes):
                 raise ValueError(f"{name}: expected none beside guidance = 1")
         if self.guided_from is not None and self.guided_to is not None and self.guided_from >= self.guided_to:
             raise ValueError(f"guided_to: expected more than guided_from = {self.guided_from:g}")
-        if not (self.label == "none" and model.class_dropout):
-            super().check(model)
+        super().check(model)
 
     def guides(self, log_snr: Array) -> Array | bool:
         """Whether guidance applies at this lambda."""
@@ -108,9 +106,6 @@ class DiffusionSampling(Classes):
     def limited(self, found: Denoised, schedule: Schedule, z: Examples, log_snr: Float[Array, ""]) -> Denoised:
         """The estimate within the range of the data, where that is asked for."""
         return found
-
-    def labels(self, n: int, num_classes: int) -> Int[Array, " n"] | None:
-        return None if self.label == "none" else super().labels(n, num_classes)
 
 
 @dataclasses.dataclass(frozen=True)
