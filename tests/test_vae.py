@@ -138,14 +138,6 @@ def test_evaluation_noise_belongs_to_the_example_and_bits_to_the_set(plain):
     assert not np.allclose(whole["rec"].total, other["rec"].total)  # other latents
 
 
-def test_binarisation_draws_the_grey_level():
-    image = jnp.asarray(np.tile(np.array([0, 1, 64, 128, 254, 255], np.uint8)[:, None, None, None], (1, 200, 200, 1)))
-    for rng in (jax.random.key(0), ops.row_keys(jax.random.key(0), jnp.arange(6))):
-        share = likelihoods.Bernoulli().observe(image, rng).mean((1, 2, 3))
-        np.testing.assert_allclose(share, image[:, 0, 0, 0] / 255, atol=0.012)
-        assert share[0] == 0 and share[-1] == 1
-
-
 @pytest.mark.parametrize(
     ("warmup", "expected"),
     [("none", [3, 3, 3, 3, 3]), ("linear", [0, 0.75, 1.5, 3, 3]), ("cyclical", [0, 1.5, 3, 0, 3])],

@@ -155,7 +155,7 @@ def test_sides_that_do_not_divide_are_refused():
 def prior_logits(codes, label, num_classes=3):
     """Of codes [B, 16], without a cache: [B, 16, K]."""
     model, state = prior(num_classes)
-    return model.prior.logits(state, {"image": codes.reshape(-1, 4, 4, 1), "label": label})
+    return model.prior.logits(state, {"values": codes.reshape(-1, 4, 4, 1), "label": label})
 
 
 def test_prior_is_causal_and_sees_the_label():

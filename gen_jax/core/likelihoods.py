@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt8
 
-from gen_jax.core import losses, ops
+from gen_jax.core import grey, losses, ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +51,7 @@ class Bernoulli(GreyBernoulli):
     normalised = True
 
     def observe(self, image, rng):
-        # 16 random bits a pixel: exact for 0 and 255, within 2^-17 of image / 255 between
-        threshold = (image.astype(jnp.uint32) * 65536 + 127) // 255
-        if rng.ndim == 0:
-            bits = jax.random.bits(rng, image.shape, "uint16")
-        else:
-            bits = jax.vmap(lambda key: jax.random.bits(key, image.shape[1:], "uint16"))(rng)
-        return (bits < threshold).astype(jnp.float32)
+        return grey.quantise(image, 2, rng).astype(jnp.float32)
 
 
 class Gaussian(Likelihood):

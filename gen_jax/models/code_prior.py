@@ -66,7 +66,7 @@ class CodePrior(LossModel):
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
         """`loss`, nats a code, `accuracy` of the likeliest code, and `log_prob`, nats a grid of codes."""
-        grid = batch | {"image": batch["codes"][..., None]}
+        grid = batch | {"values": batch["codes"][..., None]}
         return self.prior.terms(variables, grid, rng, step=step, train=train)
 
     def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> Array:

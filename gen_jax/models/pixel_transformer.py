@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 from pydantic import model_validator
 
-from gen_jax.core import losses
+from gen_jax.core import grey, losses, ops
 from gen_jax.core.generate import generate
 from gen_jax.core.gradients import Batch, Optimizer, Terms
 from gen_jax.core.info import Info
@@ -55,6 +55,9 @@ class Config(GridConfig):
 
     image: tuple[Positive, Positive, Positive]
     """(height, width, channels) of the data."""
+    levels: grey.Levels = 256
+    """Grey levels of a pixel; 2 of binarised images. Fewer than 256 are drawn at random around the pixel, in evaluation
+    those of an example are fixed."""
     position: Literal["learned", "rotary"] = "learned"
     """Learned or rotary positions."""
     mlp: Literal["gelu", "swiglu"] = "gelu"
@@ -81,7 +84,8 @@ class Sampling(Tokens, Classes):
 class PixelTransformer(LossModel):
     """A sequence starts with the token `levels` + label, then the values in raster order, channels last.
 
-    The network knows `levels` + max(num_classes, 1) tokens; only values are predicted.
+    The network knows `levels` + max(num_classes, 1) tokens; only values are predicted. A batch holds `values` int32
+    [B, H, W, C], or an `image` whose grey levels they are.
 
     Args:
       image: height, width and channels of the grid. levels: its values are below.
@@ -101,15 +105,22 @@ class PixelTransformer(LossModel):
         return self.network.init(rng, jnp.zeros((1, 1), jnp.int32))
 
     def tokens(self, batch: Batch) -> Int[Array, "B L"]:
-        """`image` [B, H, W, C], N values, behind its first token: L = N + 1."""
-        values = batch["image"].reshape(len(batch["image"]), -1).astype(jnp.int32)
+        """`values` [B, H, W, C], or those of `image` in evaluation, behind their first token: L = H W C + 1."""
+        if "values" in batch:
+            values = batch["values"]
+        else:
+            values = grey.quantise(batch["image"], self.levels, grey.evaluation_keys(batch["index"]))
+        values = values.reshape(len(values), -1)
         label = batch["label"] if self.num_classes else jnp.zeros(len(values), jnp.int32)
         return jnp.concatenate([self.levels + label[:, None], values], axis=1)
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
         """`loss`, nats a value; `accuracy` of the likeliest value; and `log_prob`, nats an image."""
+        drop_rng, value_rng = ops.split(rng, 2)
+        if train and "values" not in batch:
+            batch = batch | {"values": grey.quantise(batch["image"], self.levels, value_rng)}
         tokens = self.tokens(batch)
-        rngs = {"dropout": rng} if train else {}
+        rngs = {"dropout": drop_rng} if train else {}
         logits, _ = self.network.apply(variables, tokens[:, :-1], train=train, rngs=rngs)
         means = losses.next_token(logits[..., : self.levels], tokens[:, 1:])
         return Terms(means | {"log_prob": Mean.of(-means["loss"].total)})
@@ -130,7 +141,7 @@ class PixelTransformer(LossModel):
         return logits[:, 0, : self.levels], cache
 
     def sample(self, state: State, rng: jax.Array, n: int, options: Sampling) -> UInt8[Array, "n H W C"]:
-        return self.sample_values(state, rng, n, options).astype(jnp.uint8)
+        return grey.to_pixels(self.sample_values(state, rng, n, options), self.levels)
 
     def sample_values(self, state: State, rng: jax.Array, n: int, options: Sampling) -> Int[Array, "n H W C"]:
         """Values of n images. Classes come in turn, or all are `options.label`."""
@@ -142,7 +153,7 @@ class PixelTransformer(LossModel):
 
 
 def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> PixelTransformer:
-    return build(optimizers["net"], cfg.image, 256, **cfg.model_dump(exclude={"image"}))
+    return build(optimizers["net"], **cfg.model_dump())
 
 
 def build(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 from pydantic import model_validator
 
-from gen_jax.core import likelihoods, losses, ops
+from gen_jax.core import grey, likelihoods, losses, ops
 from gen_jax.core.gradients import Batch, Optimizer, Terms, require_optimizers
 from gen_jax.core.info import Info
 from gen_jax.core.likelihoods import Likelihood
@@ -147,9 +147,7 @@ class Autoencoder(LossModel):
 
     def _observe(self, batch, rng, train):
         """In evaluation an example is always binarized in the same way, so the set is fixed."""
-        return self.likelihood.observe(
-            batch["image"], rng if train else ops.row_keys(jax.random.key(0), batch["index"])
-        )
+        return self.likelihood.observe(batch["image"], rng if train else grey.evaluation_keys(batch["index"]))
 
     def _encode(self, variables, x, label) -> Any:
         """Mean and log-variance of q(z | x)."""
