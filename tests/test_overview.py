@@ -115,7 +115,9 @@ def test_samples_are_those_of_the_runs_own_options(make, capsys):
     sweep = {f"{tag},sampling.steps=9": 7.0 for tag in quality()}
     out = table(capsys, make("diffusion", "plain", tags=quality() | sweep))
     assert " 2  " in out and out.splitlines()[1].split()[-6:-4] == ["2", "0.25"]
-    own = make("diffusion", "own", flags=["sampling.steps=9"], tags=sweep | quality())
+    tags = sweep | quality() | {"test/elbo": -90.0, "test/bits_per_dim": 2.0, "test/fid_floor": 0.5}
+    own = make("diffusion", "own", flags=["sampling.steps=9"], tags=tags)
+    assert "-90 bound" in table(capsys, own)
     assert table(capsys, own).splitlines()[1].split()[-6:-4] == ["7", "7"]
 
 
@@ -157,6 +159,18 @@ def test_files_hold_the_numbers_in_full_and_the_pictures_side_by_side(make, caps
     assert {"gan: FID 2", "vae: FID 2"} == set(written)
     values, counts = np.unique(picture[..., 0], return_counts=True)
     assert values.tolist() == [60, 255] and counts[0] == 512 * 256  # the newest, at one height; no picture of the other
+
+
+def test_real_images_have_a_row_of_their_own(make, capsys):
+    floors = {metric_tags.tag("test/fid_floor", **HOW, of="train-ab"): 0.5}
+    other = {metric_tags.tag("test/kid_floor", **HOW | {"features": "other"}, of="train-ab"): 0.5}
+    out = table(capsys, make("gan", tags=quality() | floors | other), make("diffusion", tags=quality())).splitlines()
+    assert out[3].split() == ["(real", "images)", "-", "-", "0.5"]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(make, capsys):
+    out = table(capsys, make("gan", "a/run", tags=quality()), make("vae", "b/run", tags=quality()))
+    assert [line.split()[0][-5:] for line in out.splitlines()[1:3]] == ["a/run", "b/run"]
 
 
 def test_validation_and_several_seeds(make, capsys):

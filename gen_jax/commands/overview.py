@@ -14,7 +14,7 @@ from etils import epath
 from gen_jax import config
 from gen_jax.data.fingerprint import differences
 from gen_jax.errors import ConfigError
-from gen_jax.io import json_text
+from gen_jax.io import json_text, paths
 from gen_jax.runs import grids, manifest, metric_tags, plots, tables
 from gen_jax.runs.plots import STD
 from gen_jax.runs.run_dir import RunDir
@@ -55,33 +55,41 @@ class Value(NamedTuple):
 
     @property
     def text(self) -> str:
+        number = f"{self.number:,.0f}" if abs(self.number) >= 10_000 else f"{self.number:.4g}"
         spread = "" if self.deviation is None else f" +- {self.deviation:.2g}"
-        return f"{self.number:.5g}{spread} {self.note}".rstrip()
+        return f"{number}{spread} {self.note}".rstrip()
 
 
 class Recorded:
     """What a run recorded, and a later `gen-jax eval` of it.
 
+    Args:
+      whole_path: names the run by its path, not by its folder alone.
+
     Raises:
       ConfigError: no run is here.
     """
 
-    def __init__(self, workdir: str, split: str):
+    def __init__(self, workdir: str, split: str, whole_path: bool = False):
         self.run, self.eval = RunDir(workdir), RunDir(epath.Path(workdir) / "eval")
         self.experiment, self.head = config.resolve(self.run.config()), metric_tags.head(split)
-        self.name = self.run.path.name
+        self.name = paths.shortest(self.run.path) if whole_path else self.run.path.name
         rows = sorted([*self.run.rows(), *self.eval.rows()], key=lambda row: row["step"])
         timings = [*self.run.timings(), *self.eval.timings()]
         self.own = self.experiment.sampling.facts()
         self.newest = {tag: value for row in [*rows, *timings] for tag, value in row.items()}
 
-    def find(self, name: str) -> list[Value]:
-        """The newest values of a metric with the run's own sampling; several if it was measured in several ways."""
+    def find(self, name: str, sampled: bool = True) -> list[Value]:
+        """The newest values of a metric; several if it was measured in several ways.
+
+        Args:
+          sampled: it is of samples; those of the run's own sampling count.
+        """
         found = []
         for tag in metric_tags.find(f"{self.head}/{name}", list(self.newest)):
             facts = metric_tags.facts_of(tag)
-            own = {key: value for key, value in facts.items() if key.startswith(SAMPLING)} == self.own
-            if own and (value := self.newest[tag]) is not None:
+            asked = {key: value for key, value in facts.items() if key.startswith(SAMPLING)}
+            if asked == (self.own if sampled else {}) and (value := self.newest[tag]) is not None:
                 how = {key: value for key, value in facts.items() if not key.startswith(SAMPLING)}
                 found.append(Value(value, how, deviation=self.newest.get(f"{STD}{tag}")))
         return found
@@ -89,7 +97,7 @@ class Recorded:
     def likelihood(self) -> dict[str, Value]:
         """`nats` and `bits/dim`, of discrete pixels alone."""
         for metric, in_bits, kind in LIKELIHOODS:
-            nats, found = self.find(metric), self.find(in_bits)
+            nats, found = self.find(metric, sampled=False), self.find(in_bits, sampled=False)
             if nats and found:
                 binary = getattr(self.experiment.model, "binarizes", False)
                 facts = {"pixels": "binarized by the model" if binary else "as in the data"}
@@ -133,12 +141,14 @@ class Overview:
       cells: of each run, by column; what a run lacks is absent.
       marks: of each run, column -> the number of a note.
       notes: what was not measured alike, and where empty cells come from.
+      floor: the same of real images in place of samples, measured as in the first run that says so.
     """
 
     runs: list[Recorded]
     cells: list[dict[str, Value]]
     marks: list[dict[str, int]]
     notes: list[str]
+    floor: dict[str, Value]
 
     @property
     def columns(self) -> list[str]:
@@ -155,6 +165,9 @@ class Overview:
                 mark = f" [{marks[name]}]" if name in marks else ""
                 row.append(f"{cells[name].text}{mark}" if name in cells else "")
             found.append(row)
+        if self.floor:
+            numbers = [self.floor[name].text if name in self.floor else "" for name in self.columns[3:]]
+            found.append(["(real images)", "-", "-", *numbers])
         return found
 
     def terminal(self) -> str:
@@ -168,7 +181,7 @@ class Overview:
     def csv(self) -> str:
         """Numbers in full, `likelihood` of its own, and in `notes` what was not measured alike."""
         found = []
-        for row, cells, marks in zip(self.rows()[1:], self.cells, self.marks, strict=True):
+        for row, cells, marks in zip(self.rows()[1:], self.cells, self.marks, strict=False):
             numbers = {name: cells[name].number if name in cells else "" for name in self.columns[3:]}
             kind = cells["nats"].note if "nats" in cells else ""
             noted = "; ".join(self.notes[i - 1] for i in sorted(set(marks.values())))
@@ -191,8 +204,9 @@ def overview(workdirs: Sequence[str], split: str, accept_data: bool) -> Overview
     Raises:
       ConfigError: no run is in a directory, or the data are not those of the first run.
     """
-    runs = [Recorded(workdir, split) for workdir in workdirs]
-    found = Overview(runs, [], [], [])
+    names = [RunDir(workdir).path.name for workdir in workdirs]
+    runs = [Recorded(workdir, split, whole_path=len({*names}) < len(names)) for workdir in workdirs]
+    found = Overview(runs, [], [], [], {})
     for run in runs:
         cells = run.sizes() | run.likelihood()
         for name in (*QUALITY, *SPEED):
@@ -202,10 +216,20 @@ def overview(workdirs: Sequence[str], split: str, accept_data: bool) -> Overview
                 cells[name] = (alike or values)[-1]
         found.cells.append(cells)
         found.marks.append({})
+    for name in QUALITY:
+        floors = [value for run in runs for value in run.find(f"{name}_floor", sampled=False)]
+        alike = [value for value in floors if (first := _first(found, name)) and _same_real(value, first[1])]
+        found.floor |= {name: alike[0]} if alike else {}
     for i in range(len(runs)):
         _mark(found, i, accept_data)
     _explain(found)
     return found
+
+
+def _same_real(floor: Value, value: Value) -> bool:
+    """Whether both were held against the same images in the same way; the floor may be of fewer."""
+    aside = ("of", "n_fake")
+    return floor.facts.items() - value.facts.items() <= {(key, floor.facts.get(key)) for key in aside}
 
 
 def _first(found: Overview, name: str) -> tuple[str, Value] | None:
