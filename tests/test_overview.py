@@ -89,7 +89,9 @@ def test_likelihoods_of_other_pixels_are_marked(make, capsys):
     tags = {"test/elbo": -90.0, "test/bits_per_dim": 2.0}
     out = table(capsys, make("vae", tags=tags), make("diffusion", tags=tags), make("vae", "again", tags=tags))
     assert out.count("-90 bound [1]") == 1
-    assert "[1] nats, bits/dim of diffusion: pixels as in the data, not binarized by the model (of vae)" in out
+    assert "[1] nats, bits/dim of diffusion: grey levels 256, not 2 (of vae)" in out
+    binary = make("ar", flags=["model.levels=2"], tags={"test/log_prob": -80.0, "test/bits_per_dim": 1.8})
+    assert "[1]" not in table(capsys, make("vae", "bits", tags=tags), binary)
     grey = make("vae", "grey", flags=["model.likelihood=logistic_mixture"], tags=tags)
     assert "[1]" not in table(capsys, make("diffusion", tags=tags), grey)
     density = {"test/elbo": -90.0}  # of a Gaussian: without bits a dimension

@@ -19,6 +19,7 @@ from gen_jax.runs import grids, manifest, metric_tags, plots, tables
 from gen_jax.runs.plots import STD
 from gen_jax.runs.run_dir import RunDir
 
+GREY = 256  # levels of a pixel, of models whose config has no `levels`
 SAMPLING = "sampling."  # facts of the model, not of the measurement
 # metric, bits/dim of it, and what it is; the first that a run has is shown
 LIKELIHOODS = (
@@ -99,8 +100,7 @@ class Recorded:
         for metric, in_bits, kind in LIKELIHOODS:
             nats, found = self.find(metric, sampled=False), self.find(in_bits, sampled=False)
             if nats and found:
-                binary = getattr(self.experiment.model, "binarizes", False)
-                facts = {"pixels": "binarized by the model" if binary else "as in the data"}
+                facts = {"grey levels": str(getattr(self.experiment.model, "levels", GREY))}
                 pairs = {"nats": nats[-1], "bits/dim": found[-1]}
                 return {name: value._replace(facts=facts, note=kind) for name, value in pairs.items()}
         return {}

@@ -89,9 +89,9 @@ class Config(ModelConfig):
         return self
 
     @property
-    def binarizes(self) -> bool:
-        """Whether the likelihood is of bits that are drawn from the pixels."""
-        return self.likelihood == "bernoulli"
+    def levels(self) -> int:
+        """Grey levels of a pixel in the likelihood."""
+        return 2 if self.likelihood == "bernoulli" else 256
 
     def check_data(self, info: Info) -> None:
         info.require_images("image", self.image)
