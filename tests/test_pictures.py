@@ -92,6 +92,18 @@ def test_images_are_as_wide_as_their_text_needs_and_longer_text_is_cut(written):
     assert 5 < len(cut) < 20
 
 
+def test_long_captions_are_drawn_in_lines_and_the_rest_is_cut(written):
+    long = "a blue square above a green triangle"
+    found = grids.grid(images(4, 8, 8), Labels("", captions=[long, "short", "w" * 40, " ".join([long] * 4)]), 2)
+    ends = boxes(found, 4)
+    lines = ["a blue square", "above a green", "triangle"]
+    places = [written[line][0] for line in lines]
+    assert {x for x, _ in places} == {centres(ends)[0, 1]} and places == sorted(places, key=lambda place: place[1])
+    assert written["short"][0][1] == places[0][1] and places[0][1] > ends[0, 2] and places[-1][1] < ends[2, 0]
+    texts = [text for text, places in written.items() if text for _ in places]
+    assert len(texts) == 3 + 1 + 1 + 4 and sum(text.endswith("\u2026") for text in texts) == 2
+
+
 def test_text_is_drawn_whole():
     """Black on white, and nothing of it lies on the images or reaches the border."""
     labels = Labels("Samples of a run", rows=("reconstruction",), columns=("A", "B"), captions=("c", "d"))

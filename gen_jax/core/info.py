@@ -33,6 +33,7 @@ class Info:
       num_classes: 0 where there are no labels.
       class_names: one a class, or empty.
       vocab_size: 0 where there are no tokens.
+      captions: of images: some captions, token ids [S] that 0 pads, S that of the longest; () where there are none.
       end: the token before each document; None if there is none.
       records: each example is one record of text, a row `[end, t_1 ... t_n, end, padding]`.
       sample_rate: of sound, in Hz; 0 where there is none.
@@ -47,6 +48,7 @@ class Info:
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     vocab_size: int = 0
+    captions: tuple[tuple[int, ...], ...] = ()
     end: int | None = None
     records: bool = False
     sample_rate: int = 0
@@ -74,6 +76,13 @@ class Info:
         """Raises ConfigError if a model is conditioned on another number of classes than the data have; 0 is none."""
         if number:
             self.require_equal(field, number, self.num_classes)
+
+    def require_captions(self, field: str, vocab: int) -> None:
+        """Raises ConfigError if a model reads captions of another number of tokens than the data's; 0 reads none."""
+        if vocab and not self.captions:
+            raise ConfigError(f"config.model.{field}: expected 0, the data have no captions, got {vocab}")
+        if vocab:
+            self.require_equal(field, vocab, self.vocab_size)
 
     def require_vocabulary(self, field: str, vocab: int) -> None:
         """Raises ConfigError if the data have no tokens, or more of them than the model."""

@@ -29,6 +29,7 @@ class ExampleSet:
       arrays: split -> arrays [N, ...] that live on the device.
       seed: of the training order.
       fetch: split -> reader of what does not; `lengths` gives each split's N.
+      tokenizer: of the captions of images; None where there are none.
       marks: split -> a hash of what it was read from, where there is one (`data.fingerprint`).
     """
 
@@ -37,7 +38,7 @@ class ExampleSet:
     seed: int
     fetch: dict[str, feeds.Fetch] = dataclasses.field(default_factory=dict)
     lengths: dict[str, int] = dataclasses.field(default_factory=dict)
-    tokenizer: None = None
+    tokenizer: Tokenizer | None = None
     marks: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property

@@ -12,7 +12,7 @@ from gen_jax.data.source import Dataset
 from gen_jax.data.sources import image_folder, list_sources, load, parse, tfds, wav_folder
 from gen_jax.errors import ConfigError
 
-EMBEDDED = ("digits", "colours", "pydoc", "names", "gaussians", "markov", "ar", "reversal", "tones")
+EMBEDDED = ("digits", "colours", "pydoc", "names", "gaussians", "markov", "ar", "reversal", "tones", "shapes")
 
 
 def resolve(name: str, data_dir: str = "", **fields: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def look(
     section: dict[str, Any], split: str = "train", n: int = 64
 ) -> tuple[Dataset, str | tuple[np.ndarray, list[str]]]:
     """The set, and what to show of a split: an excerpt of its text, or uint8 pictures [N, H, W, 1 or 3] with their
-    classes, [] where they have none, or vectors [N, D] and [].
+    classes or captions, [] where they have none, or vectors [N, D] and [].
 
     Records of text are the first `n`, one a line. Images are the first `n` of the split; of two unpaired sets the first
     `n` of each, whose classes are a and b. Vectors are all.
@@ -98,9 +98,11 @@ def look(
 
 
 def _classes(dataset: Dataset, batch: Any, sizes: list[int]) -> list[str]:
-    """The classes of a batch; of two unpaired sets of these sizes which set an image is of."""
+    """The classes or captions of a batch; of two unpaired sets of these sizes which set an image is of."""
     if dataset.info.kind == "unpaired":
         return ["a"] * sizes[0] + ["b"] * sizes[1]
+    if dataset.info.captions and dataset.tokenizer:
+        return [dataset.tokenizer.decode(row) for row in np.asarray(batch["caption"])]
     names = dataset.info.class_names
     return [names[i] if names else str(i) for i in np.asarray(batch["label"])] if dataset.info.num_classes else []
 

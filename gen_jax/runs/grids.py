@@ -16,6 +16,7 @@ GAP, PAPER = 96, 255  # grey levels: between images, where it is neither paper n
 TEXT = 13  # pixels: the smallest font
 MARGIN = 8  # pixels, around everything and beside the labels of rows
 WIDEST = 96  # pixels: up to here an image is made as wide as its caption or the label of its column
+LINES = 4  # of a caption that is wider than its image
 MOST_CLASSES = 20  # that have columns of their own
 
 
@@ -58,16 +59,21 @@ def pairs(
 
 
 def samples(
-    images: UInt8[np.ndarray, "N H W C"], label: Int[np.ndarray, " N"] | None, names: Sequence[str], title: str
+    images: UInt8[np.ndarray, "N H W C"],
+    label: Int[np.ndarray, " N"] | None,
+    names: Sequence[str],
+    title: str,
+    captions: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "h w C"]:
     """A grid of samples, where the model takes every class in turn with a column a class.
 
     Args:
       label: the classes that the model was asked for; None = it knows none.
       names: of the classes; a label beyond them is shown as its number.
+      captions: what the samples were asked to show, where they have no classes.
     """
     if label is None:
-        return grid(images, Labels(title))
+        return grid(images, Labels(title, captions=captions))
     n, h, w, _ = images.shape
     kinds = list(dict.fromkeys(label.tolist()))
     shown = [class_name(kind, names) for kind in kinds]
@@ -168,13 +174,16 @@ def _drawn(sets: UInt8[np.ndarray, "S N H W C"], labels: Labels, columns: int, p
     between = edge if count > 1 else -edge  # images that stand alone share the edge
     plain = _Layout(count, n, columns, cell, edge, between)
     size = _font_size(labels, cell[1], max(plain.size))
-    layout = dataclasses.replace(plain, space=_line(size)) if labels.captions else plain
+    captions = [_wrapped(text, _font(size), cell[1]) for text in labels.captions]
+    layout = dataclasses.replace(plain, space=max(map(len, captions)) * _line(size)) if captions else plain
     tiles = layout.paint(sets.reshape(-1, h, w, channels), scale)
-    return _framed(tiles, layout, labels, size)
+    return _framed(tiles, layout, labels, captions, size)
 
 
-def _framed(tiles: UInt8[np.ndarray, "h w C"], layout: _Layout, labels: Labels, size: int) -> Any:
-    """The images with their text around them; as they are where there is none."""
+def _framed(
+    tiles: UInt8[np.ndarray, "h w C"], layout: _Layout, labels: Labels, captions: Sequence[Sequence[str]], size: int
+) -> Any:
+    """The images with their text around them, captions by their lines; as they are where there is none."""
     from PIL import Image, ImageDraw
 
     if not any((labels.title, labels.rows, labels.columns, labels.captions)):
@@ -186,7 +195,7 @@ def _framed(tiles: UInt8[np.ndarray, "h w C"], layout: _Layout, labels: Labels, 
     half = font.getlength(labels.title) / 2
     middle = max(left + width / 2, MARGIN + half)  # of the title
     whole = math.ceil(max(left + width, middle + half)) + MARGIN
-    bottom = (line if labels.captions else 0) + MARGIN
+    bottom = (layout.space if captions else 0) + MARGIN
     canvas = np.full((top + height + bottom, whole, tiles.shape[2]), PAPER, np.uint8)
     canvas[top : top + height, left : left + width] = tiles
     image = Image.fromarray(canvas[..., 0] if canvas.shape[2] == 1 else canvas)
@@ -202,9 +211,10 @@ def _framed(tiles: UInt8[np.ndarray, "h w C"], layout: _Layout, labels: Labels, 
     middles = [left + layout.left(i) + layout.edge + w / 2 for i in range(layout.columns)]
     for text, x in zip(labels.columns, middles, strict=True) if labels.columns else ():
         write(top - line / 2, x, _cut(text, font, w), "mm")
-    for i, text in enumerate(labels.captions):
+    for i, texts in enumerate(captions):
         below = layout.top((i // layout.columns + 1) * layout.sets - 1) + h + 2 * layout.edge
-        write(top + below + line / 2, middles[i % layout.columns], _cut(text, font, w), "mm")
+        for k, text in enumerate(texts):
+            write(top + below + (k + 0.5) * line, middles[i % layout.columns], text, "mm")
     return np.asarray(image).reshape(canvas.shape).copy()
 
 
@@ -235,6 +245,18 @@ def _cut(text: str, font: Any, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     return next((part for i in range(len(text), 0, -1) if font.getlength(part := f"{text[:i]}\u2026") <= width), "")
+
+
+def _wrapped(text: str, font: Any, width: int) -> list[str]:
+    """The lines of a text, `LINES` at most; what does not fit is cut."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and (font.getlength(longer) <= width or len(lines) == LINES):
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [_cut(line, font, width) for line in lines]
 
 
 def _line(size: int) -> int:

@@ -4,5 +4,15 @@ from gen_jax.text.bpe import BPETokenizer
 from gen_jax.text.end import WithEnd
 from gen_jax.text.saved import LARGEST, from_json, why_not_exact
 from gen_jax.text.tokenizers import ByteTokenizer, CharTokenizer
+from gen_jax.text.words import WordTokenizer
 
-__all__ = ["LARGEST", "BPETokenizer", "ByteTokenizer", "CharTokenizer", "WithEnd", "from_json", "why_not_exact"]
+__all__ = [
+    "LARGEST",
+    "BPETokenizer",
+    "ByteTokenizer",
+    "CharTokenizer",
+    "WithEnd",
+    "WordTokenizer",
+    "from_json",
+    "why_not_exact",
+]
