@@ -13,7 +13,7 @@ from gen_jax.models.base import Samples
 from gen_jax.training.program import Program
 
 OTHER = dict(temperature=0.5, top_k=2, top_p=0.5, min_p=0.1, repetition_penalty=2.0, label=1, length=7, min_length=2)
-OTHER |= dict(prompts=((1, 2),), beams=2, length_penalty=1.0, end=3)
+OTHER |= dict(prompts=((1, 2),), captions=((1, 2),), beams=2, length_penalty=1.0, end=3)
 
 
 def other(cls, field):
@@ -54,5 +54,8 @@ def test_no_field_is_ignored(name):
         if field == "label" and not program.experiment.model.num_classes:
             with pytest.raises(ConfigError, match=r"^config\.sampling\.label: expected none; this model knows no"):
                 program.sampling({"label": value})
+        elif field == "captions" and not program.experiment.model.vocab:
+            with pytest.raises(ConfigError, match=r"^config\.sampling\.captions: expected none; this model knows no"):
+                program.sampling({"captions": value})
         else:
             assert traced(**beside) != traced(**beside, **{field: value}), field

@@ -100,8 +100,9 @@ def _run(args: argparse.Namespace, run_dir: RunDir, flags: list[str]) -> None:
         _write_text(folder, stem, samples, prompts, program, show=not args.stream)
     else:
         label = options.labels(n, getattr(program.model, "num_classes", 0))
-        title = f"Samples of {run_dir.path.name} at step {step}"
-        print(_write(folder, stem, samples, None if label is None else np.asarray(label), title, program.dataset.info))
+        captions = options.titles(n, program.context.vocab, program.context.decode_text)
+        titles = f"Samples of {run_dir.path.name} at step {step}", captions
+        print(_write(folder, stem, samples, None if label is None else np.asarray(label), titles, program.dataset.info))
 
 
 def _draw(program: Program, state: State, rng: jax.Array, n: int, options: Sampling) -> Any:
@@ -158,15 +159,26 @@ def _write_text(folder: epath.Path, stem: str, samples: Any, prompts: tuple, pro
     print(f"{folder / stem}.txt", file=sys.stderr)
 
 
-def _write(folder: epath.Path, stem: str, samples: np.ndarray, label: np.ndarray | None, title: str, info: Info) -> str:
-    """Writes samples of the classes `label` and a form of them that people look at; returns what to print."""
+def _write(
+    folder: epath.Path,
+    stem: str,
+    samples: np.ndarray,
+    label: np.ndarray | None,
+    titles: tuple[str, list[str]],
+    info: Info,
+) -> str:
+    """Writes samples of the classes `label` and a form of them that people look at; returns what to print.
+
+    `titles` are that of all samples, and a caption for each where they were asked for by captions.
+    """
+    title, captions = titles
     write_atomic(folder / f"{stem}.npz", outputs.npz(samples=samples))
     if info.kind == "audio":
         return _write_sounds(folder, stem, samples, label, title, info)
     if info.kind not in ("image", "vector"):
         return f"{folder / stem}.npz"
     if samples.ndim == 4:
-        image = grids.samples(samples, label, info.class_names, title)
+        image = grids.samples(samples, label, info.class_names, title, captions)
     else:
         image = plots.scatter(samples[:, :2], title=title, axes=("value 0", "value 1"), equal=True)
     write_atomic(folder / f"{stem}.png", plots.png(image))

@@ -74,10 +74,10 @@ class Context:
       batches: split -> every example of it once, in order, as device batches with `index` [B] and `valid` [B];
         the last one is padded, so all have one shape. Ends early on SIGTERM by raising.
       batch_size: rows of those batches.
-      decode_text: token ids [T] -> text, where the data are tokens.
+      decode_text: token ids [T] -> text, where the data are tokens, or images with captions.
       rng: the root key of evaluation noise. Runs that differ in their seed alone share evaluators: each lends its own
         key, so it is read in each evaluation anew.
-      encode_text: text -> token ids, where the data are tokens.
+      encode_text: text -> token ids, where `decode_text` is there.
       count_bytes: token ids [T] -> bytes of their text in UTF-8, also where they begin or end inside a character.
       poll: called now and then in long work; ends it on SIGTERM by raising.
       sampling: what a section's `sampling` asks of the model, as a whole.
@@ -111,13 +111,14 @@ class Context:
         """Classes that the model is conditioned on; 0 where it is not."""
         return getattr(self.model, "num_classes", 0)
 
+    @property
+    def vocab(self) -> int:
+        """Tokens of the captions that the model is conditioned on; 0 where it is not."""
+        return getattr(self.model, "vocab", 0)
+
     def tagged(self, cfg: SampledConfig, scalars: Mapping[str, float]) -> dict[str, float]:
         """Numbers of its samples, under tags that say how those were drawn."""
         return {metric_tags.tag(name, **self.facts(cfg)): value for name, value in scalars.items()}
-
-
-def _traces_nothing(state: State, batch: dict, rng: jax.Array) -> PyTree:
-    return ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Evaluator:
     """
 
     evaluate: Callable[[State], Report]
-    trace: Callable[[State, dict, jax.Array], PyTree] = _traces_nothing
+    trace: Callable[[State, dict, jax.Array], PyTree] = lambda state, batch, rng: ()
     names: Callable[[PyTree], Iterable[str]] = lambda found: ()
     draws: int = 0
 

@@ -119,7 +119,8 @@ def _samples(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
         made = gather(sample(state, context.rng))
         if context.info.kind == "image":
             classes = None if label is None else np.asarray(label)
-            return grids.samples(made, classes, context.info.class_names, "Samples")
+            titles = options.titles(cfg.n, context.vocab, context.decode_text)
+            return grids.samples(made, classes, context.info.class_names, "Samples", titles)
         batches = ((gather(batch["vector"]), gather(batch["valid"])) for batch in context.batches(cfg.split))
         return beside(evaluator.first(batches, cfg.n), made, f"Samples over data of {cfg.split}")
 

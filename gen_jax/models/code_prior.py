@@ -24,7 +24,7 @@ class Config(pixel_transformer.GridConfig):
 
     def check_data(self, info: Info) -> None:
         info.require_images("first_stage.image", self.first_stage.image)
-        info.require_classes("num_classes", self.num_classes)
+        self.check_condition(info)
 
 
 class Sampling(pixel_transformer.Sampling):

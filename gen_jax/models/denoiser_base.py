@@ -83,17 +83,18 @@ class DenoiserConfig(ModelConfig):
     def fused(self) -> dict[str, int]:
         """As in `models.transformer`."""
         modulated = {".*/modulation/kernel": 6 if self.net == "dit" else 2, "last_modulation/kernel": 2}
-        return {".*/qkv/kernel": 3 * self.heads} | modulated
+        attention = {".*/qkv/kernel": 3 * self.heads, ".*/kv/kernel": 2 * self.heads, ".*/q/kernel": self.heads}
+        return attention | modulated
 
     def check_data(self, info: Info) -> None:
         info.require_images("image", self.image)
         info.require_classes("num_classes", self.num_classes)
 
-    def network(self) -> nn.Module:
-        """(images, lambda, label) -> prediction, as in `nets.dit`."""
+    def network(self, **more: Any) -> nn.Module:
+        """(images, lambda, label or caption) -> prediction, as in `nets.dit`, which takes `more`."""
         fields = DIT if self.net == "dit" else UNET
         part: dict[str, Any] = self.model_dump(include={*fields, "heads", "num_classes", "dropout", "dtype"})
-        return DiT(**part) if self.net == "dit" else UNet(**part)
+        return DiT(**part, **more) if self.net == "dit" else UNet(**part, **more)
 
 
 class MaybeClass(Classes):
@@ -106,3 +107,38 @@ class MaybeClass(Classes):
 
     def labels(self, n: int, num_classes: int) -> Int[Array, " n"] | None:
         return None if self.label == "none" else super().labels(n, num_classes)
+
+
+class CaptionedConfig(DenoiserConfig):
+    """Of a model that may be conditioned on captions instead of classes."""
+
+    vocab: Count = 0
+    """0, or the number of tokens of the captions that the model is conditioned on."""
+    caption_layers: Few = 2
+    """Blocks of the encoder of captions."""
+    caption_dropout: Fraction = 0.0
+    """Share of the training examples without their caption. Guidance and `caption=""` need it."""
+
+    @model_validator(mode="after")
+    def _captions_fit(self) -> "CaptionedConfig":
+        for name in ("caption_layers", "caption_dropout"):
+            default = type(self).model_fields[name].default
+            if not self.vocab and getattr(self, name) != default:
+                raise ValueError(f"{name}: expected {default} for a model without captions")
+        if self.vocab and self.num_classes:
+            raise ValueError("vocab: expected 0 beside num_classes: a model reads classes or captions")
+        if self.vocab and self.net == "unet" and not self.attention:
+            raise ValueError("attention: expected a height of maps that attend to captions")
+        return self
+
+    @property
+    def label_dropout(self) -> float:
+        """Share of the training examples without their class or caption."""
+        return self.class_dropout or self.caption_dropout
+
+    def check_data(self, info: Info) -> None:
+        super().check_data(info)
+        info.require_captions("vocab", self.vocab)
+
+    def network(self, **more: Any) -> nn.Module:
+        return super().network(vocab=self.vocab, caption_layers=self.caption_layers, **more)

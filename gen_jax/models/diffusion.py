@@ -53,7 +53,7 @@ class Sampling(DiffusionSampling):
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion(GaussianDiffusion):
-    """`elbo` is the variational bound on log P(image | class), `log_prob` the likelihood by the ODE."""
+    """`elbo` is the variational bound on log P(image | label), `log_prob` the likelihood by the ODE."""
 
     bound_parts = ("prior_kl", "rec", "diffusion")  # their sum is -elbo
     discrete_likelihood: bool = True
@@ -119,7 +119,7 @@ class Diffusion(GaussianDiffusion):
     # Likelihood, in-painting, inversion ------------------------------------------------------------------------------
 
     def log_prob(self, state: State, batch: Batch, rng: jax.Array, num_samples: int) -> Float[Array, " B"]:
-        """A lower bound on log P(image | class), nats, in the mean over `num_samples` dequantizations."""
+        """A lower bound on log P(image | label), nats, in the mean over `num_samples` dequantizations."""
         variables, x, keys = state.nets["net"].averaged, self.examples(batch), ops.row_keys(rng, batch["index"])
         schedule, denoiser = self.schedule_of(variables), self.denoiser(variables, self.label_of(batch))
         return bound.dequantized_log_prob(schedule, denoiser, x, keys, num_samples, LEVELS, ODE_STEPS)
@@ -149,9 +149,9 @@ class Diffusion(GaussianDiffusion):
         return self._travel(variables, alpha * x, self.label_of(batch), -1) / noise.prior_scale(schedule)
 
     def decode_noise(
-        self, state: State, noisy: Float[Array, "B H W C"], label: Int[Array, " B"] | None = None
+        self, state: State, noisy: Float[Array, "B H W C"], label: Int[Array, "B *S"] | None = None
     ) -> UInt8[Array, "B H W C"]:
-        """The images that the ODE makes of standard normal noise. `label` None: of no class."""
+        """The images that the ODE makes of standard normal noise. `label` None: of no class or caption."""
         variables = state.nets["net"].averaged
         start = solvers.start(self.schedule_of(variables), noisy).z
         label = self.label_or_none(label, len(noisy))

@@ -13,16 +13,17 @@ from gen_jax.core import denoising, guidance, noise, ops, solvers
 from gen_jax.core.denoising import Denoised
 from gen_jax.core.gradients import Batch, Optimizer, Terms
 from gen_jax.core.noise import Examples, Schedule, rows
+from gen_jax.core.sampling import Captions
 from gen_jax.core.state import Mean, Net, PyTree, State
 from gen_jax.models.base import LossModel, Stepped
-from gen_jax.models.denoiser_base import DenoiserConfig, MaybeClass
+from gen_jax.models.denoiser_base import CaptionedConfig, MaybeClass
 from gen_jax.settings import NonNegative, Number, Positive, Settings
 
 Times = Float[Array, " B"]
 Lambda = Annotated[Number, Field(ge=-20, le=20)]  # beyond, float32 cannot tell t from its ends
 
 
-class DiffusionConfig(DenoiserConfig):
+class DiffusionConfig(CaptionedConfig):
     """Fields of `config.model` that say what the network denoises, and how it is trained."""
 
     curve: noise.CurveName = "cosine"
@@ -51,7 +52,7 @@ class DiffusionConfig(DenoiserConfig):
             raise ValueError(f"lambda_max: expected more than lambda_min = {self.lambda_min:g}")
         if self.weighting in ("elbo", "sigmoid") and self.times != "uniform":
             raise ValueError(f"times: expected 'uniform' beside weighting = {self.weighting!r}, which assumes it")
-        for name in ("image", "num_classes", "scaling") if self.guide else ():
+        for name in ("image", "num_classes", "vocab", "scaling") if self.guide else ():
             if getattr(self.guide, name) != (own := getattr(self, name)):
                 raise ValueError(f"guide.{name}: expected {own!r}, as of the model that it guides")
         if self.guide and self.guide.guide:
@@ -63,11 +64,11 @@ class DiffusionConfig(DenoiserConfig):
         schedule = Schedule(self.curve, self.scaling, self.lambda_max, self.lambda_min)
         guide = GaussianDiffusion(**self.guide.parts(optimizer)) if self.guide else None  # its optimizer is never asked
         parts = {"network": self.network(), "optimizer": optimizer, "schedule": schedule, "guide": guide}
-        same = "target", "weighting", "times", "image", "num_classes", "class_dropout"
+        same = "target", "weighting", "times", "image", "num_classes", "vocab", "label_dropout"
         return parts | {name: getattr(self, name) for name in same}
 
 
-class DiffusionSampling(MaybeClass):
+class DiffusionSampling(Captions, MaybeClass):
     """Fields of `config.sampling`: the solver and the guidance."""
 
     solver: solvers.SolverName = "dpm_solver"
@@ -87,15 +88,19 @@ class DiffusionSampling(MaybeClass):
 
     def check(self, model: Settings) -> None:
         assert isinstance(model, DiffusionConfig)
-        if self.guidance != 1 and not model.guide and not model.class_dropout:
-            raise ValueError("guidance: expected 1 for a model without class_dropout or a guide")
+        if self.guidance != 1 and not model.guide and not model.label_dropout:
+            raise ValueError("guidance: expected 1 for a model without class_dropout or a guide, or caption_dropout")
         if self.guidance != 1 and not model.guide and self.label == "none":
             raise ValueError("guidance: expected 1 beside label = 'none'")
+        if self.guidance != 1 and not model.guide and self.captions and not any(self.worded):
+            raise ValueError("guidance: expected 1 beside captions without words")
         for name in ("guided_from", "guided_to"):
             if self.guidance == 1 and getattr(self, name) is not None:
                 raise ValueError(f"{name}: expected none beside guidance = 1")
         if self.guided_from is not None and self.guided_to is not None and self.guided_from >= self.guided_to:
             raise ValueError(f"guided_to: expected more than guided_from = {self.guided_from:g}")
+        if not model.caption_dropout:
+            self.require_words()
         super().check(model)
 
     def guides(self, log_snr: Array) -> Array | bool:
@@ -110,7 +115,10 @@ class DiffusionSampling(MaybeClass):
 
 @dataclasses.dataclass(frozen=True)
 class GaussianDiffusion(LossModel, Stepped):
-    """Denoises maps [H, W, C] of mean 0 and a standard deviation of about 0.5. Subclasses give `examples`, `shown`."""
+    """Denoises maps [H, W, C] of mean 0 and a standard deviation of about 0.5. Subclasses give `examples`, `shown`.
+
+    A label is a class [B], `num_classes` for none, or a caption [B, S], whose words are not 0.
+    """
 
     schedule: Schedule
     target: str
@@ -118,7 +126,8 @@ class GaussianDiffusion(LossModel, Stepped):
     times: str
     image: tuple[int, int, int]
     num_classes: int
-    class_dropout: float
+    vocab: int
+    label_dropout: float
     guide: "GaussianDiffusion | None"
 
     def examples(self, batch: Batch) -> Float[Array, "B H W C"]:
@@ -138,7 +147,7 @@ class GaussianDiffusion(LossModel, Stepped):
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
         x = jnp.zeros((1, *self.image))
-        return self.network.init(rng, x, jnp.zeros(1), jnp.zeros(1, jnp.int32))
+        return self.network.init(rng, x, jnp.zeros(1), self.label_or_none(None, 1))
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
         """`loss`, the weighted squared error."""
@@ -147,7 +156,8 @@ class GaussianDiffusion(LossModel, Stepped):
         t = denoising.TIMES[self.times](self.schedule, time_rng, len(x))
         eps, label = ops.normal(noise_rng, x.shape), self.label_of(batch)
         if train and label is not None:
-            label = jnp.where(ops.uniform(class_rng, (len(x),)) < self.class_dropout, self.num_classes, label)
+            dropped = ops.uniform(class_rng, (len(x), *(1,) * (label.ndim - 1))) < self.label_dropout
+            label = jnp.where(dropped, self.num_classes, label)
         loss = self.loss_at(variables, t, x, eps, label, {"dropout": drop_rng} if train else None)
         return Terms({"loss": Mean.of(loss)})
 
@@ -192,7 +202,8 @@ class GaussianDiffusion(LossModel, Stepped):
     def sample_init(self, state: State, rng: jax.Array, n: int, options: DiffusionSampling) -> PyTree:
         keys = ops.row_keys(rng, jnp.arange(n))
         walk = solvers.start(self.schedule_of(state.nets["net"].averaged), self._noise(keys, 0, options))
-        label = self.label_or_none(options.labels(n, self.num_classes), n)
+        asked = options.caption_rows(n) if self.vocab else options.labels(n, self.num_classes)
+        label = self.label_or_none(asked, n)
         return {"walk": walk, "keys": jax.random.key_data(keys), "label": label}
 
     def sample_step(self, state: State, carry: PyTree, i: Int[Array, ""], options: DiffusionSampling) -> PyTree:
@@ -249,15 +260,16 @@ class GaussianDiffusion(LossModel, Stepped):
 
         return denoiser
 
-    def label_of(self, batch: Batch) -> Int[Array, " B"] | None:
-        """The labels of a batch; None of a model without classes."""
-        return batch["label"] if self.num_classes else None
+    def label_of(self, batch: Batch) -> Int[Array, "B *S"] | None:
+        """The labels of a batch; None of a model without classes and captions."""
+        return batch["caption"] if self.vocab else batch["label"] if self.num_classes else None
 
-    def label_or_none(self, label: Array | None, n: int) -> Int[Array, " n"] | None:
-        """The labels that the network reads: `num_classes` for none; None of a model without classes."""
-        if not self.num_classes:
+    def label_or_none(self, label: Array | None, n: int) -> Int[Array, "n *S"] | None:
+        """The labels that the network reads, those for none if `label` is None; None of a model that reads none."""
+        if not self.num_classes and not self.vocab:
             return None
-        return jnp.full(n, self.num_classes) if label is None else label
+        none = jnp.full((n, 1) if self.vocab else n, self.num_classes)
+        return none if label is None else label
 
     def call(
         self, variables: PyTree, z: Examples, log_snr: Float[Array, " B"], label: Array | None, rngs: dict | None = None

@@ -56,6 +56,7 @@ class Config(DiffusionConfig):
     def check_data(self, info: Info) -> None:
         info.require_images("first_stage.image", self.first_stage.image)  # pyright: ignore - both have it
         info.require_classes("num_classes", self.num_classes)
+        info.require_captions("vocab", self.vocab)
 
 
 class Sampling(DiffusionSampling):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gen_jax.core.ops import ROWS, constrain
+from gen_jax.nets.caption import CaptionAttention, CaptionEncoder, Memory
 from gen_jax.nets.dense import Dense
 from gen_jax.nets.time import Condition
 from gen_jax.nets.transformer import MLP, Attention, Stack, rotary
@@ -25,7 +26,10 @@ def rotary_2d(x: Float[Array, "B T N H"], positions: Int[Array, "#B T"], columns
 
 
 class Modulated(nn.Module):
-    """x + gate * part(scale * norm(x) + shift) for attention, then for the MLP. The gates start at 0."""
+    """x + gate * part(scale * norm(x) + shift) for attention, then for the MLP. The gates start at 0.
+
+    Between them it attends to a text, if there is one (Chen et al. 2023, PixArt-alpha).
+    """
 
     heads: int
     mlp_width: int
@@ -35,7 +39,7 @@ class Modulated(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], cache: None, condition: Float[Array, "B D"], train: bool
+        self, x: Float[Array, "B T D"], cache: None, condition: Float[Array, "B D"], memory: Memory | None, train: bool
     ) -> tuple[Float[Array, "B T D"], None]:
         width, xavier = x.shape[-1], nn.initializers.xavier_uniform()
         modulation = Dense(6 * width, kernel_init=zeros, name="modulation")(condition)
@@ -46,12 +50,14 @@ class Modulated(nn.Module):
         attention = Attention(self.heads, self.heads, causal=False, rotate=self.rotate, **inits, name="attention")
         h, _ = attention((1 + scale) * norm()(x) + shift, jnp.arange(x.shape[1])[None], train=train)
         x = constrain(x + gate * drop()(h), ROWS)
+        if memory is not None:
+            x = constrain(x + drop()(CaptionAttention(self.heads, self.dtype, name="caption")(x, memory, train)), ROWS)
         mlp = MLP(self.mlp_width, **inits, name="mlp")
         return constrain(x + mlp_gate * drop()(mlp((1 + mlp_scale) * norm()(x) + mlp_shift)), ROWS), None
 
 
 class DiT(nn.Module):
-    """Images [B, H, W, C], levels [B] or [B, N] and label [B] -> [B, H, W, C], float32.
+    """Images [B, H, W, C], levels [B] or [B, N] and label [B] or caption [B, S] -> [B, H, W, C], float32.
 
     Attributes:
       patch: side of a patch; it divides the sides of the images.
@@ -63,6 +69,8 @@ class DiT(nn.Module):
     heads: int
     width: int
     num_classes: int = 0
+    vocab: int = 0
+    caption_layers: int = 2
     dropout: float = 0.0
     positions: str = "learned"
     scan_layers: bool = False
@@ -74,7 +82,7 @@ class DiT(nn.Module):
         self,
         x: Float[Array, "B H W C"],
         level: Float[Array, "B *N"],
-        label: Int[Array, " B"] | None = None,
+        label: Int[Array, "B *S"] | None = None,
         train: bool = False,
     ) -> Float[Array, "B H W C"]:
         b, height, width, channels = x.shape
@@ -87,9 +95,14 @@ class DiT(nn.Module):
         if self.positions == "learned":
             place = nn.Embed(rows * columns, self.width, embedding_init=nn.initializers.normal(0.02), name="positions")
             h, rotate = h + place(jnp.arange(rows * columns)), None
+        memory = None
+        if self.vocab:
+            assert label is not None
+            part = self.vocab, self.caption_layers, self.heads, self.width, self.dropout, self.dtype
+            memory = CaptionEncoder(*part, name="caption")(label, train)
         condition = Condition(self.width, self.num_classes, name="condition")(level, label)
         block = functools.partial(Modulated, self.heads, 4 * self.width, self.dropout, rotate, self.dtype)
-        h, _ = Stack(block, self.layers, self.scan_layers, self.remat, name="blocks")(h, None, condition, train)
+        h, _ = Stack(block, self.layers, self.scan_layers, self.remat, name="blocks")(h, None, condition, memory, train)
         shift, scale = jnp.split(
             Dense(2 * self.width, kernel_init=zeros, name="last_modulation")(condition)[:, None], 2, axis=-1
         )

@@ -20,13 +20,16 @@ def sinusoids(level: Float[Array, "B *N"]) -> Float[Array, "B *N F"]:
 
 
 class Condition(nn.Module):
-    """Levels [B] or [B, N] and label [B] -> [B, width]. The label `num_classes` stands for none."""
+    """Levels [B] or [B, N] and label [B] -> [B, width].
+
+    The label `num_classes` stands for none. A model without classes does not read it.
+    """
 
     width: int
     num_classes: int = 0
 
     @nn.compact
-    def __call__(self, level: Float[Array, "B *N"], label: Int[Array, " B"] | None) -> Float[Array, "B D"]:
+    def __call__(self, level: Float[Array, "B *N"], label: Int[Array, "B *S"] | None) -> Float[Array, "B D"]:
         waves = sinusoids(level).reshape(len(level), -1)
         h = Dense(self.width)(nn.silu(Dense(self.width)(waves)))
         if self.num_classes:

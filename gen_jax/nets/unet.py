@@ -7,11 +7,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gen_jax.nets.caption import CaptionAttention, CaptionEncoder, Memory
 from gen_jax.nets.residual import group_norm
 from gen_jax.nets.time import Condition
 from gen_jax.nets.transformer import Attention
 
 zeros = nn.initializers.zeros
+HEAD = 32  # channels of a head of the encoder of captions
 
 
 class ResBlock(nn.Module):
@@ -39,27 +41,31 @@ class ResBlock(nn.Module):
 
 
 class MapAttention(nn.Module):
-    """Self-attention over the positions of a map, beside the input."""
+    """Self-attention over the positions of a map, beside the input; then attention to a text, if there is one."""
 
     heads: int
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+    def __call__(self, x: Float[Array, "B H W C"], memory: Memory | None, train: bool) -> Float[Array, "B H W C"]:
         b, height, width, channels = x.shape
         h = group_norm(channels, self.dtype)(x).reshape(b, height * width, channels)
         attention = Attention(self.heads, self.heads, causal=False, out_init=zeros, dtype=self.dtype, name="attention")
         h, _ = attention(h, jnp.zeros((1, height * width), jnp.int32))
+        x = x + h.reshape(x.shape)
+        if memory is None:
+            return x
+        h = CaptionAttention(self.heads, self.dtype, name="caption")(x.reshape(h.shape), memory, train)
         return x + h.reshape(x.shape)
 
 
 class UNet(nn.Module):
-    """Images [B, H, W, C], levels [B] or [B, N] and label [B] -> [B, H, W, C], float32.
+    """Images [B, H, W, C], levels [B] or [B, N] and label [B] or caption [B, S] -> [B, H, W, C], float32.
 
     Attributes:
       widths: channels of the stages; each but the last halves the sides.
       blocks: residual blocks of a stage on the way down, and one more on the way up.
-      attention: heights of the maps that attend.
+      attention: heights of the maps that attend, also to a caption.
     """
 
     widths: tuple[int, ...]
@@ -67,6 +73,8 @@ class UNet(nn.Module):
     attention: tuple[int, ...]
     heads: int
     num_classes: int = 0
+    vocab: int = 0
+    caption_layers: int = 2
     dropout: float = 0.0
     dtype: Any = "float32"
 
@@ -75,15 +83,20 @@ class UNet(nn.Module):
         self,
         x: Float[Array, "B H W C"],
         level: Float[Array, "B *N"],
-        label: Int[Array, " B"] | None = None,
+        label: Int[Array, "B *S"] | None = None,
         train: bool = False,
     ) -> Float[Array, "B H W C"]:
+        memory = None
+        if self.vocab:
+            assert label is not None
+            part = self.vocab, self.caption_layers, self.heads, HEAD * self.heads, self.dropout, self.dtype
+            memory = CaptionEncoder(*part, name="caption")(label, train)
         condition = Condition(4 * self.widths[0], self.num_classes, name="condition")(level, label)
         channels, last = x.shape[-1], len(self.widths) - 1
 
         def block(h, width):
             h = ResBlock(width, self.dropout, self.dtype)(h, condition, train)
-            return MapAttention(self.heads, self.dtype)(h) if h.shape[1] in self.attention else h
+            return MapAttention(self.heads, self.dtype)(h, memory, train) if h.shape[1] in self.attention else h
 
         # in float32: bfloat16 would round the noise away where there is little
         h = nn.Conv(self.widths[0], (3, 3), name="first")(x).astype(self.dtype)
