@@ -155,7 +155,17 @@ def test_the_data_sections_are_valid():
     sections = "".join(block for block in blocks("python") if block.startswith("c.data"))
     lines = [line.removeprefix("c.data = ") for line in sections.splitlines()]
     found = {data.parse(eval(line, {"dict": dict})).source for line in lines}
-    assert found == {"npz", "image_folder", "text_file", "tfds", "token_file", "pairs", "wav_folder", "unpaired"}
+    assert found == {
+        "npz",
+        "image_folder",
+        "text_file",
+        "tfds",
+        "token_file",
+        "pairs",
+        "wav_folder",
+        "unpaired",
+        "shapes",
+    }
 
 
 def test_the_sweep_calls_what_a_space_has():

@@ -161,7 +161,7 @@ class PixelTransformer(LossModel):
         means = self.terms(state.nets["net"].averaged, batch, rng, step=state.step, train=False).means
         return means["log_prob"].total
 
-    def logits(self, state: State, batch: Batch) -> Float[Array, "B S+N V"]:
+    def logits(self, state: State, batch: Batch) -> Float[Array, "B T V"]:
         return self.network.apply(state.nets["net"].averaged, self.tokens(batch)[:, :-1])[0][..., : self.levels]
 
     def prefill(self, state: State, tokens: Int[Array, "B P"], size: int, condition: Batch) -> PyTree:
