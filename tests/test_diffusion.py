@@ -261,18 +261,32 @@ def test_what_a_model_cannot_sample_is_refused(options, model, message):
         diffusion.Sampling(**options).check(cfg)
 
 
-def test_a_weighting_a_target_and_a_solver_of_ones_own_are_one_line(monkeypatch):
-    """Each is a function under its name; the model takes it by that."""
-    monkeypatch.setitem(denoising.WEIGHTINGS, "half", lambda log_snr, slope: 0.5 * jnp.ones_like(log_snr))
+def test_a_schedule_a_target_and_a_solver_of_ones_own_are_one_line_each(monkeypatch):
+    """Each is a function under its name. The model takes it by that, and still draws what the data are."""
+    own = noise.Curve(lambda s: -s * jnp.abs(s), lambda log_snr: -jnp.sign(log_snr) * jnp.sqrt(jnp.abs(log_snr)))
+    monkeypatch.setitem(noise.CURVES, "quadratic", own)
+    monkeypatch.setitem(denoising.TARGETS, "minus_v", lambda alpha, sigma: (sigma, -alpha))
     monkeypatch.setitem(solvers.SOLVERS, "again", lambda denoiser, walk, step: solvers.ddim(denoiser, walk, step))
-    minus = {"minus_eps": lambda alpha, sigma: (jnp.zeros_like(alpha), -jnp.ones_like(alpha))}
-    monkeypatch.setitem(denoising.TARGETS, *minus.popitem())
-    model, batch = build(weighting="simple", target="eps"), batch_of()
-    state = jax.jit(model.init)(KEY, batch)
-    own = dataclasses.replace(model, weighting="half", target="minus_eps")
-    here, there = (jax.jit(one.eval_step)(state, batch, KEY)["loss"].total for one in (model, own))
-    np.testing.assert_allclose(there, here / 2, rtol=1e-5)  # the network's output is 0 at first
-    options = diffusion.Sampling(steps=3, solver="ddim")
-    same = options.model_copy(update={"solver": "again"})
-    draws = [base.sampler(model, 2, each)(state, KEY) for each in (options, same)]
-    np.testing.assert_array_equal(*draws)
+    monkeypatch.setitem(denoising.WEIGHTINGS, "half", lambda log_snr, slope: 0.5 * jnp.ones_like(log_snr))
+    model, state = exact()
+
+    class Minus(Exact):
+        def __call__(self, *inputs, **options):
+            return -super().__call__(*inputs, **options)
+
+    schedule = dataclasses.replace(model.schedule, curve="quadratic")
+    mine = dataclasses.replace(model, network=Minus(model.schedule), target="minus_v", schedule=schedule)
+    options = diffusion.Sampling(steps=200, solver="ddim", threshold="none")
+    drawn = np.asarray(base.sampler(mine, 500, options.model_copy(update={"solver": "again"}))(state, KEY), float)
+    assert drawn.std() / 127.5 == pytest.approx(STD, rel=0.05)
+    same = dataclasses.replace(model, schedule=schedule)
+    expected = base.sampler(same, 500, options)(state, KEY)
+    np.testing.assert_allclose(drawn, expected, atol=1)
+    few = options.model_copy(update={"steps": 4})
+    here, there = (np.asarray(base.sampler(each, 50, few)(state, KEY), int) for each in (same, model))
+    assert np.abs(here - there).max() > 1  # the curve says where the steps are
+    losses = [
+        jax.jit(dataclasses.replace(mine, weighting=name).eval_step)(state, batch_of(), KEY)["loss"].total
+        for name in ("half", "simple")
+    ]
+    np.testing.assert_allclose(losses[0], losses[1] / 2, rtol=1e-5)
