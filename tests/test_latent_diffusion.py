@@ -83,7 +83,7 @@ def test_each_channel_has_the_mean_and_the_deviation_of_the_valid_rows(name):
 def test_latents_in_the_batch_stand_for_the_images(name):
     model, state, batch = made(name)
     latents = jax.jit(model.preprocess)(state, batch)
-    assert latents["latents"].dtype == (jnp.int32 if name == "vqvae" else jnp.float32)
+    assert latents["latents"].dtype == (jnp.uint16 if name == "vqvae" else jnp.float32)
     cached = {key: value for key, value in batch.items() if key != "image"} | latents
     here, there = (jax.jit(model.eval_step)(state, each, KEY)["loss"].total for each in (batch, cached))
     np.testing.assert_allclose(here, there, rtol=1e-5)

@@ -9,6 +9,7 @@ import pytest
 from members import SMALLEST, smoke
 from planned import BATCH, CONTEXT, LAYERS, VOCAB, WIDTH, experiment, needs_libtpu, plan  # noqa: F401
 
+from gen_jax.core.info import Info
 from gen_jax.models.transformer import FSDP, TENSOR_PARALLEL
 from gen_jax.plan import chips, collectives, gathers, hlo, planner, report, roofline
 from gen_jax.training.program import Program
@@ -95,6 +96,18 @@ def test_kernels_whose_work_is_unknown_are_noted():
     (line,) = planner.kernels(hlo.parse(KERNELS))
     assert line == "custom calls, whose work is not known, count 0 FLOP: 2 x tpu_custom_call"
     assert planner.kernels(hlo.parse(KERNELS.replace("tpu_custom_call", "ConcatBitcast"))) == []
+
+
+def test_a_second_stage_is_planned_on_what_is_computed_from_images_that_are_not_here():
+    e = smoke("experiments/diffusion/imagenet_dit_b4.py")
+    program = Program(e, planner.stand_in(e))
+    assert program.dataset.info == Info("image", (8, 8, 1), 10)
+    batch = Program(e, planner.with_inputs(program)).first_batch_shapes
+    assert {name: (leaf.shape, leaf.dtype) for name, leaf in batch.items() if name not in ("index", "valid")} == {
+        "image": ((16, 8, 8, 1), np.uint8),
+        "label": ((16,), np.int32),
+        "latents": ((16, 4, 4), np.uint16),
+    }
 
 
 AXES = {"data": [[0, 4], [1, 5], [2, 6], [3, 7]], "fsdp": [[0, 2], [1, 3], [4, 6], [5, 7]]}

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Float, Int, UInt8
 
 from gen_jax.core.gradients import Batch
+from gen_jax.core.info import Info
 from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.models.base import Stepped, walker
 
@@ -74,3 +75,10 @@ class HasTimedLoss(Protocol):
     """`loss` of each example [B] at its time [B] from 0, the data, to 1, noise. rng: one key, folded with `index`."""
 
     def timed_loss(self, state: State, batch: Batch, t: Float[Array, " B"], rng: jax.Array) -> Float[Array, " B"]: ...
+
+
+@runtime_checkable
+class DeclaresData(Protocol):
+    """A `Config` that determines what an example is, so that a step can be planned without data; None = it does not."""
+
+    def example(self) -> Info | None: ...

@@ -86,6 +86,10 @@ class DenoiserConfig(ModelConfig):
         attention = {".*/qkv/kernel": 3 * self.heads, ".*/kv/kernel": 2 * self.heads, ".*/q/kernel": self.heads}
         return attention | modulated
 
+    def example(self) -> Info | None:
+        """What the data are, as far as a step reads them; None where the config does not say."""
+        return Info("image", self.image, self.num_classes)
+
     def check_data(self, info: Info) -> None:
         info.require_images("image", self.image)
         info.require_classes("num_classes", self.num_classes)
@@ -135,6 +139,9 @@ class CaptionedConfig(DenoiserConfig):
     def label_dropout(self) -> float:
         """Share of the training examples without their class or caption."""
         return self.class_dropout or self.caption_dropout
+
+    def example(self) -> Info | None:
+        return None if self.vocab else super().example()
 
     def check_data(self, info: Info) -> None:
         super().check_data(info)

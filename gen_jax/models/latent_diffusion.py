@@ -6,7 +6,7 @@ scaled by its mean and its deviation over the training data, which are measured 
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -53,8 +53,12 @@ class Config(DiffusionConfig):
             raise ValueError(f"image: expected {shape}, the latents of first_stage, got {self.image}")
         return self
 
+    def example(self) -> Info | None:
+        found, first = super().example(), cast(Any, self.first_stage)
+        return found and dataclasses.replace(found, shape=first.image)
+
     def check_data(self, info: Info) -> None:
-        info.require_images("first_stage.image", self.first_stage.image)  # pyright: ignore - both have it
+        info.require_images("first_stage.image", cast(Any, self.first_stage).image)
         info.require_classes("num_classes", self.num_classes)
         info.require_captions("vocab", self.vocab)
 
@@ -81,8 +85,10 @@ class LatentDiffusion(GaussianDiffusion):
     # The latents -----------------------------------------------------------------------------------------------------
 
     def preprocess(self, state: State, batch: Batch) -> Batch:
-        """{"latents"} of `batch["image"]`: codes int32 [B, h, w] or vectors [B, D]."""
-        return {"latents": self.first_stage.encode(self._first(state), batch)}
+        """{"latents"} of `batch["image"]`: codes [B, h, w], uint16 where they fit, or vectors [B, D]."""
+        found = self.first_stage.encode(self._first(state), batch)
+        small = self._quantises and self.first_stage.num_codes <= 2**16  # all of them stay on the devices
+        return {"latents": found.astype(jnp.uint16) if small else found}
 
     def preprocess_inputs(self, state: State) -> PyTree:
         """What `preprocess` depends on besides the batch. It names the cache."""
@@ -125,7 +131,9 @@ class LatentDiffusion(GaussianDiffusion):
 
     def _maps(self, state: State, batch: Batch) -> Float[Array, "B h w D"]:
         latents = (batch if "latents" in batch else self.preprocess(state, batch))["latents"]
-        return self.first_stage.embed(self._first(state), latents) if self._quantises else latents[:, None, None]
+        if not self._quantises:
+            return latents[:, None, None]
+        return self.first_stage.embed(self._first(state), latents.astype(jnp.int32))
 
     @property
     def _quantises(self) -> bool:

@@ -18,9 +18,11 @@ import numpy as np
 from gen_jax.config import Experiment
 from gen_jax.core import ops
 from gen_jax.core.state import PyTree
-from gen_jax.data.datasets import TokenSet
+from gen_jax.data.datasets import ExampleSet, TokenSet
 from gen_jax.data.source import Info
 from gen_jax.errors import ConfigError, DataError
+from gen_jax.models.abilities_base import DeclaresData
+from gen_jax.models.base import Preprocesses
 from gen_jax.parallel import sharding
 from gen_jax.plan import gathers, hlo, roofline, topology
 from gen_jax.plan.chips import Slice
@@ -188,25 +190,46 @@ def kernels(module: hlo.Module) -> list[str]:
 
 
 def _program(experiment: Experiment, found: list[Any]) -> tuple[Program, list[str]]:
-    """The program on devices that are not here; where its text is missing, on one of the same shape."""
+    """The program on devices that are not here; where its data are missing, on some of the same shape."""
+    dataset, notes = None, []
     try:
-        return Program(experiment, devices=found), []
+        program = Program(experiment, devices=found)
     except DataError as error:
-        dataset = stand_in(experiment)
-        if dataset is None:
+        if (dataset := stand_in(experiment)) is None:
             raise
-        return Program(experiment, dataset, devices=found), [f"{error}; planned with rows of its shape"]
+        program, notes = Program(experiment, dataset, devices=found), [f"{error}; planned with rows of its shape"]
+    if isinstance(program.model, Preprocesses):
+        program = Program(experiment, with_inputs(program), devices=found)
+        size = program.dataset.sizes["train"]
+        notes.append(f"inputs are computed before the first step and stay on the devices, here of {size:,} examples")
+    return program, notes
 
 
-def stand_in(experiment: Experiment) -> TokenSet | None:
-    """Zeros in the shape of a config's text; None if the config does not determine it."""
+def stand_in(experiment: Experiment) -> TokenSet | ExampleSet | None:
+    """Zeros in the shape of a config's text or images; None if the config does not determine it."""
+    model, rows = experiment.model, experiment.batch_size + 1
+    if isinstance(model, DeclaresData) and (info := model.example()):
+        labels = {"label": np.zeros(rows, np.int32)} if info.num_classes else {}
+        fetch = {"train": lambda index: {"image": np.zeros((len(index), *info.shape), np.uint8)}}
+        return ExampleSet(info, {"train": labels}, experiment.seed, fetch, {"train": rows})
     source: Any = experiment.data
-    vocab = getattr(experiment.model, "vocab", 0)
+    vocab = getattr(model, "vocab", 0)
     if not vocab or not hasattr(source, "context"):
         return None
-    tokens = np.broadcast_to(np.uint16(0), (experiment.batch_size + 1) * (source.context + 1))
-    info = Info("tokens", (source.context + 1,), vocab_size=vocab, end=getattr(experiment.model, "end", None))
+    tokens = np.broadcast_to(np.uint16(0), rows * (source.context + 1))
+    info = Info("tokens", (source.context + 1,), vocab_size=vocab, end=getattr(model, "end", None))
     return TokenSet(info, {"train": tokens}, experiment.seed, source.order, resident=False)
+
+
+def with_inputs(program: Program) -> Any:
+    """The data of a second stage with zeros in the shape of what `preprocess` computes."""
+    found = jax.eval_shape(program.model.preprocess, program.shapes, program.first_batch_shapes)
+    zeros = {name: np.zeros((), leaf.dtype) for name, leaf in found.items()}
+
+    def rows(n: int) -> dict[str, np.ndarray]:
+        return {name: np.broadcast_to(zeros[name], (n, *leaf.shape[1:])) for name, leaf in found.items()}
+
+    return program.dataset.with_arrays({split: rows(n) for split, n in program.dataset.sizes.items() if n})
 
 
 def abstract_inputs(program: Program) -> tuple[PyTree, PyTree, PyTree]:
