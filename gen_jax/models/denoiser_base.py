@@ -1,14 +1,19 @@
-"""The parts of a config that models of image denoisers share: the network, the classes, dropout."""
+"""What models of image denoisers share: the network, classes and captions, dropout."""
 
+import dataclasses
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Int
 from pydantic import model_validator
 
+from gen_jax.core import ops
+from gen_jax.core.gradients import Batch
 from gen_jax.core.info import Info
-from gen_jax.core.sampling import Classes
-from gen_jax.models.base import ModelConfig
+from gen_jax.core.sampling import Captions, Classes
+from gen_jax.models.base import LossModel, ModelConfig
 from gen_jax.nets.dit import DiT
 from gen_jax.nets.unet import UNet
 from gen_jax.settings import Count, Few, Fraction, Positive, Settings, Switch, Widths
@@ -149,3 +154,47 @@ class CaptionedConfig(DenoiserConfig):
 
     def network(self, **more: Any) -> nn.Module:
         return super().network(vocab=self.vocab, caption_layers=self.caption_layers, **more)
+
+
+class LabelSampling(Captions, MaybeClass):
+    """The part of a `Sampling` that says the class or the caption."""
+
+    def check(self, model: Settings) -> None:
+        assert isinstance(model, CaptionedConfig)
+        if not model.caption_dropout:
+            self.require_words()
+        super().check(model)
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoiser(LossModel):
+    """Its network reads a label: a class [B], `num_classes` for none, or a caption [B, S], whose words are not 0."""
+
+    image: tuple[int, int, int]
+    num_classes: int
+    vocab: int
+    label_dropout: float
+
+    def label_of(self, batch: Batch) -> Int[Array, "B *S"] | None:
+        """The labels of a batch; None of a model without classes and captions."""
+        return batch["caption"] if self.vocab else batch["label"] if self.num_classes else None
+
+    def label_in_training(self, batch: Batch, rng: jax.Array) -> Int[Array, "B *S"] | None:
+        """`label_of` with a share of the labels replaced by those for none."""
+        label = self.label_of(batch)
+        if label is None:
+            return None
+        dropped = ops.uniform(rng, (len(label), *(1,) * (label.ndim - 1))) < self.label_dropout
+        return jnp.where(dropped, self.num_classes, label)
+
+    def label_or_none(self, label: Array | None, n: int) -> Int[Array, "n *S"] | None:
+        """The labels that the network reads, those for none if `label` is None; None of a model that reads none."""
+        if not self.num_classes and not self.vocab:
+            return None
+        none = jnp.full((n, 1) if self.vocab else n, self.num_classes)
+        return none if label is None else label
+
+    def label_asked(self, options: LabelSampling, n: int) -> Int[Array, "n *S"] | None:
+        """The labels of n samples as the network reads them."""
+        asked = options.caption_rows(n) if self.vocab else options.labels(n, self.num_classes)
+        return self.label_or_none(asked, n)

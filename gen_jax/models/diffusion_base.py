@@ -13,10 +13,9 @@ from gen_jax.core import denoising, guidance, noise, ops, solvers
 from gen_jax.core.denoising import Denoised
 from gen_jax.core.gradients import Batch, Optimizer, Terms
 from gen_jax.core.noise import Examples, Schedule, rows
-from gen_jax.core.sampling import Captions
 from gen_jax.core.state import Mean, Net, PyTree, State
-from gen_jax.models.base import LossModel, Stepped
-from gen_jax.models.denoiser_base import CaptionedConfig, MaybeClass
+from gen_jax.models.base import Stepped
+from gen_jax.models.denoiser_base import CaptionedConfig, Denoiser, LabelSampling
 from gen_jax.settings import NonNegative, Number, Positive, Settings
 
 Times = Float[Array, " B"]
@@ -68,7 +67,7 @@ class DiffusionConfig(CaptionedConfig):
         return parts | {name: getattr(self, name) for name in same}
 
 
-class DiffusionSampling(Captions, MaybeClass):
+class DiffusionSampling(LabelSampling):
     """Fields of `config.sampling`: the solver and the guidance."""
 
     solver: solvers.SolverName = "dpm_solver"
@@ -99,8 +98,6 @@ class DiffusionSampling(Captions, MaybeClass):
                 raise ValueError(f"{name}: expected none beside guidance = 1")
         if self.guided_from is not None and self.guided_to is not None and self.guided_from >= self.guided_to:
             raise ValueError(f"guided_to: expected more than guided_from = {self.guided_from:g}")
-        if not model.caption_dropout:
-            self.require_words()
         super().check(model)
 
     def guides(self, log_snr: Array) -> Array | bool:
@@ -114,20 +111,13 @@ class DiffusionSampling(Captions, MaybeClass):
 
 
 @dataclasses.dataclass(frozen=True)
-class GaussianDiffusion(LossModel, Stepped):
-    """Denoises maps [H, W, C] of mean 0 and a standard deviation of about 0.5. Subclasses give `examples`, `shown`.
-
-    A label is a class [B], `num_classes` for none, or a caption [B, S], whose words are not 0.
-    """
+class GaussianDiffusion(Denoiser, Stepped):
+    """Denoises maps [H, W, C] of mean 0 and a standard deviation of about 0.5. Subclasses give `examples`, `shown`."""
 
     schedule: Schedule
     target: str
     weighting: str
     times: str
-    image: tuple[int, int, int]
-    num_classes: int
-    vocab: int
-    label_dropout: float
     guide: "GaussianDiffusion | None"
 
     def examples(self, batch: Batch) -> Float[Array, "B H W C"]:
@@ -154,10 +144,8 @@ class GaussianDiffusion(LossModel, Stepped):
         x = self.examples(batch)
         time_rng, noise_rng, class_rng, drop_rng = ops.split(rng, 4)
         t = denoising.TIMES[self.times](self.schedule, time_rng, len(x))
-        eps, label = ops.normal(noise_rng, x.shape), self.label_of(batch)
-        if train and label is not None:
-            dropped = ops.uniform(class_rng, (len(x), *(1,) * (label.ndim - 1))) < self.label_dropout
-            label = jnp.where(dropped, self.num_classes, label)
+        eps = ops.normal(noise_rng, x.shape)
+        label = self.label_in_training(batch, class_rng) if train else self.label_of(batch)
         loss = self.loss_at(variables, t, x, eps, label, {"dropout": drop_rng} if train else None)
         return Terms({"loss": Mean.of(loss)})
 
@@ -202,9 +190,7 @@ class GaussianDiffusion(LossModel, Stepped):
     def sample_init(self, state: State, rng: jax.Array, n: int, options: DiffusionSampling) -> PyTree:
         keys = ops.row_keys(rng, jnp.arange(n))
         walk = solvers.start(self.schedule_of(state.nets["net"].averaged), self._noise(keys, 0, options))
-        asked = options.caption_rows(n) if self.vocab else options.labels(n, self.num_classes)
-        label = self.label_or_none(asked, n)
-        return {"walk": walk, "keys": jax.random.key_data(keys), "label": label}
+        return {"walk": walk, "keys": jax.random.key_data(keys), "label": self.label_asked(options, n)}
 
     def sample_step(self, state: State, carry: PyTree, i: Int[Array, ""], options: DiffusionSampling) -> PyTree:
         schedule = self.schedule_of(state.nets["net"].averaged)
@@ -259,17 +245,6 @@ class GaussianDiffusion(LossModel, Stepped):
             return denoising.denoised(self.target, self.schedule, z, self.call(variables, z, each, label), each)
 
         return denoiser
-
-    def label_of(self, batch: Batch) -> Int[Array, "B *S"] | None:
-        """The labels of a batch; None of a model without classes and captions."""
-        return batch["caption"] if self.vocab else batch["label"] if self.num_classes else None
-
-    def label_or_none(self, label: Array | None, n: int) -> Int[Array, "n *S"] | None:
-        """The labels that the network reads, those for none if `label` is None; None of a model that reads none."""
-        if not self.num_classes and not self.vocab:
-            return None
-        none = jnp.full((n, 1) if self.vocab else n, self.num_classes)
-        return none if label is None else label
 
     def call(
         self, variables: PyTree, z: Examples, log_snr: Float[Array, " B"], label: Array | None, rngs: dict | None = None
