@@ -185,6 +185,7 @@ def test_a_sequence_is_drawn_by_its_likelihood_after_its_caption():
     model = pixel_transformer.build(optimizer, (2, 2, 1), 2, 0, 5, 3, layers=1, heads=2, width=8)
     images = jnp.asarray(list(itertools.product((0, 1), repeat=4)), jnp.int32).reshape(16, 2, 2, 1)
     pairs = {"values": images[jnp.array([15, 0])], "caption": jnp.array([[3, 4, 0], [1, 0, 0]])}
+    assert model.tokens(pairs).tolist() == [[6, 7, 3, 2, 1, 1, 1, 1], [4, 3, 3, 2, 0, 0, 0, 0]]
     state = jax.jit(model.init)(KEY, pairs)
     state = jax.jit(lambda s: jax.lax.scan(lambda s, _: model.train_step(s, pairs, KEY), s, length=20)[0])(state)
 
