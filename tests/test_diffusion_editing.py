@@ -54,7 +54,7 @@ def exact(by_class=0.0, **fields):
 
 
 @pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("heun", 2)])
-@pytest.mark.parametrize("scaling", SCHEDULES)
+@pytest.mark.parametrize("scaling", ["vp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ve", "flow"))])
 def test_inversion_is_of_the_order_of_its_solver(solver, order, scaling):
     """Towards noise against the closed form, and there and back against the start."""
     schedule, x = SCHEDULES[scaling], GAUSSIAN.draw(KEY, 32)
@@ -115,6 +115,7 @@ def test_known_pixels_stay_and_the_others_are_drawn(inpainted):
     np.testing.assert_array_equal(draw(mask * 0 + 1), image)
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_of_the_class_of_the_image(inpainted):
     draw, _ = inpainted
     none = jnp.zeros((600, 4, 4, 1))
@@ -178,6 +179,7 @@ def test_guidance_is_relative_to_the_estimate_of_the_guide():
         np.testing.assert_allclose(a, c + 2.5 * (b - c), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_guide_has_a_network_of_its_own_that_no_step_changes():
     model = build(num_classes=3, guide=SMALL | dict(num_classes=3, width=16, target="x"))
     state = jax.jit(model.init)(KEY, batch_of())

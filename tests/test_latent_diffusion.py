@@ -25,6 +25,7 @@ from gen_jax.training.preprocess import preprocessed
 from gen_jax.training.program import Program
 
 KEY, B = jax.random.key(0), 6
+EACH = ["vqvae", pytest.param("vae", marks=pytest.mark.slow)]
 STAGES = {
     "vqvae": (vqvae, dict(image=(8, 8, 1), widths=(4,), codes=16, code_width=3), (4, 4, 3)),
     "vae": (vae, dict(image=(8, 8, 1), widths=(8,), latent=5), (1, 1, 5)),
@@ -66,7 +67,7 @@ def maps(name):
     return np.asarray(book["sums"] / book["counts"][:, None])[codes]
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", EACH)
 def test_each_channel_has_the_mean_and_the_deviation_of_the_valid_rows(name):
     model, state, batch = made(name)
     assert isinstance(model, Measures) and isinstance(model, Preprocesses)
@@ -79,7 +80,7 @@ def test_each_channel_has_the_mean_and_the_deviation_of_the_valid_rows(name):
     np.testing.assert_allclose(scaled * each.std(0) / SIGMA_DATA + each.mean(0), maps(name), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", EACH)
 def test_latents_in_the_batch_stand_for_the_images(name):
     model, state, batch = made(name)
     latents = jax.jit(model.preprocess)(state, batch)
@@ -89,7 +90,7 @@ def test_latents_in_the_batch_stand_for_the_images(name):
     np.testing.assert_allclose(here, there, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", EACH)
 def test_samples_are_decoded_from_the_scale_of_the_latents(name):
     """With a network that knows the latents of the images, they are what the first stage reconstructs."""
     model, state, batch = made(name)
@@ -107,6 +108,7 @@ def test_samples_are_decoded_from_the_scale_of_the_latents(name):
     np.testing.assert_allclose(found, np.asarray(expected, int), atol=1)
 
 
+@pytest.mark.slow
 def test_a_step_leaves_the_first_stage_and_the_scale_alone():
     model, state, batch = made("vqvae")
     after, _ = jax.jit(model.train_step)(state, batch, KEY)

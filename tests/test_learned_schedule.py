@@ -102,25 +102,30 @@ def test_the_end_points_follow_the_gradient_of_the_whole_bound():
         np.testing.assert_allclose(found[i], slope, rtol=0.03, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_bound():
     """Nats a value, in training, in evaluation, and by a curve that is not learned: the end points alone matter."""
-    model, batch, params = build(network=False), batch_of(4096), random_params()
-    variables = {"params": {"schedule": params}}
-    train = model.terms(variables, batch, KEY, step=jnp.int32(0), train=True).means["loss"].total.mean()
-    keys = jax.random.split(KEY, 4096)
-    found = model.terms(variables, batch, keys, step=jnp.int32(0), train=False).means
-    np.testing.assert_allclose(train, -found["elbo"].total.mean() / 16, rtol=0.03)
-    np.testing.assert_allclose(found["loss"].total.mean(), train, rtol=0.03)
+    model, batch, n = build(network=False), batch_of(1024), 1024
+    variables, keys = {"params": {"schedule": random_params()}}, jax.random.split(KEY, n)
+
+    @functools.partial(jax.jit, static_argnums=(0, 3))
+    def terms(model, variables, rng, train):
+        means = model.terms(variables, batch, rng, step=jnp.int32(0), train=train).means
+        return {name: mean.total for name, mean in means.items()}
+
+    train, found = terms(model, variables, KEY, True)["loss"].mean(), terms(model, variables, keys, False)
+    np.testing.assert_allclose(train, -found["elbo"].mean() / 16, rtol=0.06)
+    np.testing.assert_allclose(found["loss"].mean(), train, rtol=0.06)
     fixed = dataclasses.replace(model, schedule=Schedule("cosine", "vp", 9.0, -7.0))
-    other = fixed.terms({}, batch, keys, step=jnp.int32(0), train=False).means
+    other = terms(fixed, {}, keys, False)
     for name in ("prior_kl", "rec", "elbo"):
-        np.testing.assert_allclose(other[name].total.mean(), found[name].total.mean(), rtol=1e-4)
-    ends = (found["prior_kl"].total + found["rec"].total) / 16
-    diffusion = found["loss"].total - ends, other["loss"].total
-    deviation = math.sqrt(sum(float(each.var()) for each in diffusion) / 4096)
-    assert abs(diffusion[0].mean() - diffusion[1].mean()) < 4 * deviation < 0.2 * train
+        np.testing.assert_allclose(other[name].mean(), found[name].mean(), rtol=1e-3)
+    diffusion = found["loss"] - (found["prior_kl"] + found["rec"]) / 16, other["loss"]
+    deviation = math.sqrt(sum(float(each.var()) for each in diffusion) / n)
+    assert abs(diffusion[0].mean() - diffusion[1].mean()) < 4 * deviation < 0.4 * train
 
 
+@pytest.mark.slow
 def test_training_lowers_the_variance_of_the_loss_and_moves_the_ends():
     model, batch = build(network=False), batch_of()
     params = learned_noise.init(ENDS)
@@ -136,6 +141,7 @@ def test_training_lowers_the_variance_of_the_loss_and_moves_the_ends():
     assert float(jnp.abs(after["ends"] - params["ends"]).max()) > 0.1
 
 
+@pytest.mark.slow
 def test_samples_and_likelihoods_read_the_learned_curve():
     model, batch = build(), batch_of(4)
     state = jax.jit(model.init)(KEY, batch)
