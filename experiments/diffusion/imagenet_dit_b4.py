@@ -4,9 +4,6 @@
 The first stage has a book of 16,384 codes and a factor of 8 (Rombach et al. 2022, table 8, VQ-f8). Its codes of
 1,281,167 pictures stay on each chip, 2.6 GB. `gen-jax data prepare imagenet2012` says where the pictures come from.
 `gen-jax plan --config=experiments/diffusion/imagenet_dit_b4.py --topology=v5e:4x4` needs neither.
-
-FID of 50,000 samples elsewhere: 43.5 of DiT-B/2 after 400,000 steps without guidance (Peebles & Xie 2023), 11.35 of
-MeanFlow-B/4 with one evaluation (Geng et al. 2025).
 """
 
 from ml_collections import ConfigDict
@@ -42,3 +39,12 @@ def smoke(c):
     c.model.first_stage.update(image=(8, 8, 1), widths=(4,), codes=16)
     c.sampling = dict(steps=3)
     return c
+
+
+EXPECT = [
+    dict(
+        machine="TPU v5e:4x4",
+        note="Not run. Planned: 7.0 GB, 41 % of a chip, beside 2.6 GB of codes; a step of 0.048 s; an MFU of 22 %. "
+        "FID elsewhere: 43.5 of DiT-B/2 without guidance, 11.35 of MeanFlow-B/4 with one evaluation.",
+    )
+]
