@@ -10,8 +10,8 @@ ARGS = dict(smoke=False)
 
 
 def get_config(arg):
-    c = ConfigDict(dict(total_steps=5_000, batch_size=64, steps_per_call=10))
-    c.eval_every = c.save_every = 1_000
+    c = ConfigDict(dict(total_steps=15_000, batch_size=64, steps_per_call=10))
+    c.eval_every, c.save_every = 5_000, 1_000
     c.data = dict(source="shapes", size=16, test=0.2)
     c.model_name = "diffusion"
     c.model = dict(image=(16, 16, 3), vocab=26, caption_dropout=0.1, patch=4, layers=4, width=96)
