@@ -77,7 +77,7 @@ def test_each_family_says_what_it_knows(make, capsys, tmp_path):
     table(capsys, vae, ar, diffusion, gan, f"--out={tmp_path / 'out'}")
     found = cells((tmp_path / "out/table.md").read_text())
     assert [found[name]["model"] for name in found] == ["vae", "pixel_transformer", "diffusion", "gan"]
-    assert found["vae"]["minutes"] == "3" and found["vae"]["parameters"] == "1234"
+    assert found["vae"]["minutes"] == "3" and found["vae"]["parameters"] == "1,234"
     assert [row["nats"] for row in found.values()] == ["-85.5 estimate", "-80 exact [1]", "-81 bound [2]", ""]
     assert [row["bits/dim"] for row in found.values()] == ["1.9 estimate", "1.8 exact [1]", "1.85 bound [2]", ""]
     assert [row["fid"] for row in found.values()] == ["2", "2", "2", "2 +- 0.12"]
@@ -101,7 +101,7 @@ def test_likelihoods_of_other_pixels_are_marked(make, capsys):
 def test_numbers_that_were_not_measured_alike_are_marked_and_explained(make, capsys):
     first, other = make("gan", tags=quality()), make("diffusion", tags=quality(n_fake=50))
     lines = table(capsys, first, other).splitlines()
-    assert lines[1].split()[-7:] == ["1234", "2", "0.25", "0.5", "0.75", "1.5", "0.875"]
+    assert lines[1].split()[-7:] == ["1,234", "2", "0.25", "0.5", "0.75", "1.5", "0.875"]
     assert lines[2].split()[-6::2] == ["0.75", "1.5", "0.875"] and lines[2].count("[1]") == 6
     names = "fid, kid, precision, recall, density, coverage"
     assert f"[1] {names} of diffusion: n_fake 50, not 100 (of gan)" in lines
@@ -158,7 +158,7 @@ def test_files_hold_the_numbers_in_full_and_the_pictures_side_by_side(make, caps
     assert (float(two["nats"]), two["likelihood"], one["nats"], one["notes"]) == (-1 / 3, "bound", "", "")
     assert two["notes"].startswith("[1] fid, kid") and float(one["fid"]) == 2
     picture = plots.read_png((tmp_path / "out/samples.png").read_bytes())
-    assert {"gan: FID 2", "vae: FID 2"} == set(written)
+    assert {"gan: FID 2", "vae: FID 2 [1], no picture"} == set(written)
     values, counts = np.unique(picture[..., 0], return_counts=True)
     assert values.tolist() == [60, 255] and counts[0] == 512 * 256  # the newest, at one height; no picture of the other
 

@@ -56,7 +56,7 @@ class Value(NamedTuple):
 
     @property
     def text(self) -> str:
-        number = f"{self.number:,.0f}" if abs(self.number) >= 10_000 else f"{self.number:.4g}"
+        number = f"{self.number:,.0f}" if abs(self.number) >= 1_000 else f"{self.number:.4g}"
         spread = "" if self.deviation is None else f" +- {self.deviation:.2g}"
         return f"{number}{spread} {self.note}".rstrip()
 
@@ -190,9 +190,11 @@ class Overview:
 
     def picture(self) -> np.ndarray:
         """The runs' grids of samples side by side."""
-        titles = [run.name + (f": FID {cells['fid'].text}" if "fid" in cells else "")
-                  for run, cells in zip(self.runs, self.cells, strict=True)]  # fmt: skip
-        return grids.beside([run.picture() for run in self.runs], titles)
+        pictures, titles = [run.picture() for run in self.runs], []
+        for row, picture in zip(self.rows()[1:], pictures, strict=False):
+            fid = row[self.columns.index("fid")] if "fid" in self.columns else ""
+            titles.append(row[0] + (f": FID {fid}" if fid else "") + (", no picture" if picture is None else ""))
+        return grids.beside(pictures, titles)
 
 
 def overview(workdirs: Sequence[str], split: str, accept_data: bool) -> Overview:

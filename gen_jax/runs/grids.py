@@ -89,15 +89,18 @@ def samples(
 def beside(
     pictures: Sequence[UInt8[np.ndarray, "h w C"] | None], titles: Sequence[str], height: int = 512
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Pictures scaled to one height, in rows of at most 4, each below its title. For None there is white paper."""
+    """Pictures that fill squares of this height, in rows of at most 4, each below its title. None = white paper."""
     from PIL import Image, ImageDraw
 
     size = height // 24
     blank = np.full((height, height, 1), PAPER, np.uint8)
     shown = [Image.fromarray(as_rgb(blank if picture is None else picture)) for picture in pictures]
-    shown = [one.resize((max(1, round(one.width * height / one.height)), height)) for one in shown]
+    scales = [height / max(one.size) for one in shown]
+    shown = [
+        one.resize([max(1, round(side * scale)) for side in one.size]) for one, scale in zip(shown, scales, strict=True)
+    ]
     columns = math.ceil(len(shown) / math.ceil(len(shown) / 4))
-    wide, high = max(one.width for one in shown) + 2 * MARGIN, height + _line(size) + 2 * MARGIN
+    wide, high = height + 2 * MARGIN, height + _line(size) + 2 * MARGIN
     canvas = Image.new("RGB", (columns * wide, math.ceil(len(shown) / columns) * high), (PAPER,) * 3)
     draw = ImageDraw.Draw(canvas)
     for i, (one, title) in enumerate(zip(shown, titles, strict=True)):
