@@ -20,6 +20,7 @@ MODELS = modules.names(gen_jax.models)
 # the config of each model that most tests train; of other models it is the first that names them, but no bench
 CHOSEN = {
     "gan": "experiments/gan/ring.py",
+    "masked_diffusion": "experiments/masked_diffusion/digits.py:conditional",
     "encoder_decoder": "experiments/encoder_decoder/reversal.py",
     "lstm": "experiments/lstm/pydoc.py",
     "transformer": "experiments/transformer/shakespeare_char_cpu.py",
