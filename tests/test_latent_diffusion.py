@@ -88,6 +88,9 @@ def test_latents_in_the_batch_stand_for_the_images(name):
     cached = {key: value for key, value in batch.items() if key != "image"} | latents
     here, there = (jax.jit(model.eval_step)(state, each, KEY)["loss"].total for each in (batch, cached))
     np.testing.assert_allclose(here, there, rtol=1e-5)
+    timed = jax.jit(model.timed_loss)
+    here, there = (timed(state, each, jnp.linspace(0.1, 0.9, B), KEY) for each in (batch, cached))
+    np.testing.assert_allclose(here, there, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", EACH)
