@@ -11,6 +11,7 @@ from gen_jax.evaluators import evaluator
 from gen_jax.metrics import bits
 from gen_jax.metrics.moments import exact_sum
 from gen_jax.models import base as models
+from gen_jax.models.abilities_base import HasBoundParts
 from gen_jax.settings import NonNegative, Switch
 
 
@@ -83,10 +84,10 @@ def _of_images(model: Any, shape: tuple[int, ...], scalars: dict[str, float]) ->
     if bound is None or not getattr(model, "discrete_likelihood", False):
         return {}
     dims = math.prod(shape)
-    parts = {name: scalars[name] for name in getattr(model, "bound_parts", ())}
-    return {"bits_per_dim": bits.bits(-bound, dims)} | {
-        f"{name}_bits_per_dim": bits.bits(part, dims) for name, part in parts.items()
-    }
+    found = {"bits_per_dim": bits.bits(-bound, dims)}
+    if isinstance(model, HasBoundParts):
+        found |= {f"{name}_bits_per_dim": bits.bits(scalars[name], dims) for name in model.bound_parts}
+    return found
 
 
 def _derived(context: evaluator.Context, means: set[str]) -> list[str]:
@@ -112,8 +113,7 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
       token, one character and one byte.
     audio: `bits_per_sample` of `loss`, a number of the values that the model's output tells apart: 256 or 65,536.
     images: `bits_per_dim` of `elbo` or `log_prob` over all H W C dimensions, where the model says that it is of
-      discrete pixels (`HasLikelihood`). Of a model with `bound_parts`, the terms whose sum is -elbo, also each of them,
-      as `diffusion_bits_per_dim`.
+      discrete pixels (`HasLikelihood`). Of a model with `bound_parts` also each of them, as `diffusion_bits_per_dim`.
     sources of known entropy: `excess`, nats of `loss` above it.
     models with `kl`: `posterior_collapse`, 1 where kl < collapse_kl, with a warning.
     """

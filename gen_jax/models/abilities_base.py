@@ -82,3 +82,11 @@ class DeclaresData(Protocol):
     """A `Config` that determines what an example is, so that a step can be planned without data; None = it does not."""
 
     def example(self) -> Info | None: ...
+
+
+@runtime_checkable
+class HasBoundParts(Protocol):
+    """`bound_parts` names the metrics whose sum is -elbo, in nats an example."""
+
+    @property
+    def bound_parts(self) -> tuple[str, ...]: ...
