@@ -41,7 +41,7 @@ SOURCES = {
 COLUMNS = ("run", "model", "conditioned on", *SOURCES)
 MEANING = {
     "minutes": "of training, without evaluations",
-    "nats": "log P(image) of the split, in the mean over its images; exact, an estimate, or a lower bound",
+    "nats": "log P(image) in the mean over the split: exact, a bound from below, or an estimate by `log_likelihood`",
     "network_evaluations": "rows that networks are given for one sample",
 }
 
