@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gen_jax.nets.dit import DiT, rotary_2d
+from gen_jax.nets.dit import DiT, rotary_2d, sinusoids_2d
 from gen_jax.nets.unet import UNet
 
 KEY = jax.random.key(0)
@@ -31,6 +31,18 @@ def test_a_network_starts_at_zero_and_reads_all_its_inputs(name):
         assert (jnp.abs(apply(random, *changed) - plain).reshape(2, -1).max(1) > 1e-4).all()
     alone = apply(random, x[1:], log_snr[1:], label[1:])  # rows do not meet
     np.testing.assert_allclose(alone, plain[1:], rtol=1e-4, atol=1e-5)
+
+
+def test_sinusoids_name_the_row_and_the_column():
+    table = np.asarray(sinusoids_2d(3, 5, 8)).reshape(3, 5, 2, 4)
+    assert (table[:, :1, 0] == table[:, :, 0]).all() and (table[:1, :, 1] == table[:, :, 1]).all()
+    assert len(np.unique(table.reshape(15, 8), axis=0)) == 15 and table.std() > 0.5
+    net = DiT(patch=2, layers=1, heads=2, width=8, positions="sinusoids")
+    x, level = jnp.arange(16.0).reshape(1, 4, 4, 1), jnp.zeros(1)
+    variables = net.init(KEY, x, level)
+    variables = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(KEY, leaf.shape), variables)
+    moved = net.apply(variables, jnp.roll(x, 2, axis=1), level)
+    assert not np.allclose(moved, jnp.roll(net.apply(variables, x, level), 2, axis=1), atol=1e-3)
 
 
 def test_rotary_products_depend_on_the_distances_in_rows_and_columns_alone():

@@ -35,8 +35,8 @@ class DenoiserConfig(ModelConfig):
     """Blocks of `dit`."""
     width: Positive = 128
     """Width of the residual stream of `dit`."""
-    positions: Literal["learned", "rotary"] = "learned"
-    """How `dit` knows where a patch is: a learned table that is added, or rotary embeddings of row and column."""
+    positions: Literal["learned", "sinusoids", "rotary"] = "learned"
+    """How `dit` knows where a patch is: a table that is added, learned or fixed, or rotary embeddings."""
     scan_layers: Switch = False
     """Scans one compiled block over the layers of `dit`."""
     remat: Literal["none", "dots", "full"] = "none"
@@ -73,6 +73,8 @@ class DenoiserConfig(ModelConfig):
             raise ValueError(f"attention: expected heights of maps, none is {min(missing)}")
         if any(width % self.heads for width in attending.values()):
             raise ValueError(f"heads: expected a divisor of the channels that attend, {[*attending.values()]}")
+        if self.positions == "sinusoids" and self.width % 4:
+            raise ValueError(f"width: expected a multiple of 4 beside positions by sinusoids, got {self.width}")
         if self.positions == "rotary" and self.width // self.heads % 4:
             raise ValueError(f"heads: expected width / heads divisible by 4 beside rotary positions, got {self.heads}")
         if self.class_dropout and not self.num_classes:

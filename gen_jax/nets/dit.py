@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from gen_jax.core.ops import ROWS, constrain
 from gen_jax.nets.caption import CaptionAttention, CaptionEncoder, Memory
 from gen_jax.nets.dense import Dense
+from gen_jax.nets.encoder_decoder import sinusoids
 from gen_jax.nets.time import Condition
 from gen_jax.nets.transformer import MLP, Attention, Stack, rotary
 
@@ -23,6 +24,12 @@ def rotary_2d(x: Float[Array, "B T N H"], positions: Int[Array, "#B T"], columns
     row, column = jnp.split(x, 2, axis=-1)
     turned = rotary(row, positions // columns, ROTARY_BASE), rotary(column, positions % columns, ROTARY_BASE)
     return jnp.concatenate(turned, axis=-1)
+
+
+def sinusoids_2d(rows: int, columns: int, width: int) -> Float[Array, "T D"]:
+    """Sines and cosines of the row, then of the column, of a grid in raster order (Dosovitskiy et al. 2021)."""
+    places = jnp.arange(rows * columns)
+    return jnp.concatenate([sinusoids(place, width // 2) for place in (places // columns, places % columns)], axis=-1)
 
 
 class Modulated(nn.Module):
@@ -61,7 +68,8 @@ class DiT(nn.Module):
 
     Attributes:
       patch: side of a patch; it divides the sides of the images.
-      positions: `learned`, a table that is added, or `rotary`, where pairs of each head turn by row and column.
+      positions: `learned`, a table that is added, `sinusoids`, a fixed one, or `rotary`, where pairs of each head turn
+        by row and column.
     """
 
     patch: int
@@ -91,10 +99,12 @@ class DiT(nn.Module):
         patches = x.reshape(b, rows, p, columns, p, channels).swapaxes(2, 3).reshape(b, rows * columns, -1)
         # in float32: bfloat16 would round the noise away where there is little
         h = Dense(self.width, kernel_init=nn.initializers.xavier_uniform(), name="patches")(patches)
-        rotate = functools.partial(rotary_2d, columns=columns)
-        if self.positions == "learned":
+        rotate = functools.partial(rotary_2d, columns=columns) if self.positions == "rotary" else None
+        if self.positions == "sinusoids":
+            h += sinusoids_2d(rows, columns, self.width)
+        elif self.positions == "learned":
             place = nn.Embed(rows * columns, self.width, embedding_init=nn.initializers.normal(0.02), name="positions")
-            h, rotate = h + place(jnp.arange(rows * columns)), None
+            h += place(jnp.arange(rows * columns))
         memory = None
         if self.vocab:
             assert label is not None
