@@ -204,6 +204,13 @@ def test_what_is_known_of_a_picture_is_kept_and_the_rest_drawn():
 # Text -------------------------------------------------------------------------------------------------------------
 
 
+def test_hidden_values_are_shown_in_grey():
+    model, state = build()
+    carry = {"tokens": jnp.asarray([[0, 1, -1, 1]])}
+    shown = model.sample_shown(state, carry, jnp.int32(1), masked_diffusion.Sampling())
+    assert isinstance(model, abilities_base.ShowsSteps) and shown["values"].ravel().tolist() == [0, 255, 128, 255]
+
+
 def test_a_window_counts_its_targets_and_hides_what_is_past_the_text():
     model, _ = build(text=True)
     window = jnp.asarray([[1, 2, 3, 4, 0], [4, 3, 2, 2, 2]])

@@ -198,6 +198,11 @@ class MaskedDiffusion(Masked):
     def sample_finish(self, state: State, carry: PyTree, options: Sampling) -> UInt8[Array, "n H W C"]:
         return grey.to_pixels(carry["tokens"].reshape(-1, *self.grid), self.levels)
 
+    def sample_shown(self, state: State, carry: PyTree, i: Int[Array, ""], options: Sampling) -> dict[str, Any]:
+        """The values, halfway from black to white where they are hidden."""
+        hidden = (carry["tokens"] == MASK).reshape(-1, *self.grid)
+        return {"values": jnp.where(hidden, jnp.uint8(128), self.sample_finish(state, carry, options))}
+
     def _sampler(self, variables: PyTree, label: Array | None, options: Sampling) -> masking.Denoiser:
         conditional = self._denoiser(variables, label)
         if options.guidance == 1 or label is None:
