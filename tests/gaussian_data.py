@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,14 @@ def sampled(data, schedule, solver, grid, normal, rng=None):
 
     scan = jax.jit(lambda walk: jax.lax.scan(step, walk, jnp.arange(len(grid) - 1))[0])
     return scan(solvers.start(schedule, normal)).z
+
+
+def average_velocity(z, t, r, mean: Any = MEAN, std: Any = STD):
+    """Of the Gaussian's flow from z at t to r, per coordinate: (z - mean_t) / std_t stays on the way."""
+    t, r = (jnp.reshape(time, (-1, *(1,) * (z.ndim - 1))) for time in (t, r))
+    spreads = [jnp.sqrt((1 - time) ** 2 * std**2 + time**2) for time in (t, r)]
+    slope = ((t + r) * (1 + std**2) - 2 * std**2) / sum(spreads)  # (std_t - std_r) / (t - r), also at r = t
+    return -mean + (z - (1 - t) * mean) / spreads[0] * slope
 
 
 SCHEDULES = {

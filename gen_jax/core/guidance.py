@@ -1,5 +1,7 @@
 """Changes to what a denoiser says, between the network and a solver: guidance, thresholds, in-painting."""
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
@@ -8,8 +10,10 @@ from gen_jax.core.denoising import Denoised, of_x
 from gen_jax.core.noise import Examples, Schedule, rows
 from gen_jax.core.solvers import Lambda
 
+Estimate = TypeVar("Estimate", Denoised, Array)  # of x and eps, or of a velocity
 
-def guided(conditional: Denoised, other: Denoised, scale: float, active: Array | bool = True) -> Denoised:
+
+def guided(conditional: Estimate, other: Estimate, scale: float, active: Array | bool = True) -> Estimate:
     """other + scale (conditional - other). Scale 1 is `conditional`, 0 is `other`.
 
     Classifier-free guidance (Ho & Salimans 2022) if `other` is unconditional. Autoguidance (Karras et al. 2024) if it
