@@ -17,6 +17,7 @@ FIRST = {  # family -> its config, and a name for the run
     "VQ-VAE": ("vqvae/images", "vqvae_digits"),
     "GAN": ("gan/ring", "gan_ring"),
     "Diffusion": ("diffusion/digits", "diffusion_digits"),
+    "Flow maps": ("mean_flow/digits", "mean_flow_digits"),
     "CycleGAN": ("cyclegan/colours", "cyclegan"),
     "VAE-GAN": ("vaegan/images", "vaegan"),
     "Transformer": ("transformer/digits_pixels", "pixels"),
