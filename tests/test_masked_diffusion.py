@@ -57,7 +57,7 @@ def log_probs():
     """Set of seen tokens and their values -> log p of each token, [3^4, 4, 2], by a code of base 3."""
     model, state = build()
     patterns = jnp.asarray(list(itertools.product((MASK, 0, 1), repeat=4)))
-    return np.asarray(jax.nn.log_softmax(model._denoiser(state.nets["net"].averaged, None)(patterns)))
+    return np.asarray(jax.nn.log_softmax(model.denoiser(state.nets["net"].averaged, None)(patterns)))
 
 
 def of_orders(x):
@@ -115,7 +115,7 @@ def test_guidance_at_1_is_conditional_and_at_0_unconditional():
 
     def logits(label, **options):
         asked = masked_diffusion.Sampling(label=label, **options)
-        labels = model._label(asked.labels(2, 3), 2)
+        labels = model.label_asked(asked, 2)
         return jax.nn.log_softmax(model._sampler(params, labels, asked)(tokens))
 
     plain, none = logits(2), logits("none")
@@ -159,7 +159,7 @@ def test_a_class_changes_the_bound_and_is_left_out_in_its_share_of_training():
     seen = []
 
     class Spy(masked_diffusion.MaskedDiffusion):
-        def _denoiser(self, variables, label, rngs=None):
+        def denoiser(self, variables, label, rngs=None):
             seen.append(np.asarray(label))
             return lambda tokens: jnp.zeros((*tokens.shape, 2))
 
@@ -182,7 +182,7 @@ def test_the_network_sees_no_hidden_token_and_how_many_are_seen():
             return x
 
     tokens = jnp.asarray([[MASK, 1, CLOSED, 0], [MASK] * 4])
-    dataclasses.replace(model, network=Spy())._denoiser({}, None)(tokens)
+    dataclasses.replace(model, network=Spy()).denoiser({}, None)(tokens)
     ((x, level),) = seen
     np.testing.assert_array_equal(x.reshape(2, 4, 2)[0], [[0, 0], [0, 1], [0, 0], [1, 0]])
     assert not x[1].any()
@@ -199,6 +199,29 @@ def test_what_is_known_of_a_picture_is_kept_and_the_rest_drawn():
     assert (found[:, 0] == given[:, 0]).all() and 0.2 < (found[:, 1] == given[:, 1]).mean() < 0.8
     carry = model.inpaint_init(state, KEY, batch, mask, masked_diffusion.Sampling())
     assert carry["label"].tolist() == batch["label"].tolist() and (carry["tokens"][:, 2:] == MASK).all()
+
+
+def test_the_loss_at_a_time_is_that_of_as_many_hidden_values():
+    """Near time 1 all are hidden, and at a linear rate the loss is the mean nats of all."""
+    model, state = build()
+    batch = images(CODES)
+    late = jax.jit(lambda: model.timed_loss(state, batch, jnp.full(16, 0.99), KEY))()
+    expected = [-log_probs()[0, np.arange(4), x].mean() for x in CODES]
+    np.testing.assert_allclose(late, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "message"),
+    [
+        (dict(guidance=2.0), dict(num_classes=3), "guidance: expected 1 for a model without class_dropout"),
+        (dict(guidance=2.0, label="none"), GUIDED, "guidance: expected 1 beside label = 'none'"),
+        (dict(label="none"), dict(num_classes=3), "label: expected 'each' or a class below 3"),
+    ],
+)
+def test_what_a_model_cannot_sample_is_refused(options, fields, message):
+    cfg = validate(masked_diffusion.Config, SMALL | fields, "config.model")
+    with pytest.raises(ValueError, match=message):
+        masked_diffusion.Sampling(**options).check(cfg)
 
 
 # Text -------------------------------------------------------------------------------------------------------------

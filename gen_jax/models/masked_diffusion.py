@@ -19,14 +19,14 @@ from gen_jax.core.masking import MASK, Tokens
 from gen_jax.core.sampling import Drawn
 from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.models.abilities_base import Mask
-from gen_jax.models.base import LossModel, Stepped
-from gen_jax.models.denoiser_base import DenoiserConfig, MaybeClass
+from gen_jax.models.base import Stepped
+from gen_jax.models.denoiser_base import CaptionedConfig, Denoiser, LabelSampling
 from gen_jax.settings import NonNegative, Positive, Settings
 
 DRAWS = 8  # sets of hidden tokens of an example in evaluation
 
 
-class Config(DenoiserConfig):
+class Config(CaptionedConfig):
     """The section `config.model`."""
 
     levels: grey.Levels = 256
@@ -45,7 +45,7 @@ class Unmasking(Drawn):
     """Steps from all hidden to none. The more there are, the fewer values are set at once, independently."""
 
 
-class Sampling(Unmasking, MaybeClass):
+class Sampling(Unmasking, LabelSampling):
     """The section `config.sampling`."""
 
     guidance: NonNegative = 1.0
@@ -53,34 +53,33 @@ class Sampling(Unmasking, MaybeClass):
 
     def check(self, model: Settings) -> None:
         assert isinstance(model, Config)
-        if self.guidance != 1 and not model.class_dropout:
-            raise ValueError("guidance: expected 1 for a model without class_dropout")
+        if self.guidance != 1 and not model.label_dropout:
+            raise ValueError("guidance: expected 1 for a model without class_dropout or caption_dropout")
         if self.guidance != 1 and self.label == "none":
             raise ValueError("guidance: expected 1 beside label = 'none'")
+        if self.guidance != 1 and self.captions and not any(self.worded):
+            raise ValueError("guidance: expected 1 beside captions without words")
         super().check(model)
 
 
 @dataclasses.dataclass(frozen=True)
-class Masked(LossModel, Stepped):
+class Masked(Denoiser, Stepped):
     """Over a grid of tokens. Subclasses say how a batch is read, and what samples begin and end with.
 
     The network sees the tokens as vectors, all 0 where hidden, and the log-odds of a token being seen in place of
     lambda. These follow from the tokens: it is not told the time.
 
     Args:
-      rate: of `masking.RATES`.
-      grid: (height, width, channels) of T tokens. levels: tokens are below.
+      image: (height, width, channels) of the grid of T tokens.
+      rate: of `masking.RATES`. levels: tokens are below.
     """
 
     rate: str
-    grid: tuple[int, int, int]
     levels: int
-    num_classes: int = 0
-    class_dropout: float = 0.0
 
     def init_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
-        x = jnp.zeros((1, *self.grid[:2], self.grid[2] * self.levels))
-        return self.network.init(rng, x, jnp.zeros(1), jnp.zeros(1, jnp.int32))
+        x = jnp.zeros((1, *self.image[:2], self.image[2] * self.levels))
+        return self.network.init(rng, x, jnp.zeros(1), self.label_or_none(None, 1))
 
     def read(self, batch: Batch, rng: Key[Array, ""] | None) -> tuple[Tokens, Bool[Array, "B T"]]:
         """The tokens [B, T] and which of them count; `rng` is None in evaluation."""
@@ -91,17 +90,20 @@ class Masked(LossModel, Stepped):
         read_rng, time_rng, mask_rng, class_rng, drop_rng = ops.split(rng, 5)
         tokens, counted = self.read(batch, read_rng if train else None)
         if train:
-            label = self._label_of(batch)
-            if label is not None:
-                dropped = ops.uniform(class_rng, (len(tokens),)) < self.class_dropout
-                label = jnp.where(dropped, self.num_classes, label)
+            label = self.label_in_training(batch, class_rng)
             t = ops.spread(time_rng, len(tokens))
-            denoiser = self._denoiser(variables, label, {"dropout": drop_rng})
+            denoiser = self.denoiser(variables, label, {"dropout": drop_rng})
             nats = masking.loss(self.rate, denoiser, tokens, counted, t, mask_rng)
         else:
             nats = self._bound(variables, batch, mask_rng, DRAWS)
         count = counted.sum(1)
         return Terms({"loss": Mean(nats * count, count.astype(jnp.float32))})
+
+    def timed_loss(self, state: State, batch: Batch, t: Float[Array, " B"], rng: jax.Array) -> Float[Array, " B"]:
+        """Nats a token, as `terms` with these times."""
+        tokens, counted = self.read(batch, None)
+        denoiser = self.denoiser(state.nets["net"].averaged, self.label_of(batch))
+        return masking.loss(self.rate, denoiser, tokens, counted, t, ops.row_keys(rng, batch["index"]))
 
     def log_prob(self, state: State, batch: Batch, rng: jax.Array, num_samples: int) -> Float[Array, " B"]:
         """A lower bound on log P(example | class), nats, in the mean over `num_samples` sets of hidden tokens."""
@@ -111,7 +113,7 @@ class Masked(LossModel, Stepped):
     def _bound(self, variables: PyTree, batch: Batch, keys: Key[Array, " B"], draws: int) -> Float[Array, " B"]:
         """Nats a token. The times of the draws are in as many equal parts of [0, 1]."""
         tokens, counted = self.read(batch, None)
-        denoiser = self._denoiser(variables, self._label_of(batch))
+        denoiser = self.denoiser(variables, self.label_of(batch))
 
         def one(i):
             time_rng, mask_rng = ops.split(jax.vmap(lambda key: jax.random.fold_in(key, i))(keys), 2)
@@ -124,15 +126,18 @@ class Masked(LossModel, Stepped):
 
     def sample_start(self, n: int, options: Any) -> Tokens:
         """n rows before the first step: MASK where a token is drawn."""
-        return jnp.full((n, math.prod(self.grid)), MASK)
+        return jnp.full((n, math.prod(self.image)), MASK)
+
+    def sample_label(self, n: int, options: Any) -> Int[Array, "n *S"] | None:
+        """What the samples are conditioned on."""
+        return None
 
     def sample_steps(self, options: Any) -> int:
         return options.steps
 
     def sample_init(self, state: State, rng: jax.Array, n: int, options: Any) -> PyTree:
         keys = jax.random.key_data(ops.row_keys(rng, jnp.arange(n)))
-        label = self._label(options.labels(n, self.num_classes), n)
-        return {"tokens": self.sample_start(n, options), "keys": keys, "label": label}
+        return {"tokens": self.sample_start(n, options), "keys": keys, "label": self.sample_label(n, options)}
 
     def sample_step(self, state: State, carry: PyTree, i: Int[Array, ""], options: Any) -> PyTree:
         keys = jax.vmap(lambda key: jax.random.fold_in(key, i))(jax.random.wrap_key_data(carry["keys"]))
@@ -146,28 +151,19 @@ class Masked(LossModel, Stepped):
 
     def _sampler(self, variables: PyTree, label: Array | None, options: Any) -> masking.Denoiser:
         """The denoiser that samples are drawn with."""
-        return self._denoiser(variables, label)
+        return self.denoiser(variables, label)
 
-    def _denoiser(self, variables: PyTree, label: Array | None, rngs: dict | None = None) -> masking.Denoiser:
+    def denoiser(self, variables: PyTree, label: Array | None, rngs: dict | None = None) -> masking.Denoiser:
         """Logits [B, T, V] by the network; `rngs` in training."""
 
         def denoiser(tokens):
             seen = (tokens >= 0).sum(1)
             odds = jnp.log((seen + 0.5) / (tokens.shape[1] - seen + 0.5))
-            x = jax.nn.one_hot(tokens, self.levels).reshape(len(tokens), *self.grid[:2], -1)
+            x = jax.nn.one_hot(tokens, self.levels).reshape(len(tokens), *self.image[:2], -1)
             y: Any = self.network.apply(variables, x, odds, label, train=rngs is not None, rngs=rngs or {})
             return y.reshape(*tokens.shape, self.levels)
 
         return denoiser
-
-    def _label_of(self, batch: Batch) -> Int[Array, " B"] | None:
-        return batch["label"] if self.num_classes else None
-
-    def _label(self, label: Array | None, n: int) -> Int[Array, " n"] | None:
-        """The labels that the network reads: `num_classes` for none; None of a model without classes."""
-        if not self.num_classes:
-            return None
-        return jnp.full(n, self.num_classes) if label is None else label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,29 +184,32 @@ class MaskedDiffusion(Masked):
         means = super().terms(variables, batch, rng, step=step, train=train).means
         return Terms(means if train else means | {"elbo": Mean.of(-means["loss"].total)})
 
+    def sample_label(self, n: int, options: Sampling) -> Int[Array, "n *S"] | None:
+        return self.label_asked(options, n)
+
     def inpaint_init(self, state: State, rng: jax.Array, batch: Batch, mask: Mask, options: Sampling) -> PyTree:
         """As `sample_init`, with the values of evaluation seen where the mask is 1."""
         carry = self.sample_init(state, rng, len(mask), options)
         known = jnp.broadcast_to(mask == 1, batch["image"].shape).reshape(len(mask), -1)
-        label = self._label_of(batch) if options.label == "each" else carry["label"]
+        label = self.label_of(batch) if options.label == "each" else carry["label"]
         return carry | {"tokens": jnp.where(known, self.read(batch, None)[0], MASK), "label": label}
 
     def sample_finish(self, state: State, carry: PyTree, options: Sampling) -> UInt8[Array, "n H W C"]:
-        return grey.to_pixels(carry["tokens"].reshape(-1, *self.grid), self.levels)
+        return grey.to_pixels(carry["tokens"].reshape(-1, *self.image), self.levels)
 
     def sample_shown(self, state: State, carry: PyTree, i: Int[Array, ""], options: Sampling) -> dict[str, Any]:
         """The values, halfway from black to white where they are hidden."""
-        hidden = (carry["tokens"] == MASK).reshape(-1, *self.grid)
+        hidden = (carry["tokens"] == MASK).reshape(-1, *self.image)
         return {"values": jnp.where(hidden, jnp.uint8(128), self.sample_finish(state, carry, options))}
 
     def _sampler(self, variables: PyTree, label: Array | None, options: Sampling) -> masking.Denoiser:
-        conditional = self._denoiser(variables, label)
+        conditional = self.denoiser(variables, label)
         if options.guidance == 1 or label is None:
             return conditional
 
         def guided(tokens):  # both in one call, row beside row: rows stay on their devices
             pairs = guidance.pairs(label, jnp.full_like(label, self.num_classes))
-            both = self._denoiser(variables, pairs)(guidance.pairs(tokens, tokens))
+            both = self.denoiser(variables, pairs)(guidance.pairs(tokens, tokens))
             return both[1::2] + options.guidance * (both[::2] - both[1::2])
 
         return guided
@@ -219,5 +218,5 @@ class MaskedDiffusion(Masked):
 def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> MaskedDiffusion:
     """Raises ConfigError if `optimizers` is not one optimizer called `net`."""
     require_optimizers(optimizers, "net")
-    choices = cfg.rate, cfg.image, cfg.levels, cfg.num_classes, cfg.class_dropout
-    return MaskedDiffusion(cfg.network(), optimizers["net"], *choices)
+    names = "image", "num_classes", "vocab", "label_dropout", "rate", "levels"
+    return MaskedDiffusion(cfg.network(), optimizers["net"], *(getattr(cfg, name) for name in names))

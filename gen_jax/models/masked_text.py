@@ -97,13 +97,13 @@ class MaskedText(Masked):
         tokens = batch["tokens"]
         targets = jnp.ones(tokens[:, 1:].shape, bool) if "mask" not in batch else batch["mask"] > 0
         tokens = tokens.at[:, 1:].set(jnp.where(targets, tokens[:, 1:], CLOSED))  # past the end of a text
-        more = self.grid[0] - tokens.shape[1]
+        more = self.image[0] - tokens.shape[1]
         return jnp.pad(tokens, ((0, 0), (0, more)), constant_values=CLOSED), jnp.pad(targets, ((0, 0), (1, more)))
 
     def sample_start(self, n: int, options: Sampling) -> Tokens:
         assert options.length is not None, "options that `prepared` has not completed"
         prompts, lengths = rows(options.prompts, n, self.start)
-        tokens, place = np.full((n, self.grid[0]), CLOSED, np.int32), np.arange(self.grid[0])
+        tokens, place = np.full((n, self.image[0]), CLOSED, np.int32), np.arange(self.image[0])
         tokens[:, : prompts.shape[1]] = prompts
         tokens = np.where(place < lengths[:, None], tokens, CLOSED)
         return jnp.asarray(np.where((tokens == CLOSED) & (place < lengths[:, None] + options.length), MASK, tokens))
@@ -124,5 +124,5 @@ def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> MaskedText:
     require_optimizers(optimizers, "net")
     names = ("layers", "heads", "width", "dropout", "scan_layers", "remat", "dtype")
     network = DiT(patch=1, **{name: getattr(cfg, name) for name in names})
-    grid = (cfg.context + 1, 1, 1)
-    return MaskedText(network, optimizers["net"], cfg.rate, grid, cfg.vocab, start=cfg.start)
+    grid = {"image": (cfg.context + 1, 1, 1), "num_classes": 0, "vocab": 0, "label_dropout": 0.0}
+    return MaskedText(network, optimizers["net"], **grid, rate=cfg.rate, levels=cfg.vocab, start=cfg.start)
