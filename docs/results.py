@@ -18,6 +18,7 @@ FIRST = {  # family -> its config, and a name for the run
     "GAN": ("gan/ring", "gan_ring"),
     "Diffusion": ("diffusion/digits", "diffusion_digits"),
     "Flow maps": ("mean_flow/digits", "mean_flow_digits"),
+    "Masked diffusion": ("masked_diffusion/digits", "masked"),
     "CycleGAN": ("cyclegan/colours", "cyclegan"),
     "VAE-GAN": ("vaegan/images", "vaegan"),
     "Transformer": ("transformer/digits_pixels", "pixels"),
