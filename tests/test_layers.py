@@ -28,7 +28,7 @@ ALLOWED = {
     "config": "errors settings core models data evaluators parallel io config_file",
     "training": "errors compat settings core models data evaluators parallel io runs config",
     "train": "errors settings core parallel runs config training cli",
-    "plan": "errors compat settings core data parallel runs config training",
+    "plan": "errors compat settings core models data parallel runs config training",
     "sweeps": "errors compat settings parallel io runs config config_file",
 }
 ALLOWED["commands"] = " ".join([*ALLOWED, "cli"])
