@@ -9,8 +9,8 @@ ARGS = dict(smoke=False)
 
 
 def get_config(arg):
-    c = ConfigDict(dict(total_steps=6_000, batch_size=128))
-    c.eval_every = c.save_every = 2_000
+    c = ConfigDict(dict(total_steps=5_000, batch_size=128))
+    c.eval_every = c.save_every = 2_500
     c.data = dict(source="tfds", name="mnist", validation=0.0)
     c.model_name = "masked_diffusion"
     c.model = dict(image=(28, 28, 1), levels=2, patch=4)
@@ -18,7 +18,7 @@ def get_config(arg):
     c.eval_batch_size = 500
     c.evals = dict(
         bound=dict(type="mean"),
-        log_likelihood=dict(type="log_likelihood", num_samples=64, when="end"),
+        log_likelihood=dict(type="log_likelihood", num_samples=32, when="end"),
         pictures=dict(type="pictures", kinds=("samples",), when="end", sampling=dict(steps=200)),
     )
     return smoke(c) if arg.smoke else c
