@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
+from gen_jax.core.captions import Captions
 from gen_jax.core.gradients import Optimizer
-from gen_jax.core.sampling import Captions
 from gen_jax.data.source import Info
 from gen_jax.errors import ConfigError
 from gen_jax.models import base, diffusion, pixel_transformer

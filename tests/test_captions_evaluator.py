@@ -12,7 +12,7 @@ from members import asks
 
 from gen_jax import evaluators
 from gen_jax.core import drawings
-from gen_jax.core.sampling import Captions
+from gen_jax.core.captions import Captions
 from gen_jax.errors import ConfigError
 from gen_jax.evaluators.evaluator import Context
 from gen_jax.text import WordTokenizer

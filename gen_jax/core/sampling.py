@@ -131,44 +131,6 @@ class Classes(Sampling):
         return super().labels(n, num_classes)
 
 
-class Captions(Sampling):
-    """Of models that may be conditioned on a caption: `Config.vocab` > 0."""
-
-    captions: tuple[Prompt, ...] = Field(default=(), json_schema_extra={"flag": "caption"})
-    """Texts, or token ids, that the samples show, in turn; () = captions of the data, "" = no caption."""
-
-    def check(self, model: Settings) -> None:
-        super().check(model)
-        if self.captions and not model.vocab:  # pyright: ignore[reportAttributeAccessIssue] - as the docstring says
-            raise ValueError("captions: expected none; this model knows no captions")
-
-    @property
-    def worded(self) -> list[bool]:
-        """Whether there are words in each of `captions`."""
-        return [bool(caption.split()) if isinstance(caption, str) else any(caption) for caption in self.captions]
-
-    def require_words(self) -> None:
-        """Raises ValueError where a caption is empty."""
-        if not all(self.worded):
-            raise ValueError("captions: expected words: the model draws none without a caption")
-
-    def completed(self, info: Info, encode: Encode | None) -> dict[str, Any]:
-        """`captions` of equal length, padded with 0."""
-        found = [_ids("captions", caption, info, encode) for caption in self.captions]
-        longest = max(map(len, info.captions), default=0)
-        if any(len(caption) > longest for caption in found):
-            raise ValueError(f"captions: expected at most {longest} tokens, as in the data, got {max(map(len, found))}")
-        padded = tuple(caption + (0,) * (longest - len(caption)) for caption in found)
-        return super().completed(info, encode) | {"captions": padded or info.captions}
-
-    def caption_rows(self, n: int) -> Int[Array, "n S"]:
-        """The captions of n samples, those of `completed` in turn."""
-        return jnp.asarray(self.captions, jnp.int32)[jnp.arange(n) % len(self.captions)]
-
-    def titles(self, n: int, vocab: int, decode: Callable[[Any], str] | None) -> list[str]:
-        return [decode(self.captions[i % len(self.captions)]) for i in range(n)] if vocab and decode else []
-
-
 class Drawn(Sampling):
     """How a token is drawn from logits."""
 
@@ -207,7 +169,7 @@ class Prompted(Sampling):
 
     def completed(self, info: Info, encode: Encode | None) -> dict[str, Any]:
         longest = info.shape[0] if info.kind == "audio" else info.shape[0] - 1 if info.records else LENGTH
-        prompts = tuple(_ids("prompts", prompt, info, encode) for prompt in self.prompts)
+        prompts = tuple(token_ids("prompts", prompt, info, encode) for prompt in self.prompts)
         return super().completed(info, encode) | {"length": self.length or longest, "prompts": prompts}
 
     @property
@@ -219,7 +181,8 @@ class Prompted(Sampling):
         return max(map(len, self.prompts), default=0) + (self.length or LENGTH)
 
 
-def _ids(field: str, text: str | tuple[int, ...], info: Info, encode: Encode | None) -> tuple[int, ...]:
+def token_ids(field: str, text: str | tuple[int, ...], info: Info, encode: Encode | None) -> tuple[int, ...]:
+    """A text, or its token ids, as token ids. Raises ValueError, which begins with `field`, if the data lack them."""
     if isinstance(text, str):
         if encode is None:
             raise ValueError(f"{field}: expected no text: the data have no tokenizer that encodes; token ids are taken")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gen_jax.core import drawings
-from gen_jax.core.sampling import Captions
+from gen_jax.core.captions import Captions
 from gen_jax.core.state import State
 from gen_jax.evaluators import evaluator
 from gen_jax.models import base as models

@@ -75,8 +75,7 @@ class Context:
         the last one is padded, so all have one shape. Ends early on SIGTERM by raising.
       batch_size: rows of those batches.
       decode_text: token ids [T] -> text, where the data are tokens, or images with captions.
-      rng: the root key of evaluation noise. Runs that differ in their seed alone share evaluators: each lends its own
-        key, so it is read in each evaluation anew.
+      rng: the root key of evaluation noise, read anew in each evaluation: runs that share evaluators lend their own.
       encode_text: text -> token ids, where `decode_text` is there.
       count_bytes: token ids [T] -> bytes of their text in UTF-8, also where they begin or end inside a character.
       poll: called now and then in long work; ends it on SIGTERM by raising.

@@ -10,9 +10,10 @@ from jaxtyping import Array, Int
 from pydantic import model_validator
 
 from gen_jax.core import ops
+from gen_jax.core.captions import Captions
 from gen_jax.core.gradients import Batch
 from gen_jax.core.info import Info
-from gen_jax.core.sampling import Captions, Classes
+from gen_jax.core.sampling import Classes
 from gen_jax.models.base import LossModel, ModelConfig
 from gen_jax.nets.dit import DiT
 from gen_jax.nets.unet import UNet

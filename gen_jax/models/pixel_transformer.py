@@ -10,10 +10,11 @@ from jaxtyping import Array, Float, Int, UInt8
 from pydantic import model_validator
 
 from gen_jax.core import grey, losses, ops
+from gen_jax.core.captions import Captions
 from gen_jax.core.generate import generate
 from gen_jax.core.gradients import Batch, Optimizer, Terms
 from gen_jax.core.info import Info
-from gen_jax.core.sampling import Captions, Classes, Text, Tokens
+from gen_jax.core.sampling import Classes, Text, Tokens
 from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.models.base import LossModel, ModelConfig
 from gen_jax.nets.decoder import decoder
