@@ -10,8 +10,8 @@ ARGS = dict(smoke=False, first=("vqvae", "vae"), run="")  # first: the model of 
 
 
 def get_config(arg):
-    c = ConfigDict(dict(total_steps=4_000, batch_size=128, steps_per_call=10))
-    c.eval_every = c.save_every = 2_000
+    c = ConfigDict(dict(total_steps=2_000, batch_size=128, steps_per_call=10))
+    c.eval_every = c.save_every = 1_000
     c.data = dict(source="digits")
     c.model_name = "latent_diffusion"
     c.model = dict(first_stage_name=arg.first, num_classes=10, class_dropout=0.1, layers=4, width=96, dropout=0.1)
@@ -46,3 +46,6 @@ def smoke(c, first):
     c.sampling = dict(steps=3)
     c.evals.generation.update(n=64, kid_subsets=2, features=dict(recipe=dict(widths=(4,), features=8, epochs=1)))
     return c
+
+
+EXPECT = [dict(note="Not run to its end: 2,000 steps.")]
