@@ -13,7 +13,7 @@ def get_config(arg):
     c.eval_every = c.save_every = 1_000
     c.data = dict(source="tfds", name="mnist")
     c.model_name = "mean_flow"
-    c.model = dict(image=(28, 28, 1), num_classes=10, patch=4)
+    c.model = dict(image=(28, 28, 1), num_classes=10, patch=4, instant=0.25)
     c.optim = dict(net=dict(schedule="cosine", warmup=200, clip=1.0, ema=0.999))
     c.eval_batch_size = 128
     c.evals = dict(
