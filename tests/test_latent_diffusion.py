@@ -124,7 +124,7 @@ def test_a_step_leaves_the_first_stage_and_the_scale_alone():
 
 @pytest.mark.slow
 def test_a_run_measures_its_training_data_once(tmp_path):
-    """Before the first step, after the first stage is read; a run that goes on keeps what it has."""
+    """Before the first step, after the first stage is read; a run that continues keeps what it has."""
     experiment = smoke("experiments/diffusion/latents.py", "eval_every=0", "evals={}")
     state = train(experiment, tmp_path / "run")
     program = Program(experiment)

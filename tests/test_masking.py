@@ -135,7 +135,7 @@ def shares(tokens):
 
 @pytest.mark.parametrize("name", ["linear", pytest.param("cosine", marks=pytest.mark.slow)])
 def test_the_ancestral_sampler_draws_from_the_chain(name):
-    """With the exact posterior, and so many steps that two tokens are hardly ever set at once."""
+    """With the exact posterior, in enough steps that two tokens are hardly ever set at once."""
     n = 8_000
     found = shares(sampled("ancestral", posterior, jnp.full((n, T), MASK), name, 60)[-1])
     noise = np.sqrt(CHAIN * (1 - CHAIN) / n)

@@ -2,7 +2,7 @@
 
 From time 0 (data) to 1 each token is hidden once. The mask rate is the share that is hidden by then. A denoiser gives
 logits of every token from those that are seen. It has no output for the mask, and only hidden tokens are ever set: the
-zero masking and carry-over of Sahoo et al. 2024, section 3.2.3. It is not told the time (Ou et al. 2024).
+zero masking and carry-over of Sahoo et al. 2024, section 3.2.3. It does not read the time (Ou et al. 2024).
 """
 
 import math

@@ -67,7 +67,7 @@ class Masked(Denoiser, Stepped):
     """Over a grid of tokens. Subclasses say how a batch is read, and what samples begin and end with.
 
     The network sees the tokens as vectors, all 0 where hidden, and the log-odds of a token being seen in place of
-    lambda. These follow from the tokens: it is not told the time.
+    lambda. These follow from the tokens: it does not read the time.
 
     Args:
       image: (height, width, channels) of the grid of T tokens.
