@@ -22,6 +22,7 @@ CHOSEN = {
     "gan": "experiments/gan/ring.py",
     "masked_diffusion": "experiments/masked_diffusion/digits.py:conditional",
     "encoder_decoder": "experiments/encoder_decoder/reversal.py",
+    "latent_diffusion": "experiments/diffusion/latents.py",
     "lstm": "experiments/lstm/pydoc.py",
     "transformer": "experiments/transformer/shakespeare_char_cpu.py",
 }

@@ -21,7 +21,7 @@ TEXT = dict(vocab=11, context=T, layers=2, heads=2, width=16)
 PAIRS = dict(vocab=11, end=10, encoder_layers=1, decoder_layers=1, heads=2, width=16, smoothing=0.0)
 BATCHES = {
     "text": {"tokens": TOKENS},
-    "pixels": {"image": TOKENS[:, :T].reshape(B, 4, 4, 1).astype(jnp.uint8)},
+    "pixels": {"image": TOKENS[:, :T].reshape(B, 4, 4, 1).astype(jnp.uint8), "index": jnp.arange(B)},
     "pairs": {
         "source": TOKENS[:, 1:],
         "source_segment": ONES[:, 1:],

@@ -21,11 +21,11 @@ def get_config(arg):
     c.model.update(scan_layers=True, dtype="bfloat16")
     c.model.first_stage = dict(image=(256, 256, 3), widths=(128, 256, 512), codes=16_384, code_width=4)
     c.init_from = dict(workdir=arg.run or "runs/vqvae_imagenet", nets=dict(first_stage="net"))
-    c.optim = dict(net=dict(name="adamw", lr=1e-4, warmup=5_000, schedule="constant", clip=1.0, ema=0.9999))
+    c.optim = dict(net=dict(name="adamw", lr=1e-4, warmup=5_000, clip=1.0, ema=0.9999))
     c.sampling = dict(steps=50, guidance=1.5)
     c.evals = dict(
         loss=dict(type="mean", split="validation"),
-        pictures=dict(type="pictures", split="validation", kinds=("samples",), n=64),
+        pictures=dict(type="pictures", split="validation", kinds=("samples",)),
     )
     return smoke(c) if arg.smoke else c
 
