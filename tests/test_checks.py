@@ -164,7 +164,7 @@ def test_no_shipped_config_is_refused(path):
     assert "test" not in experiment.best.metric.partition("/")[0].split("+")
 
 
-NEEDS_FILES = ("folders.py", "multi30k.py", "cifar10_sngan.py", "spoken_digit.py")
+NEEDS_FILES = ("folders.py", "multi30k.py", "cifar10_sngan.py", "spoken_digit.py", "imagenet_dit_b4.py")
 NEEDS_A_POD = ("size=1b", "size=7b")
 
 

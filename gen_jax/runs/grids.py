@@ -87,7 +87,7 @@ def samples(
 
 
 def beside(
-    pictures: Sequence[UInt8[np.ndarray, "h w C"] | None], titles: Sequence[str], height: int = 512
+    pictures: Sequence[UInt8[np.ndarray, "_ _ _"] | None], titles: Sequence[str], height: int = 512
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Pictures that fill squares of this height, in rows of at most 4, each below its title. None = white paper."""
     from PIL import Image, ImageDraw
