@@ -4,7 +4,6 @@
 parameters, batch, loss, Adam and average of the weights. The last line is JSON, as that of `gen-jax bench`.
 """
 
-# pyright: basic, reportMissingImports=false
 import argparse
 import json
 import math

@@ -76,7 +76,7 @@ def dequantized_log_prob(
     spacing = 2 / (levels - 1)
 
     def one(i):
-        level_rng, sign_rng = ops.split(jax.vmap(lambda key: jax.random.fold_in(key, i))(keys), 2)
+        level_rng, sign_rng = ops.split(ops.fold_in(keys, i), 2)
         signs = jnp.where(ops.uniform(sign_rng, x.shape) < 0.5, -1.0, 1.0)
         noisy = x + spacing * (ops.uniform(level_rng, x.shape) - 0.5)
         return ode_log_prob(schedule, denoiser, noisy, signs[None], steps)

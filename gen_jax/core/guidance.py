@@ -10,7 +10,7 @@ from gen_jax.core.denoising import Denoised, of_x
 from gen_jax.core.noise import Examples, Schedule, rows
 from gen_jax.core.solvers import Lambda
 
-Estimate = TypeVar("Estimate", Denoised, Array)  # of x and eps, or of a velocity
+Estimate = TypeVar("Estimate", Denoised, Array)  # of x and eps, of a velocity, or logits
 
 
 def guided(conditional: Estimate, other: Estimate, scale: float, active: Array | bool = True) -> Estimate:
@@ -31,9 +31,9 @@ def pairs(a: Shaped[Array, "B ..."], b: Shaped[Array, "B ..."]) -> Shaped[Array,
     return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
 
 
-def halves(both: Denoised) -> tuple[Denoised, Denoised]:
+def halves(both: Estimate) -> tuple[Estimate, Estimate]:
     """Undoes `pairs`."""
-    return Denoised(both.x[::2], both.eps[::2]), Denoised(both.x[1::2], both.eps[1::2])
+    return jax.tree.map(lambda rows: rows[::2], both), jax.tree.map(lambda rows: rows[1::2], both)
 
 
 def thresholded(found: Denoised, schedule: Schedule, z: Examples, log_snr: Lambda, percentile: float = 1.0) -> Denoised:

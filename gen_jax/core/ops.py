@@ -155,6 +155,11 @@ def row_keys(rng: Key[Array, ""], index: jax.Array) -> Key[Array, " B"]:
     return jax.vmap(functools.partial(jax.random.fold_in, rng))(index)
 
 
+def fold_in(keys: Key[Array, " B"], number: jax.Array | int) -> Key[Array, " B"]:
+    """Each key with the same number folded in."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+
 def convolves(jaxpr: Any) -> bool:
     """Whether `jaxpr` holds a convolution. XLA's CPU backend runs one in a loop 7 to 30 times slower than outside."""
     return any(

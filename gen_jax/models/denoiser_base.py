@@ -168,6 +168,13 @@ class LabelSampling(Captions, MaybeClass):
             self.require_words()
         super().check(model)
 
+    def require_label(self, expected: str) -> None:
+        """Raises ValueError, which begins with `expected`, where samples of no label are asked for."""
+        if self.label == "none":
+            raise ValueError(f"{expected} beside label = 'none'")
+        if self.captions and not any(self.worded):
+            raise ValueError(f"{expected} beside captions without words")
+
 
 @dataclasses.dataclass(frozen=True)
 class Denoiser(LossModel):

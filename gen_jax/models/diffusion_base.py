@@ -89,10 +89,8 @@ class DiffusionSampling(LabelSampling):
         assert isinstance(model, DiffusionConfig)
         if self.guidance != 1 and not model.guide and not model.label_dropout:
             raise ValueError("guidance: expected 1 for a model without class_dropout or a guide, or caption_dropout")
-        if self.guidance != 1 and not model.guide and self.label == "none":
-            raise ValueError("guidance: expected 1 beside label = 'none'")
-        if self.guidance != 1 and not model.guide and self.captions and not any(self.worded):
-            raise ValueError("guidance: expected 1 beside captions without words")
+        if self.guidance != 1 and not model.guide:
+            self.require_label("guidance: expected 1")
         for name in ("guided_from", "guided_to"):
             if self.guidance == 1 and getattr(self, name) is not None:
                 raise ValueError(f"{name}: expected none beside guidance = 1")
@@ -219,7 +217,7 @@ class GaussianDiffusion(Denoiser, Stepped):
 
     def _noise(self, keys: jax.Array, number: Int[Array, ""] | int, options: DiffusionSampling) -> Examples:
         """The noise of a step: each sample has its own key, so it does not depend on how many are drawn."""
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+        keys = ops.fold_in(keys, number)
         return options.temperature * ops.normal(keys, (len(keys), *self.image))
 
     def sampled(self, state: State, carry: PyTree, options: DiffusionSampling) -> solvers.Denoiser:

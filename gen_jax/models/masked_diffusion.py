@@ -55,10 +55,8 @@ class Sampling(Unmasking, LabelSampling):
         assert isinstance(model, Config)
         if self.guidance != 1 and not model.label_dropout:
             raise ValueError("guidance: expected 1 for a model without class_dropout or caption_dropout")
-        if self.guidance != 1 and self.label == "none":
-            raise ValueError("guidance: expected 1 beside label = 'none'")
-        if self.guidance != 1 and self.captions and not any(self.worded):
-            raise ValueError("guidance: expected 1 beside captions without words")
+        if self.guidance != 1:
+            self.require_label("guidance: expected 1")
         super().check(model)
 
 
@@ -116,7 +114,7 @@ class Masked(Denoiser, Stepped):
         denoiser = self.denoiser(variables, self.label_of(batch))
 
         def one(i):
-            time_rng, mask_rng = ops.split(jax.vmap(lambda key: jax.random.fold_in(key, i))(keys), 2)
+            time_rng, mask_rng = ops.split(ops.fold_in(keys, i), 2)
             t = (i + ops.uniform(time_rng, (len(tokens),))) / draws
             return masking.loss(self.rate, denoiser, tokens, counted, t, mask_rng)
 
@@ -140,7 +138,7 @@ class Masked(Denoiser, Stepped):
         return {"tokens": self.sample_start(n, options), "keys": keys, "label": self.sample_label(n, options)}
 
     def sample_step(self, state: State, carry: PyTree, i: Int[Array, ""], options: Any) -> PyTree:
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, i))(jax.random.wrap_key_data(carry["keys"]))
+        keys = ops.fold_in(jax.random.wrap_key_data(carry["keys"]), i)
         step = masking.step_of(self.rate, i, options.steps, keys)
         denoiser = self._sampler(state.nets["net"].averaged, carry["label"], options)
 
@@ -209,8 +207,8 @@ class MaskedDiffusion(Masked):
 
         def guided(tokens):  # both in one call, row beside row: rows stay on their devices
             pairs = guidance.pairs(label, jnp.full_like(label, self.num_classes))
-            both = self.denoiser(variables, pairs)(guidance.pairs(tokens, tokens))
-            return both[1::2] + options.guidance * (both[::2] - both[1::2])
+            halves = guidance.halves(self.denoiser(variables, pairs)(guidance.pairs(tokens, tokens)))
+            return guidance.guided(*halves, options.guidance)
 
         return guided
 
