@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gen_jax.models
-from gen_jax import config, config_file
+from gen_jax import cli, config, config_file
 from gen_jax.core.info import Info
 from gen_jax.io import modules
 
@@ -79,3 +79,12 @@ def assert_same(a, b):
     """Two trees are equal bit for bit."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def sample(workdir, *flags):
+    """The exit code of `gen-jax sample`."""
+    try:
+        cli.main(["sample", f"--workdir={workdir}", *flags])
+    except SystemExit as stop:
+        return stop.code
+    return 0

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from members import smoke
+from members import sample, smoke
 
-from gen_jax import cli
 from gen_jax.train import train
 
 pytestmark = pytest.mark.slow
@@ -18,15 +17,6 @@ def workdir(tmp_path_factory):
     short = ("total_steps=2", "steps_per_call=2", "log_every=2", "evals={}")
     train(smoke("experiments/diffusion/shapes.py", *short), path)
     return str(path)
-
-
-def sample(workdir, *flags):
-    """The exit code."""
-    try:
-        cli.main(["sample", f"--workdir={workdir}", *flags])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 def test_samples_stand_above_their_captions(workdir, written):

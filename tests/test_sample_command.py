@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from etils import epath
-from members import SMALLEST, smoke
+from members import SMALLEST, sample, smoke
 
 from gen_jax import cli
 from gen_jax.commands import outputs
@@ -17,15 +17,6 @@ def workdir(tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "run"
     train(smoke(SMALLEST["transformer"], "total_steps=2", "steps_per_call=2", "log_every=2", "evals={}"), path)
     return str(path)
-
-
-def sample(workdir, *flags):
-    """The exit code."""
-    try:
-        cli.main(["sample", f"--workdir={workdir}", *flags])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 def files(workdir, seed):
