@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gen_jax.nets.caption import CaptionAttention, CaptionEncoder, Memory
+from gen_jax.nets.convolution import Conv
+from gen_jax.nets.dense import Dense
 from gen_jax.nets.residual import group_norm
 from gen_jax.nets.time import Condition
 from gen_jax.nets.transformer import Attention
@@ -30,14 +32,14 @@ class ResBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "B H W I"], condition: Float[Array, "B D"], train: bool
     ) -> Float[Array, "B H W O"]:
-        conv = functools.partial(nn.Conv, self.channels, dtype=self.dtype)
-        h = conv((3, 3))(nn.silu(group_norm(x.shape[-1], self.dtype)(x)))
-        modulation = nn.Dense(2 * self.channels, dtype=self.dtype, name="modulation")(condition)
+        conv = functools.partial(Conv, self.channels, dtype=self.dtype)
+        h = conv()(nn.silu(group_norm(x.shape[-1], self.dtype)(x)))
+        modulation = Dense(2 * self.channels, dtype=self.dtype, name="modulation")(condition)
         scale, shift = jnp.split(modulation[:, None, None], 2, axis=-1)  # [B, 1, 1, O]
         h = nn.silu((1 + scale) * group_norm(self.channels, self.dtype)(h) + shift)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
-        h = conv((3, 3), kernel_init=zeros)(h)
-        return h + (x if x.shape[-1] == self.channels else conv((1, 1), name="shortcut")(x))
+        h = conv(kernel_init=zeros)(h)
+        return h + (x if x.shape[-1] == self.channels else Dense(self.channels, dtype=self.dtype, name="shortcut")(x))
 
 
 class MapAttention(nn.Module):
@@ -99,7 +101,7 @@ class UNet(nn.Module):
             return MapAttention(self.heads, self.dtype)(h, memory, train) if h.shape[1] in self.attention else h
 
         # in float32: bfloat16 would round the noise away where there is little
-        h = nn.Conv(self.widths[0], (3, 3), name="first")(x).astype(self.dtype)
+        h = Conv(self.widths[0], name="first")(x).astype(self.dtype)
         skips = [h]
         for i, width in enumerate(self.widths):
             for _ in range(self.blocks):
@@ -113,6 +115,6 @@ class UNet(nn.Module):
             for _ in range(self.blocks + 1):
                 h = block(jnp.concatenate([h, skips.pop()], axis=-1), width)
             if i:
-                h = nn.Conv(width, (3, 3), dtype=self.dtype)(h.repeat(2, axis=1).repeat(2, axis=2))
+                h = Conv(width, dtype=self.dtype)(h.repeat(2, axis=1).repeat(2, axis=2))
         h = nn.silu(group_norm(self.widths[0], self.dtype)(h))
-        return nn.Conv(channels, (3, 3), kernel_init=zeros, name="pixels")(h.astype(jnp.float32))
+        return Conv(channels, kernel_init=zeros, name="pixels")(h.astype(jnp.float32))
