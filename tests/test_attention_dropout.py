@@ -128,9 +128,8 @@ def test_a_fixed_mask_equals_numpy():
     scores = np.where(np.tri(5, dtype=bool), q @ k.swapaxes(-1, -2) / 2, -np.inf)
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     want = (weights * mask / 0.5) @ v
-    found = nets.attend(
-        jnp.asarray(q.swapaxes(1, 2)), jnp.asarray(k), jnp.asarray(v), None, causal=True, drop=lambda w: w * mask / 0.5
-    )
+    swapped = (jnp.asarray(x.swapaxes(1, 2)) for x in (q, k, v))
+    found = nets.attend(*swapped, None, causal=True, drop=lambda w: w * mask / 0.5)
     np.testing.assert_allclose(found.swapaxes(1, 2), want, atol=1e-5)
 
 

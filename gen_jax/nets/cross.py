@@ -41,11 +41,12 @@ class CrossAttention(nn.Module):
         self, x: Float[Array, "B T D"], keys: Cache, mask: Bool[Array, "B 1 #T S"], train: bool = False
     ) -> Float[Array, "B T D"]:
         q = constrain(self.q(x).reshape(*x.shape[:2], self.heads, -1), ROWS, None, "model")
+        k, v = keys["k"].swapaxes(1, 2), keys["v"].swapaxes(1, 2)
         if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "weights", attention_weights(q, keys["k"], mask, causal=False))
+            self.sow("intermediates", "weights", attention_weights(q, k, mask, causal=False))
         mask = jnp.broadcast_to(mask, (*mask.shape[:2], x.shape[1], mask.shape[3]))
         drop = self.drop if train and self.dropout else None
-        y = constrain(attend(q, keys["k"], keys["v"], mask, causal=False, drop=drop), ROWS, None, "model")
+        y = constrain(attend(q, k, v, mask, causal=False, drop=drop), ROWS, None, "model")
         return self.out(y.reshape(x.shape))
 
 

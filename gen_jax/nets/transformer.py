@@ -21,7 +21,7 @@ from gen_jax.core.ops import ROWS, constrain
 from gen_jax.nets.dense import Dense
 
 Factory = Callable[..., nn.Module]
-Cache = dict[str, Any]  # of one layer: k, v [B, K, S, H], the layout that attention reads
+Cache = dict[str, Any]  # of one layer: k, v [B, K, S, H], the layout that decoding reads fast
 
 
 def rotary(
@@ -37,12 +37,12 @@ def rotary(
 
 
 def attention_weights(
-    q: Float[Array, "B T N H"], k: Float[Array, "B N S H"], mask: Bool[Array, "#B 1 T S"] | None, *, causal: bool
+    q: Float[Array, "B T N H"], k: Float[Array, "B S N H"], mask: Bool[Array, "#B 1 T S"] | None, *, causal: bool
 ) -> Float[Array, "B N T S"]:
     """softmax(q k / sqrt(H)), float32. `mask` is True where attention is allowed. `causal`: position t sees 0 ... t."""
-    scores = jnp.einsum("btnh,bnsh->bnts", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
+    scores = jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
     if causal:
-        mask = jnp.tri(q.shape[1], k.shape[2], dtype=bool)
+        mask = jnp.tri(q.shape[1], k.shape[1], dtype=bool)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     return jax.nn.softmax(scores, axis=-1)
@@ -50,8 +50,8 @@ def attention_weights(
 
 def attend(
     q: Float[Array, "B T N H"],
-    k: Float[Array, "B K S H"],
-    v: Float[Array, "B K S H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
     mask: Bool[Array, "#B 1 T S"] | None,
     *,
     causal: bool,
@@ -64,12 +64,11 @@ def attend(
     """
     plain = mask is not None or drop is not None or ops.in_forward_mode()
     if ops.platform() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and not plain:
-        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
         return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")
-    k, v = (jnp.repeat(x, q.shape[2] // x.shape[1], axis=1) for x in (k, v))
+    k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
     weights = attention_weights(q, k, mask, causal=causal).astype(v.dtype)
     weights = drop(weights) if drop else weights
-    return jnp.einsum("bnts,bnsh->btnh", weights, v)
+    return jnp.einsum("bnts,bsnh->btnh", weights, v)
 
 
 def look_up(table: Float[Array, "V D"], tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
@@ -131,14 +130,13 @@ class Attention(nn.Module):
             q, k = self.normalise(name="q_norm")(q), self.normalise(name="k_norm")(k)
         if self.rotate:
             q, k = self.rotate(q, positions), self.rotate(k, positions)
-        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)  # [B, K, T, H]
         if cache is not None:
-            k = jax.lax.dynamic_update_slice_in_dim(cache["k"], k, index, axis=2)
-            v = jax.lax.dynamic_update_slice_in_dim(cache["v"], v, index, axis=2)
-            cache = {"k": k, "v": v}
+            new = {"k": k.swapaxes(1, 2), "v": v.swapaxes(1, 2)}
+            cache = {n: jax.lax.dynamic_update_slice_in_dim(cache[n], new[n], index, axis=2) for n in new}
+            k, v = cache["k"].swapaxes(1, 2), cache["v"].swapaxes(1, 2)
         causal = self.causal and mask is None
         if self.is_mutable_collection("intermediates"):
-            keys = jnp.repeat(k, group, axis=1)
+            keys = jnp.repeat(k, group, axis=2)
             self.sow("intermediates", "weights", attention_weights(q, keys, mask, causal=causal))
         drop = nn.Dropout(self.dropout, deterministic=False) if train and self.dropout else None
         y = constrain(attend(q, k, v, mask, causal=causal, drop=drop), ROWS, None, "model")
