@@ -27,6 +27,8 @@ def _tangent(primals, tangents):
     (x, kernel), (dx, dkernel) = primals, tangents
     parts = [] if isinstance(dx, SymbolicZero) else [dx @ kernel]
     if not isinstance(dkernel, SymbolicZero):
+        if kernel.shape[0] > kernel.shape[1]:  # its gradient takes 0.6 of the time as the transpose of a wide matrix
+            dkernel = optimization_barrier(dkernel.T).T
         flat = optimization_barrier(x).reshape(-1, x.shape[-1])
         parts.append((flat @ dkernel).reshape(*x.shape[:-1], -1))
     return _barred(x, kernel), optimization_barrier(sum(parts[1:], parts[0]))
