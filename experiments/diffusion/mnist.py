@@ -9,11 +9,11 @@ ARGS = dict(smoke=False)
 
 
 def get_config(arg):
-    c = ConfigDict(dict(total_steps=8_000, batch_size=128, steps_per_call=5))
+    c = ConfigDict(dict(total_steps=8_000, batch_size=64, steps_per_call=5))
     c.eval_every = c.save_every = 1_000
     c.data = dict(source="tfds", name="mnist")
     c.model_name = "diffusion"
-    c.model = dict(image=(28, 28, 1), num_classes=10, class_dropout=0.1, patch=4, positions="sinusoids")
+    c.model = dict(image=(28, 28, 1), num_classes=10, class_dropout=0.1, patch=4)
     c.optim = dict(net=dict(schedule="cosine", warmup=200, clip=1.0, ema=0.999))
     c.sampling = dict(steps=50)
     c.eval_batch_size = 128
@@ -21,7 +21,7 @@ def get_config(arg):
         bound=dict(type="mean"),
         pictures=dict(type="pictures", kinds=("samples",), n=100),
         generation=dict(type="generation"),
-        guided=dict(type="generation", sampling=dict(steps=50, guidance=2.0)),
+        guided=dict(type="generation", n=1_000, sampling=dict(steps=50, guidance=2.0)),
     )
     return smoke(c) if arg.smoke else c
 

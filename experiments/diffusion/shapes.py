@@ -15,7 +15,7 @@ def get_config(arg):
     c.data = dict(source="shapes", size=16, test=0.2)
     c.model_name = "diffusion"
     c.model = dict(image=(16, 16, 3), vocab=26, caption_dropout=0.1)
-    c.model.update(patch=4, layers=4, width=96, positions="sinusoids")
+    c.model.update(patch=4, layers=4, width=96)
     c.optim = dict(net=dict(schedule="cosine", warmup=200, clip=1.0, ema=0.999))
     c.eval_batch_size = 128
     c.evals = dict(

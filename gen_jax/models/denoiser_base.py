@@ -36,7 +36,7 @@ class DenoiserConfig(ModelConfig):
     """Blocks of `dit`."""
     width: Positive = 128
     """Width of the residual stream of `dit`."""
-    positions: Literal["learned", "sinusoids", "rotary"] = "learned"
+    positions: Literal["learned", "sinusoids", "rotary"] = "sinusoids"
     """How `dit` knows where a patch is: a table that is added, learned or fixed, or rotary embeddings."""
     scan_layers: Switch = False
     """Scans one compiled block over the layers of `dit`."""
