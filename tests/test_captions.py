@@ -14,7 +14,7 @@ from gen_jax.core.captions import Captions
 from gen_jax.core.gradients import Optimizer
 from gen_jax.data.source import Info
 from gen_jax.errors import ConfigError
-from gen_jax.models import base, diffusion, pixel_transformer
+from gen_jax.models import base, diffusion, masked_diffusion, pixel_transformer
 from gen_jax.nets.dit import DiT
 from gen_jax.nets.unet import UNet
 from gen_jax.settings import validate
@@ -57,7 +57,8 @@ def test_captions_become_tokens_in_turn():
     assert asked.caption_rows(4).tolist() == [[4, 3, 0], [1, 2, 3], [0, 0, 0], [4, 3, 0]]
     assert asked.titles(4, 5, WORDS.decode) == ["two red", "blue circle red", "", "two red"]
     assert asked.titles(4, 0, WORDS.decode) == asked.titles(4, 5, None) == []
-    assert Captions().prepared(INFO, WORDS.encode).captions == INFO.captions
+    given = Captions().prepared(INFO, WORDS.encode)
+    assert given.captions == () and given.caption_rows(3).tolist() == [[3, 2, 0], [4, 1, 2], [3, 2, 0]]
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,20 @@ def test_samples_follow_their_own_caption_and_guidance_goes_away_from_none():
     assert (np.abs(draw(*asked, guidance=0.0) - none) <= 1).all()
     guided = draw(*asked, guidance=3.0)
     assert [(abs(a - b) <= 1).all() for a, b in zip(plain, guided, strict=True)] == [False, False, True]
+
+
+@pytest.mark.parametrize("module", [diffusion, masked_diffusion])
+def test_inpainting_takes_the_captions_of_the_batch_unless_others_are_asked_for(module):
+    model = module.from_config(validate(module.Config, SMALL, "config.model"), {"net": Optimizer(optax.adam(1e-2))})
+    batch = batch_of(3)
+    state, mask = jax.jit(model.init)(KEY, batch), jnp.ones((3, 4, 4, 1))
+
+    def label(**options):
+        asked = module.Sampling(**options).prepared(INFO, WORDS.encode)
+        return model.inpaint_init(state, KEY, batch, mask, asked)["label"].tolist()
+
+    assert label() == batch["caption"].tolist()
+    assert label(captions=("red", "two")) == [[3, 0, 0], [4, 0, 0], [3, 0, 0]]
 
 
 # Sequences -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Int
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from gen_jax.core.info import Info
 from gen_jax.core.sampling import Encode, Prompt, Sampling, token_ids
@@ -17,6 +17,7 @@ class Captions(Sampling):
 
     captions: tuple[Prompt, ...] = Field(default=(), json_schema_extra={"flag": "caption"})
     """Texts, or token ids, that the samples show, in turn; () = captions of the data, "" = no caption."""
+    _examples: tuple[Prompt, ...] = PrivateAttr(())
 
     def check(self, model: Settings) -> None:
         super().check(model)
@@ -40,11 +41,21 @@ class Captions(Sampling):
         if any(len(caption) > longest for caption in found):
             raise ValueError(f"captions: expected at most {longest} tokens, as in the data, got {max(map(len, found))}")
         padded = tuple(caption + (0,) * (longest - len(caption)) for caption in found)
-        return super().completed(info, encode) | {"captions": padded or info.captions}
+        return super().completed(info, encode) | {"captions": padded}
+
+    def prepared(self, info: Info, encode: Encode | None) -> "Captions":
+        found: Any = super().prepared(info, encode)
+        found._examples = info.captions
+        return found
+
+    @property
+    def shown(self) -> tuple[Any, ...]:
+        """What is asked for, or else captions of the data."""
+        return self.captions or self._examples
 
     def caption_rows(self, n: int) -> Int[Array, "n S"]:
-        """The captions of n samples, those of `completed` in turn."""
-        return jnp.asarray(self.captions, jnp.int32)[jnp.arange(n) % len(self.captions)]
+        """The captions of n samples, in turn; of options that are `prepared`."""
+        return jnp.asarray(self.shown, jnp.int32)[jnp.arange(n) % len(self.shown)]
 
     def titles(self, n: int, vocab: int, decode: Callable[[Any], str] | None) -> list[str]:
-        return [decode(self.captions[i % len(self.captions)]) for i in range(n)] if vocab and decode else []
+        return [decode(self.shown[i % len(self.shown)]) for i in range(n)] if vocab and decode else []

@@ -208,3 +208,8 @@ class Denoiser(LossModel):
         """The labels of n samples as the network reads them."""
         asked = options.caption_rows(n) if self.vocab else options.labels(n, self.num_classes)
         return self.label_or_none(asked, n)
+
+    def label_inpainted(self, options: LabelSampling, batch: Batch, n: int) -> Int[Array, "n *S"] | None:
+        """`label_asked`; the labels of the batch where none are asked for."""
+        asked = bool(options.captions) if self.vocab else options.label != "each"
+        return self.label_asked(options, n) if asked else self.label_of(batch)

@@ -125,9 +125,8 @@ class Diffusion(GaussianDiffusion):
         return bound.dequantized_log_prob(schedule, denoiser, x, keys, num_samples, LEVELS, ODE_STEPS)
 
     def inpaint_init(self, state: State, rng: jax.Array, batch: Batch, mask: Mask, options: Sampling) -> PyTree:
-        """As `sample_init`, for the labels of the batch unless options ask. Where the mask is 1, pixels stay."""
-        carry = self.sample_init(state, rng, len(mask), options)
-        label = self.label_of(batch) if options.label == "each" and not options.captions else carry["label"]
+        """As `sample_init`, for `label_inpainted`. Where the mask is 1, pixels stay."""
+        carry, label = self.sample_init(state, rng, len(mask), options), self.label_inpainted(options, batch, len(mask))
         return carry | {"label": label, "known": self.examples(batch), "mask": mask}
 
     def sampled(self, state: State, carry: PyTree, options: DiffusionSampling) -> Denoiser:

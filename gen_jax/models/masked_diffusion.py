@@ -186,10 +186,9 @@ class MaskedDiffusion(Masked):
         return self.label_asked(options, n)
 
     def inpaint_init(self, state: State, rng: jax.Array, batch: Batch, mask: Mask, options: Sampling) -> PyTree:
-        """As `sample_init`, with the values of evaluation seen where the mask is 1."""
-        carry = self.sample_init(state, rng, len(mask), options)
+        """As `sample_init`, for `label_inpainted`, with the values of evaluation seen where the mask is 1."""
+        carry, label = self.sample_init(state, rng, len(mask), options), self.label_inpainted(options, batch, len(mask))
         known = jnp.broadcast_to(mask == 1, batch["image"].shape).reshape(len(mask), -1)
-        label = self.label_of(batch) if options.label == "each" else carry["label"]
         return carry | {"tokens": jnp.where(known, self.read(batch, None)[0], MASK), "label": label}
 
     def sample_finish(self, state: State, carry: PyTree, options: Sampling) -> UInt8[Array, "n H W C"]:
