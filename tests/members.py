@@ -49,6 +49,8 @@ VARIANTS = [spec for path in CONFIGS for spec in variants(path)]
 SMALLEST = dict(CHOSEN)
 for spec in sorted(VARIANTS, key=lambda spec: "bench" in spec):
     SMALLEST.setdefault(config_file.read(f"{ROOT}/{spec}")["model_name"], spec)
+# and a second network of a model, which keeps the same promises
+MEMBERS = SMALLEST | {"unet": "experiments/diffusion/bench.py:net=unet"}
 QUICK = {"gan", "linear_ar", "transformer", "vae"}  # the default run tests these
 
 

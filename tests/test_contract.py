@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from members import MODELS, SMALLEST, assert_same, smoke
+from members import MEMBERS, MODELS, assert_same, smoke, some_slow
 
 from gen_jax.core.sampling import Prompted
 from gen_jax.core.state import Mean, State
@@ -13,10 +13,10 @@ from gen_jax.runs.checkpoint import Checkpoints
 from gen_jax.training.program import Program
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=some_slow({*MODELS, *MEMBERS}, set(MODELS)))
 def program(request):
-    assert request.param in SMALLEST, "a model needs a config that the tests run"
-    return Program(smoke(SMALLEST[request.param], "steps_per_call=1"))
+    assert request.param in MEMBERS, "a model needs a config that the tests run"
+    return Program(smoke(MEMBERS[request.param], "steps_per_call=1"))
 
 
 @pytest.fixture(scope="module")

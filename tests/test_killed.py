@@ -7,7 +7,7 @@ import sys
 
 import jax
 import pytest
-from members import ROOT, SMALLEST, assert_same, smoke, smoke_spec
+from members import MEMBERS, ROOT, SMALLEST, assert_same, smoke, smoke_spec
 
 from gen_jax.core.state import path_name
 from gen_jax.runs import restore
@@ -36,9 +36,10 @@ def final_state(path, workdir):
     return state
 
 
-def kill_three_times(path, tmp_path):
+def resumes(path, tmp_path, kills=(("step", 10),)):
+    """Step 10 is after the first checkpoint."""
     assert gen_jax(path, tmp_path / "whole") == 0
-    for where, number in (("step", 3), ("save", 1), ("manifest", 2), ("evaluated", 1), ("step", 2)):
+    for where, number in kills:
         assert gen_jax(path, tmp_path / "killed", where, number) == -signal.SIGKILL, where
     assert gen_jax(path, tmp_path / "killed") == 0
     whole, killed = RunDir(tmp_path / "whole"), RunDir(tmp_path / "killed")
@@ -48,20 +49,21 @@ def kill_three_times(path, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_vae_resumes_bit_for_bit(tmp_path):
-    kill_three_times(SMALLEST["vae"], tmp_path)
+def test_a_run_resumes_bit_for_bit_wherever_it_is_killed(tmp_path):
+    kills = (("step", 3), ("save", 1), ("manifest", 2), ("evaluated", 1), ("step", 2))
+    resumes(SMALLEST["vae"], tmp_path, kills)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", sorted(set(SMALLEST) - {"vae"}))
-def test_a_killed_run_resumes_bit_for_bit(model, tmp_path):
-    kill_three_times(SMALLEST[model], tmp_path)
+@pytest.mark.parametrize("member", sorted(set(MEMBERS) - {"vae"}))
+def test_a_killed_run_of_any_model_resumes_bit_for_bit(member, tmp_path):
+    resumes(MEMBERS[member], tmp_path)
 
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_with_its_spectral_vectors(tmp_path):
     path = "experiments/gan/mnist.py:kind=conditional"
-    kill_three_times(path, tmp_path)
+    resumes(path, tmp_path)
     stats = final_state(path, tmp_path / "killed").nets["disc"].stats
     names = [path_name(place) for place, _ in jax.tree_util.tree_leaves_with_path(stats)]
     assert sum(name.endswith("/u") for name in names) == 5  # of the layers; compared bit for bit, as all of the state

@@ -5,7 +5,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from members import SMALLEST, smoke, some_slow
+from members import MEMBERS, SMALLEST, smoke, some_slow
 
 from gen_jax.core.gradients import Terms
 from gen_jax.core.state import Mean
@@ -53,9 +53,9 @@ RULES = {"transformer": TENSOR_PARALLEL, "encoder_decoder": TENSOR_PARALLEL}
 CUBE = dict(devices=2, fsdp=2, model=2)
 
 
-@pytest.mark.parametrize("name", some_slow(SMALLEST, {"linear_ar", "transformer", "vae"}))
+@pytest.mark.parametrize("name", some_slow(MEMBERS, {"linear_ar", "transformer", "vae"}))
 def test_one_device_equals_eight(name):
-    path, flags, cube = SMALLEST[name], FIELDS.get(name, ()), CUBE | {"rules": RULES.get(name, FSDP)}
+    path, flags, cube = MEMBERS[name], FIELDS.get(name, ()), CUBE | {"rules": RULES.get(name, FSDP)}
     one, eight = sgd(path, *flags), sgd(path, *flags, **cube)
     assert any("fsdp" in str(s.spec) for s in jax.tree.leaves(eight.shardings.nets))
     start = one.init()
