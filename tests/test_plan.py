@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -35,6 +36,17 @@ def test_memory_is_that_of_the_state_and_what_the_compiler_adds(plan):
     assert 0 <= plan.memory["outputs"] < 0.01 * plan.memory["parameters"]  # the new state lies where the old one did
     assert 0 <= plan.memory["other state and padding"] < 0.2 * plan.memory["parameters"]
     assert plan.fits and plan.hbm == int(15.75 * 2**30)
+
+
+def test_a_first_stage_that_the_step_does_not_read_stays_in_memory():
+    """The compiler counts no argument that it drops."""
+    program = Program(smoke(SMALLEST["code_prior"]))
+    inputs = planner.abstract_inputs(program)
+    dropped = sum(leaf.size * 4 for leaf in jax.tree.leaves(inputs[0].nets["first_stage"].params))
+    sizes = dict(output_size_in_bytes=0, alias_size_in_bytes=0, temp_size_in_bytes=0, generated_code_size_in_bytes=0)
+    whole = planner.device_bytes(inputs)
+    found = planner.memory(program, inputs, SimpleNamespace(argument_size_in_bytes=whole - dropped, **sizes))
+    assert dropped > 0 and found["total"] == whole and found["other state and padding"] >= 0
 
 
 @needs_libtpu

@@ -259,7 +259,9 @@ def memory(program: Program, inputs: tuple[PyTree, PyTree, PyTree], found: Any) 
         "ema": sum(device_bytes(net.ema) for net in nets),
         "batch": device_bytes(inputs[1:]),
     }
-    parts["other state and padding"] = found.argument_size_in_bytes - sum(parts.values())
+    # XLA drops arguments that the step does not read, such as a first stage; they stay on the chip
+    arguments = max(found.argument_size_in_bytes, device_bytes(inputs))
+    parts["other state and padding"] = arguments - sum(parts.values())
     parts["outputs"] = found.output_size_in_bytes - found.alias_size_in_bytes
     parts["activations and temporaries"] = found.temp_size_in_bytes
     parts["program"] = found.generated_code_size_in_bytes
