@@ -208,7 +208,7 @@ def test_a_short_run_lies_between_the_entropy_and_that_of_single_letters(tmp_pat
     (tmp_path / "names.txt").write_text(text := "\n".join(chain.draw(8_000)))
     share = np.unique(list(text), return_counts=True)[1] / len(text)
     single = -float((share * np.log(share)).sum())  # the line ends are the ends of names
-    small = ("mesh.data=1", "model.layers=2", "batch_size=64", "total_steps=300", "eval_every=300", "save_every=300")
+    small = ("mesh.data=1", "model.layers=1", "batch_size=32", "total_steps=200", "eval_every=200", "save_every=200")
     flags = [f"--config.{flag}" for flag in (f"data.path={tmp_path / 'names.txt'}", *small)]
     train(config.load("experiments/transformer/lines.py", flags), tmp_path / "run")
     last = RunDir(tmp_path / "run").rows()[-1]
