@@ -44,7 +44,7 @@ def smoke(c):
 EXPECT = [
     dict(
         machine="TPU v5e:4x4",
-        note="Not run. Planned: 7.0 GB, 41 % of a chip, beside 2.6 GB of codes; a step of 0.048 s; an MFU of 22 %. "
+        note="Not run. Planned: 7.1 GB, 42 % of a chip, beside 2.6 GB of codes; a step of 0.048 s; an MFU of 22 %. "
         "FID elsewhere: 43.5 of DiT-B/2 without guidance, 11.35 of MeanFlow-B/4 with one evaluation.",
     )
 ]
