@@ -150,6 +150,11 @@ def test_a_config_is_trained_once_and_compared(tmp_path, capsys):
     [
         ([], (), "expected an entry in EXPECT"),
         ([dict(note="not run")], (), "expected an entry in EXPECT"),
+        (
+            [dict(metrics=[dict(LOSS, metric="test/los")])],
+            (),
+            "expected a metric of its evaluators, got 'test/los'; did you mean test/loss?",
+        ),
         ([dict(metrics=[LOSS])], ("--seeds=0",), "--seeds: expected 1 to 1000, got 0"),
         ([dict(metrics=[LOSS])], ("--config.num_seeds=2",), "config.num_seeds: expected 1 beside --seeds, got 2"),
     ],

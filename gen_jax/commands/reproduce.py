@@ -17,10 +17,12 @@ from gen_jax.errors import ConfigError, RunError
 from gen_jax.io import paths
 from gen_jax.results import expected
 from gen_jax.results.expected import Metric
-from gen_jax.runs import tables
+from gen_jax.runs import metric_tags, tables
 from gen_jax.runs.run_dir import RunDir
-from gen_jax.settings import LARGEST_SEED, defaults
+from gen_jax.settings import LARGEST_SEED, defaults, nearest
 from gen_jax.train import train
+from gen_jax.training import checks
+from gen_jax.training.program import Program
 
 FOLDER = "runs/reproduce"
 LARGEST = 1_000
@@ -41,6 +43,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     runs = [RunDir(os.path.join(workdir, f"seed_{one.seed}")) for one in experiments]
     for experiment, run in zip(experiments, runs, strict=True):  # before the first of them is trained
         run.check(config.to_dict(experiment), defaults(experiment))
+    _check_metrics(args.config, wanted, Program(experiments[0]))
     for experiment, run in zip(experiments, runs, strict=True):
         train(experiment, run.path)
     found = [Found(one, [last(run, one.metric)[2] for run in runs]) for one in wanted.metrics]
@@ -49,6 +52,16 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     print(f"runs: {paths.shortest(workdir)}{minutes}")
     if outside := "; ".join(one.miss() for one in found if not one.within()):
         raise RunError(outside)
+
+
+def _check_metrics(spec: str, wanted: expected.Expectation, program: Program) -> None:
+    """Raises ConfigError for a metric that a trained run would not have."""
+    known = checks.reported(program)
+    for one in wanted.metrics:
+        name = metric_tags.name_of(one.metric)
+        if name not in known and not name.startswith("train/"):
+            wrong = f"expected a metric of its evaluators, got {one.metric!r}{nearest(name, known)}"
+            raise ConfigError(f"--config: {spec}: EXPECT: {wrong}")
 
 
 class Found:

@@ -31,8 +31,7 @@ def check(program: "Program") -> None:
     """Raises ConfigError if memory, the step, an evaluator or `best` does not fit. Compiles nothing."""
     check_memory(program)
     _check_products(program)
-    found = {name: _traced(program, name) for name in program.evaluators}
-    _check_best(program, found)
+    _check_best(program, reported(program))
 
 
 # Batches ---------------------------------------------------------------------------------------------------------
@@ -228,15 +227,24 @@ def _traced(program: "Program", name: str) -> PyTree:
         raise ConfigError(f"{key}: {cfg.type} does not fit the split {cfg.split}: {kind_and_line(error)}") from error
 
 
-def _check_best(program: "Program", found: dict[str, PyTree]) -> None:
+def reported(program: "Program") -> dict[str, tuple[str, Any]]:
+    """The metrics that evaluators may report, without facts, and the name and config of the evaluator of each.
+
+    Raises:
+      ConfigError: an evaluator does not fit its split.
+    """
+    known: dict[str, tuple[str, Any]] = {}
+    for name, cfg in program.experiment.evals.items():
+        head, found = f"{metric_tags.head(cfg.split)}/{cfg.prefix}", _traced(program, name)
+        known |= {head + one: (name, cfg) for one in program.evaluators[name].names(found)}
+    return known
+
+
+def _check_best(program: "Program", known: dict[str, tuple[str, Any]]) -> None:
     """Refuses a `best` that no evaluator reports in training. Warns of one that reads the test split."""
     metric = program.experiment.best.metric
     if not metric:
         return
-    known: dict[str, Any] = {}
-    for name, cfg in program.experiment.evals.items():
-        head = f"{metric_tags.head(cfg.split)}/{cfg.prefix}"
-        known |= {head + one: (name, cfg) for one in program.evaluators[name].names(found[name])}
     name, cfg = known.get(metric_tags.name_of(metric), ("", None))
     if cfg is None:
         raise ConfigError(
