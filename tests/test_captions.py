@@ -23,7 +23,7 @@ from gen_jax.text import WordTokenizer
 KEY = jax.random.key(0)
 NETS = {
     "dit": DiT(patch=2, layers=1, heads=2, width=8, vocab=5, caption_layers=1),
-    "unet": UNet(widths=(8, 16), blocks=1, attention=(2,), heads=2, vocab=5, caption_layers=1),
+    "unet": UNet(patch=1, widths=(8, 16), blocks=1, attention=(2,), heads=2, vocab=5, caption_layers=1),
 }
 SMALL = dict(image=(4, 4, 1), patch=2, layers=1, heads=2, width=8, vocab=5, caption_layers=1, caption_dropout=0.25)
 WORDS = WordTokenizer(("blue", "circle", "red", "two"))
@@ -99,7 +99,7 @@ def test_what_a_model_cannot_sample_is_refused(fields, options, message):
         (dict(vocab=0), "caption_layers: expected 2 for a model without captions"),
         (dict(vocab=0, caption_layers=2), r"caption_dropout: expected 0\.0 for a model without captions"),
         (dict(num_classes=3), "vocab: expected 0 beside num_classes"),
-        (dict(net="unet", patch=2, layers=6, width=128), "attention: expected a height of maps that attend"),
+        (dict(net="unet", patch=1, layers=6, width=128), "attention: expected a height of maps that attend"),
     ],
 )
 def test_contradictions_are_refused(fields, message):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gen_jax.nets.dit import DiT, rotary_2d, sinusoids_2d
+from gen_jax.nets.patches import from_patches, to_patches
 from gen_jax.nets.unet import UNet
 
 KEY = jax.random.key(0)
@@ -13,7 +14,7 @@ moved = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.n
 NETS = {
     "dit": DiT(patch=2, layers=2, heads=2, width=8, num_classes=3),
     "rotary": DiT(patch=2, layers=2, heads=2, width=8, num_classes=3, positions="rotary"),
-    "unet": UNet(widths=(8, 16), blocks=1, attention=(2,), heads=2, num_classes=3),
+    "unet": UNet(patch=1, widths=(8, 16), blocks=1, attention=(2,), heads=2, num_classes=3),
 }
 
 
@@ -31,6 +32,14 @@ def test_a_network_starts_at_zero_and_reads_all_its_inputs(name):
         assert (jnp.abs(apply(random, *changed) - plain).reshape(2, -1).max(1) > 1e-4).all()
     alone = apply(random, x[1:], log_snr[1:], label[1:])  # rows do not meet
     np.testing.assert_allclose(alone, plain[1:], rtol=1e-4, atol=1e-5)
+
+
+def test_patches_are_rows_of_pixels_and_come_back():
+    x = jax.random.normal(KEY, (2, 4, 6, 3))
+    patches = to_patches(x, 2)
+    assert patches.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(patches[1, 1, 2], x[1, 2:4, 4:6].reshape(-1))
+    np.testing.assert_array_equal(from_patches(patches, 2), x)
 
 
 def test_sinusoids_name_the_row_and_the_column():

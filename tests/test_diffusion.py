@@ -19,7 +19,7 @@ from gen_jax.settings import validate
 
 KEY, STD = jax.random.key(0), 0.4
 SMALL = dict(image=(4, 4, 1), patch=2, layers=1, heads=2, width=8)
-UNET = dict(net="unet", patch=2, layers=6, width=128)  # the fields of `dit` at their defaults
+UNET = dict(net="unet", patch=1, layers=6, width=128)  # the fields of `dit` at their defaults
 GUIDED = dict(num_classes=3, class_dropout=0.1)
 
 
@@ -229,7 +229,7 @@ def test_the_network_sees_inputs_of_variance_1(fields):
         (dict(patch=3), "patch: expected image sides divisible by 3, got 4, 4"),
         (dict(width=9), "heads: expected a divisor of the channels that attend, "),
         (dict(widths=(8, 8)), "widths: expected no value beside net = 'dit'"),
-        (dict(net="unet", patch=1), "patch: expected no value beside net = 'unet'"),
+        (dict(net="unet", layers=1), "layers: expected no value beside net = 'unet'"),
         (dict(lambda_max=-20.0), "lambda_max: expected more than lambda_min"),
         (dict(class_dropout=0.1), "class_dropout: expected 0 for a model without classes"),
         (dict(times="edm"), "times: expected 'uniform' beside weighting = 'sigmoid'"),

@@ -6,7 +6,7 @@
 from ml_collections import ConfigDict
 
 ARGS = dict(smoke=False, net=("dit", "unet"))
-NETS = dict(dit=dict(patch=4, positions="learned"), unet=dict(widths=(32, 64, 96), attention=(7,)))
+NETS = dict(dit=dict(patch=4, positions="learned"), unet=dict(patch=1, widths=(32, 64, 96), attention=(7,)))
 
 
 def get_config(arg):

@@ -19,7 +19,7 @@ from gen_jax.nets.dit import DiT
 from gen_jax.nets.unet import UNet
 from gen_jax.settings import Count, Few, Fraction, Positive, Settings, Switch, Widths
 
-DIT = ("patch", "layers", "width", "positions", "scan_layers", "remat")  # fields that one network alone reads
+DIT = ("layers", "width", "positions", "scan_layers", "remat")  # fields that one network alone reads
 UNET = ("widths", "blocks", "attention")
 
 
@@ -31,7 +31,7 @@ class DenoiserConfig(ModelConfig):
     net: Literal["dit", "unet"] = "dit"
     """`dit` is a Transformer over patches, `unet` has residual blocks on maps of falling, then rising sides."""
     patch: Positive = 2
-    """Side of a patch of `dit`."""
+    """Side of a patch: a position of `dit`, and of the first map of `unet`."""
     layers: Few = 6
     """Blocks of `dit`."""
     width: Positive = 128
@@ -64,7 +64,8 @@ class DenoiserConfig(ModelConfig):
         for name in UNET if self.net == "dit" else DIT:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name}: expected no value beside net = {self.net!r}, which does not read it")
-        field, part = ("patch", self.patch) if self.net == "dit" else ("widths", 2 ** len(self.widths[1:]))
+        field, halvings = ("patch", 0) if self.net == "dit" else ("widths", len(self.widths[1:]))
+        part = self.patch * 2**halvings
         if not self.widths:
             raise ValueError("widths: expected at least one")
         if self.image[0] % part or self.image[1] % part:
@@ -84,7 +85,7 @@ class DenoiserConfig(ModelConfig):
 
     def _attending(self) -> dict[int, int]:
         """Height -> channels of the maps of `unet` that attend."""
-        sides = {self.image[0] >> i: width for i, width in enumerate(self.widths)}
+        sides = {self.image[0] // self.patch >> i: width for i, width in enumerate(self.widths)}
         return {side: width for side, width in sides.items() if side in self.attention}
 
     @property
@@ -105,7 +106,7 @@ class DenoiserConfig(ModelConfig):
     def network(self, **more: Any) -> nn.Module:
         """(images, lambda, label or caption) -> prediction, as in `nets.dit`, which takes `more`."""
         fields = DIT if self.net == "dit" else UNET
-        part: dict[str, Any] = self.model_dump(include={*fields, "heads", "num_classes", "dropout", "dtype"})
+        part: dict[str, Any] = self.model_dump(include={*fields, "patch", "heads", "num_classes", "dropout", "dtype"})
         return DiT(**part, **more) if self.net == "dit" else UNet(**part, **more)
 
 

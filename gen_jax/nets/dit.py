@@ -12,6 +12,7 @@ from gen_jax.core.ops import ROWS, constrain
 from gen_jax.nets.caption import CaptionAttention, CaptionEncoder, Memory
 from gen_jax.nets.dense import Dense
 from gen_jax.nets.encoder_decoder import sinusoids
+from gen_jax.nets.patches import from_patches, to_patches
 from gen_jax.nets.time import Condition
 from gen_jax.nets.transformer import MLP, Attention, Stack, rotary
 
@@ -93,10 +94,9 @@ class DiT(nn.Module):
         label: Int[Array, "B *S"] | None = None,
         train: bool = False,
     ) -> Float[Array, "B H W C"]:
-        b, height, width, channels = x.shape
-        rows, columns, p = height // self.patch, width // self.patch, self.patch
-        # [B, rows, p, columns, p, C] -> [B, rows columns, p p C]
-        patches = x.reshape(b, rows, p, columns, p, channels).swapaxes(2, 3).reshape(b, rows * columns, -1)
+        patches = to_patches(x, self.patch)
+        b, rows, columns, values = patches.shape
+        patches = patches.reshape(b, rows * columns, values)
         # in float32: bfloat16 would round the noise away where there is little
         h = Dense(self.width, kernel_init=nn.initializers.xavier_uniform(), name="patches")(patches)
         rotate = functools.partial(rotary_2d, columns=columns) if self.positions == "rotary" else None
@@ -117,5 +117,5 @@ class DiT(nn.Module):
             Dense(2 * self.width, kernel_init=zeros, name="last_modulation")(condition)[:, None], 2, axis=-1
         )
         h = (1 + scale) * nn.LayerNorm(use_scale=False, use_bias=False)(h) + shift
-        h = Dense(p * p * channels, kernel_init=zeros, name="pixels")(h.astype(jnp.float32))
-        return h.reshape(b, rows, columns, p, p, channels).swapaxes(2, 3).reshape(x.shape)
+        h = Dense(values, kernel_init=zeros, name="pixels")(h.astype(jnp.float32))
+        return from_patches(h.reshape(b, rows, columns, values), self.patch)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from gen_jax.nets.caption import CaptionAttention, CaptionEncoder, Memory
 from gen_jax.nets.convolution import Conv
 from gen_jax.nets.dense import Dense
+from gen_jax.nets.patches import from_patches, to_patches
 from gen_jax.nets.residual import group_norm
 from gen_jax.nets.time import Condition
 from gen_jax.nets.transformer import Attention
@@ -65,11 +66,13 @@ class UNet(nn.Module):
     """Images [B, H, W, C], levels [B] or [B, N] and label [B] or caption [B, S] -> [B, H, W, C], float32.
 
     Attributes:
+      patch: side of a patch, whose pixels are the channels of the first map (Hoogeboom et al. 2023, section 3.3).
       widths: channels of the stages; each but the last halves the sides.
       blocks: residual blocks of a stage on the way down, and one more on the way up.
       attention: heights of the maps that attend, also to a caption.
     """
 
+    patch: int
     widths: tuple[int, ...]
     blocks: int
     attention: tuple[int, ...]
@@ -94,14 +97,14 @@ class UNet(nn.Module):
             part = self.vocab, self.caption_layers, self.heads, HEAD * self.heads, self.dropout, self.dtype
             memory = CaptionEncoder(*part, name="caption")(label, train)
         condition = Condition(4 * self.widths[0], self.num_classes, name="condition")(level, label)
-        channels, last = x.shape[-1], len(self.widths) - 1
+        patches, last = to_patches(x, self.patch), len(self.widths) - 1
 
         def block(h, width):
             h = ResBlock(width, self.dropout, self.dtype)(h, condition, train)
             return MapAttention(self.heads, self.dtype)(h, memory, train) if h.shape[1] in self.attention else h
 
         # in float32: bfloat16 would round the noise away where there is little
-        h = Conv(self.widths[0], name="first")(x).astype(self.dtype)
+        h = Conv(self.widths[0], name="first")(patches).astype(self.dtype)
         skips = [h]
         for i, width in enumerate(self.widths):
             for _ in range(self.blocks):
@@ -117,4 +120,5 @@ class UNet(nn.Module):
             if i:
                 h = Conv(width, dtype=self.dtype)(h.repeat(2, axis=1).repeat(2, axis=2))
         h = nn.silu(group_norm(self.widths[0], self.dtype)(h))
-        return Conv(channels, kernel_init=zeros, name="pixels")(h.astype(jnp.float32))
+        h = Conv(patches.shape[-1], kernel_init=zeros, name="pixels")(h.astype(jnp.float32))
+        return from_patches(h, self.patch)
