@@ -14,7 +14,6 @@ from members import smoke
 from gen_jax import train
 from gen_jax.core.denoising import SIGMA_DATA
 from gen_jax.core.gradients import Optimizer
-from gen_jax.core.state import State
 from gen_jax.errors import ConfigError
 from gen_jax.models import base, latent_diffusion, vae, vqvae
 from gen_jax.models.abilities_base import Measures
@@ -59,8 +58,7 @@ def made(name):
 def maps(name):
     """The latents as maps, by the first stage alone."""
     model, state, batch = made(name)
-    first = State(state.step, {"net": state.nets["first_stage"]})
-    codes = np.asarray(model.first_stage.encode(first, batch))
+    codes = np.asarray(model.first_stage.encode(model.first(state), batch))
     if name == "vae":
         return codes[:, None, None]
     book = state.nets["first_stage"].stats["codebook"]
@@ -74,7 +72,7 @@ def test_each_channel_has_the_mean_and_the_deviation_of_the_valid_rows(name):
     each = maps(name)[:-1].reshape(-1, model.image[-1])
     np.testing.assert_allclose(state.extra["mean"], each.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(state.extra["std"], each.std(0), rtol=1e-3)
-    scaled = np.asarray(model._scaled(state, batch)["scaled"])
+    scaled = np.asarray(model.with_latents(state, batch)["scaled"])
     assert scaled.shape == (B, *model.image)
     np.testing.assert_allclose(scaled[:-1].reshape(-1, model.image[-1]).std(0), SIGMA_DATA, rtol=1e-3)
     np.testing.assert_allclose(scaled * each.std(0) / SIGMA_DATA + each.mean(0), maps(name), rtol=1e-3, atol=1e-4)
@@ -97,7 +95,7 @@ def test_latents_in_the_batch_stand_for_the_images(name):
 def test_samples_are_decoded_from_the_scale_of_the_latents(name):
     """With a network that knows the latents of the images, they are what the first stage reconstructs."""
     model, state, batch = made(name)
-    scaled = model._scaled(state, batch)["scaled"]
+    scaled = model.with_latents(state, batch)["scaled"]
 
     class Known(nn.Module):
         def __call__(self, x, log_snr, label, train=False):
@@ -106,7 +104,7 @@ def test_samples_are_decoded_from_the_scale_of_the_latents(name):
     known = dataclasses.replace(model, network=Known(), target="x")
     options = latent_diffusion.Sampling(steps=4)
     found = np.asarray(base.sampler(known, B, options)(state, KEY), int)
-    first = State(state.step, {"net": state.nets["first_stage"]})
+    first = model.first(state)
     expected = model.first_stage.decode(first, model.first_stage.encode(first, batch))
     np.testing.assert_allclose(found, np.asarray(expected, int), atol=1)
 

@@ -41,7 +41,7 @@ def smaller(line: str) -> list[str]:
     """The words of a command: the smoke version of its config, the latest step, no overrides, few samples."""
     words = shlex.split(line[line.index("gen-jax ") :])[1:]
     words = [word for word in words if not word.startswith("--config.")]
-    words = [re.sub(r"^(--config=[^:]+)(:kind=\w+)?(:.*)?$", smoke, word) for word in words]
+    words = [re.sub(r"^(--config=[^:]+)(:(?:kind|model)=\w+)?([:,].*)?$", smoke, word) for word in words]
     words = [
         re.sub(r"^--(length|n|seconds)=.*", r"--\1=2", re.sub(r"^--step=\d+", "--step=latest", word)) for word in words
     ]

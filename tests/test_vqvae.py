@@ -182,7 +182,7 @@ def test_prior_on_codes_equals_prior_on_images():
     batch = batch_of(B)
     assert isinstance(model, Preprocesses)
     codes = jax.jit(model.preprocess)(state, batch)
-    assert codes["codes"].shape == (B, 4, 4) and codes["codes"].dtype == jnp.int32
+    assert codes["latents"].shape == (B, 4, 4) and codes["latents"].dtype == jnp.uint16
     cached = {k: v for k, v in batch.items() if k != "image"} | codes
     a, b = jax.jit(model.eval_step)(state, batch, ROOT), jax.jit(model.eval_step)(state, cached, ROOT)
     np.testing.assert_allclose(a["loss"].total, b["loss"].total, rtol=1e-5)
@@ -200,8 +200,8 @@ def test_uniform_prior_gives_log_codes():
 def test_prior_loss_is_the_cross_entropy_of_the_true_codes():
     """-log softmax(logits) of code t after the true codes before it: nothing that the prior would draw itself."""
     model, state = prior()
-    batch = batch_of(B) | {"codes": jax.random.randint(jax.random.key(5), (B, 4, 4), 0, K)}
-    codes = np.asarray(batch["codes"]).reshape(B, 16)
+    batch = batch_of(B) | {"latents": jax.random.randint(jax.random.key(5), (B, 4, 4), 0, K)}
+    codes = np.asarray(batch["latents"]).reshape(B, 16)
     loss = jax.jit(model.eval_step)(state, batch, ROOT)["loss"]
     logits = np.asarray(prior_logits(codes, batch["label"]), np.float64)
     odds = np.exp(logits)
@@ -210,8 +210,8 @@ def test_prior_loss_is_the_cross_entropy_of_the_true_codes():
     np.testing.assert_allclose(loss.total, nats.sum(1), rtol=1e-5)
     np.testing.assert_array_equal(loss.weight, 16)
     # with the last code another, only its own loss moves
-    last = batch["codes"].at[:, 3, 3].add(1) % K
-    other = jax.jit(model.eval_step)(state, batch | {"codes": last}, ROOT)["loss"].total
+    last = batch["latents"].at[:, 3, 3].add(1) % K
+    other = jax.jit(model.eval_step)(state, batch | {"latents": last}, ROOT)["loss"].total
     rest = nats[:, :-1].sum(1)
     picked = np.take_along_axis(odds[:, -1], np.asarray(last)[:, 3, 3, None], axis=-1)[:, 0]
     np.testing.assert_allclose(other, rest - np.log(picked / odds[:, -1].sum(-1)), rtol=1e-5)
@@ -233,7 +233,7 @@ def test_prior_samples(num_classes):
 
 def test_prior_learns_the_codes():
     model, state = prior()
-    batch = batch_of(B) | {"codes": jax.random.randint(ROOT, (B, 4, 4), 0, K).at[3:].set(0)}
+    batch = batch_of(B) | {"latents": jax.random.randint(ROOT, (B, 4, 4), 0, K).at[3:].set(0)}
     _, means = jax.jit(lambda s: jax.lax.scan(lambda s, _: model.train_step(s, batch, ROOT), s, length=200))(state)
     nats = means["loss"].total / means["loss"].weight
     assert float(nats[0]) > 1.5 > 0.4 > float(np.median(nats[-100:]))  # single steps spike

@@ -101,6 +101,10 @@ class DenoiserConfig(ModelConfig):
 
     def check_data(self, info: Info) -> None:
         info.require_images("image", self.image)
+        self.check_condition(info)
+
+    def check_condition(self, info: Info) -> None:
+        """Raises ConfigError if the data's classes or captions are others."""
         info.require_classes("num_classes", self.num_classes)
 
     def network(self, **more: Any) -> nn.Module:
@@ -152,8 +156,8 @@ class CaptionedConfig(DenoiserConfig):
     def example(self) -> Info | None:
         return None if self.vocab else super().example()
 
-    def check_data(self, info: Info) -> None:
-        super().check_data(info)
+    def check_condition(self, info: Info) -> None:
+        super().check_condition(info)
         info.require_captions("vocab", self.vocab)
 
     def network(self, **more: Any) -> nn.Module:

@@ -26,14 +26,19 @@ from gen_jax.settings import NonNegative, Positive, Settings
 DRAWS = 8  # sets of hidden tokens of an example in evaluation
 
 
-class Config(CaptionedConfig):
+class MaskedConfig(CaptionedConfig):
+    """Fields of `config.model` of a masked diffusion over a grid."""
+
+    rate: masking.RateName = "linear"
+    """The share of hidden values over time, in training and sampling. The bound is the same for all."""
+
+
+class Config(MaskedConfig):
     """The section `config.model`."""
 
     levels: grey.Levels = 256
     """Grey levels of a pixel; 2 of binarised images. Fewer than 256 are drawn at random around the pixel, in evaluation
     those of an example are fixed."""
-    rate: masking.RateName = "linear"
-    """The share of hidden values over time, in training and sampling. The bound is the same for all."""
 
 
 class Unmasking(Drawn):
@@ -52,7 +57,7 @@ class Sampling(Unmasking, LabelSampling):
     """Scale of classifier-free guidance, on logits; 1 = off."""
 
     def check(self, model: Settings) -> None:
-        assert isinstance(model, Config)
+        assert isinstance(model, MaskedConfig)
         if self.guidance != 1 and not model.label_dropout:
             raise ValueError("guidance: expected 1 for a model without class_dropout or caption_dropout")
         if self.guidance != 1:
@@ -127,8 +132,8 @@ class Masked(Denoiser, Stepped):
         return jnp.full((n, math.prod(self.image)), MASK)
 
     def sample_label(self, n: int, options: Any) -> Int[Array, "n *S"] | None:
-        """What the samples are conditioned on."""
-        return None
+        """What the samples are conditioned on; None of a model that reads no label."""
+        return self.label_asked(options, n) if self.num_classes or self.vocab else None
 
     def sample_steps(self, options: Any) -> int:
         return options.steps
@@ -149,7 +154,16 @@ class Masked(Denoiser, Stepped):
 
     def _sampler(self, variables: PyTree, label: Array | None, options: Any) -> masking.Denoiser:
         """The denoiser that samples are drawn with."""
-        return self.denoiser(variables, label)
+        conditional = self.denoiser(variables, label)
+        if label is None or options.guidance == 1:
+            return conditional
+
+        def guided(tokens):  # both in one call, row beside row: rows stay on their devices
+            pairs = guidance.pairs(label, jnp.full_like(label, self.num_classes))
+            halves = guidance.halves(self.denoiser(variables, pairs)(guidance.pairs(tokens, tokens)))
+            return guidance.guided(*halves, options.guidance)
+
+        return guided
 
     def denoiser(self, variables: PyTree, label: Array | None, rngs: dict | None = None) -> masking.Denoiser:
         """Logits [B, T, V] by the network; `rngs` in training."""
@@ -182,9 +196,6 @@ class MaskedDiffusion(Masked):
         means = super().terms(variables, batch, rng, step=step, train=train).means
         return Terms(means if train else means | {"elbo": Mean.of(-means["loss"].total)})
 
-    def sample_label(self, n: int, options: Sampling) -> Int[Array, "n *S"] | None:
-        return self.label_asked(options, n)
-
     def inpaint_init(self, state: State, rng: jax.Array, batch: Batch, mask: Mask, options: Sampling) -> PyTree:
         """As `sample_init`, for `label_inpainted`, with the values of evaluation seen where the mask is 1."""
         carry, label = self.sample_init(state, rng, len(mask), options), self.label_inpainted(options, batch, len(mask))
@@ -198,18 +209,6 @@ class MaskedDiffusion(Masked):
         """The values, halfway from black to white where they are hidden."""
         hidden = (carry["tokens"] == MASK).reshape(-1, *self.image)
         return {"values": jnp.where(hidden, jnp.uint8(128), self.sample_finish(state, carry, options))}
-
-    def _sampler(self, variables: PyTree, label: Array | None, options: Sampling) -> masking.Denoiser:
-        conditional = self.denoiser(variables, label)
-        if options.guidance == 1 or label is None:
-            return conditional
-
-        def guided(tokens):  # both in one call, row beside row: rows stay on their devices
-            pairs = guidance.pairs(label, jnp.full_like(label, self.num_classes))
-            halves = guidance.halves(self.denoiser(variables, pairs)(guidance.pairs(tokens, tokens)))
-            return guidance.guided(*halves, options.guidance)
-
-        return guided
 
 
 def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> MaskedDiffusion:
