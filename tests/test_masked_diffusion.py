@@ -123,7 +123,7 @@ def test_guidance_at_1_is_conditional_and_at_0_unconditional():
     np.testing.assert_allclose(logits(2, guidance=0.0), none, atol=1e-4)
     twice = jax.nn.log_softmax(2 * plain - none)
     np.testing.assert_allclose(logits(2, guidance=2.0), twice, atol=1e-4)
-    assert np.abs(plain - none).max() > 0.05 and np.abs(plain - logits(1)).max() > 0.05
+    assert np.abs(plain - none).max() > 0.03 and np.abs(plain - logits(1)).max() > 0.03
 
 
 @pytest.mark.slow
