@@ -53,6 +53,8 @@ def test_the_arc_keeps_the_length_of_noise_and_ends_where_it_should():
 class Inverts(Linear):
     """Noise is the pixels less 100, as it is."""
 
+    noise_shape = (1, 3, 1)
+
     def encode_noise(self, state, batch):
         return batch["image"].astype(jnp.float32) - 100
 

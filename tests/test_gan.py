@@ -14,6 +14,7 @@ from gans import ROOT, batch_of, build
 from gen_jax.core.gradients import Optimizer
 from gen_jax.errors import ConfigError
 from gen_jax.models import gan
+from gen_jax.models.abilities_base import DecodesNoise, InvertsNoise
 from gen_jax.runs.checkpoint import Checkpoints
 from gen_jax.settings import validate
 from gen_jax.training.program import Program
@@ -126,6 +127,16 @@ def test_sample_uses_the_averaged_generator():
     first, averaged, moved = sample(state), sample(after), sample(after.replace(nets=after.nets | {"gen": live}))
     assert averaged.shape == (7, 2) and averaged.dtype == jnp.float32
     assert 0 < float(jnp.abs(averaged - first).max()) < float(jnp.abs(moved - first).max())
+
+
+def test_samples_are_decoded_from_noise_and_classes_in_turn():
+    model, _, _, state = conditional()
+    assert isinstance(model, DecodesNoise) and not isinstance(model, InvertsNoise) and model.noise_shape == (4,)
+    decode, noise, label = jax.jit(model.decode_noise), jax.random.normal(ROOT, (5, 4)), jnp.arange(5) % 3
+    made = jax.jit(lambda: model.sample(state, ROOT, 5, gan.Sampling()))()
+    np.testing.assert_array_equal(made, decode(state, noise, label))
+    assert made.dtype == jnp.uint8 and made.shape == (5, 8, 8, 1)
+    assert (made != decode(state, noise, (label + 1) % 3)).any() and (made != decode(state, -noise, label)).any()
 
 
 def test_lazy_penalties_are_as_large_on_average():

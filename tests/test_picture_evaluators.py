@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from evaluating import IMAGES, STATE, TRAVERSALS, Codes, Linear, Off, Ring, Told, build, small_images
 
+from gen_jax.core import ops
 from gen_jax.errors import ConfigError
 from gen_jax.runs import grids
 from gen_jax.runs.grids import Labels
@@ -33,6 +35,39 @@ def test_interpolation_goes_straight_from_one_example_to_the_other():
         rows += [a, a, np.round((a + b) / 2), b, b]
     labels = Labels("Interpolation between latents of test", columns=("data", "0", "0.5", "1", "data"))
     assert (found == grids.grid(np.stack(rows).astype(np.uint8), labels, 5)).all()
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Noise of two numbers to a grey pixel each, and the class to a third."""
+
+    noise_shape = (2,)
+    num_classes: int = 0
+
+    def decode_noise(self, state, noise, label=None):
+        last = jnp.zeros(len(noise)) if label is None else label
+        pixels = jnp.concatenate([100 + 20 * noise, last[:, None]], axis=1)
+        return jnp.round(pixels).clip(0, 255).astype(jnp.uint8).reshape(-1, 1, 3, 1)
+
+
+@pytest.mark.parametrize("num_classes", [0, 2])
+def test_interpolation_of_a_model_that_encodes_nothing_is_between_noise_that_is_drawn(num_classes):
+    section = {"type": "pictures", "kinds": ["interpolation"], "rows": 3, "columns": 4}
+    names = tuple("ab"[:num_classes])
+    data = {"image": small_images(), "label": np.zeros(21, np.int32)}
+    evaluate = build(section, Noise(num_classes), data, class_names=names, **IMAGES)
+    found = evaluate(STATE).images["interpolation"]
+    ends = np.asarray(ops.normal(jax.random.key(7), (6, 2)))
+    rows = []
+    for i, (a, b) in enumerate(zip(ends[0::2], ends[1::2], strict=True)):
+        angle = np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        for t in np.arange(4) / 3:
+            z = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+            rows.append([*np.round(100 + 20 * z), i % num_classes if num_classes else 0])
+    classes = ("class a", "class b", "class a") if num_classes else ()
+    labels = Labels("Interpolation between noise", classes, ("0", "0.33", "0.67", "1"))
+    expected = grids.grid(np.array(rows).reshape(-1, 1, 3, 1).astype(np.uint8), labels, 4)
+    assert (found == expected).all() and (evaluate(STATE).images["interpolation"] == found).all()
 
 
 def test_traversal_moves_the_latents_that_vary_most():

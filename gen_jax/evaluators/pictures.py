@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gen_jax.core import ops
 from gen_jax.core.state import State
 from gen_jax.evaluators import evaluator
 from gen_jax.metrics.moments import Moments, most_varied
@@ -43,12 +44,12 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
     reconstruction: rows of examples over rows of what the model makes of them.
     samples: a grid; for two-dimensional vectors a scatter plot beside as many examples.
     interpolation: an example, the decoded line between its latent and another's, the other example. The line is
-      straight, of models that encode to noise an arc (Shoemake 1985, slerp).
+      straight, between noise an arc (Shoemake 1985, slerp). Where no example gives the noise, as of a GAN, it is drawn.
     inpainting: examples over what is kept of them, the upper half, over what the model draws in the lower half.
     traversal: a row a latent, those of largest variance over the split first: it goes from -3 to 3 while the others
       stay at their mean.
     scatter: latents coloured by class; of more than two, the two of largest variance.
-    A conditional model gets the class of the left example in interpolation, of the split's first in traversal.
+    In interpolation a conditional model gets the class of the left example, or each in turn; in traversal the first's.
 
     Raises:
       ConfigError: the model or the data cannot give a kind that `cfg.kinds` names.
@@ -76,24 +77,23 @@ def from_config(cfg: Config, context: evaluator.Context) -> evaluator.Evaluator:
 def _missing(kind: Kind, context: evaluator.Context) -> str:
     """What `kind` needs and does not find; empty = nothing."""
     model, info = context.model, context.info
-    name = type(model).__name__
     vectors = isinstance(model, models.Encodes) and not isinstance(model, models.Quantises)
     decodes = isinstance(model, models.Decodes)
     rebuilds = isinstance(model, models.Reconstructs) or (isinstance(model, models.Encodes) and decodes)
-    interpolates = isinstance(model, abilities.InvertsNoise) or (vectors and decodes)
+    interpolates = isinstance(model, abilities.DecodesNoise) or (vectors and decodes)
     shows = info.kind == "image" or (kind == "samples" and info.kind == "vector" and info.shape == (2,))
     if kind != "scatter" and not shows:
         return f"images, the data are {info.kind} of shape {info.shape}"
     needs = {
         "reconstruction": (rebuilds, "reconstructs"),
         "samples": (isinstance(model, models.Samples), "samples"),
-        "interpolation": (interpolates, "encodes to vectors or noise and decodes"),
+        "interpolation": (interpolates, "encodes to vectors and decodes, or decodes noise"),
         "inpainting": (isinstance(model, abilities.Inpaints), "in-paints"),
         "traversal": (vectors and decodes, "encodes to vectors and decodes"),
         "scatter": (vectors, "encodes to vectors"),
     }
     found, ability = needs[kind]
-    return "" if found else f"a model that {ability}, which {name} does not"
+    return "" if found else f"a model that {ability}, which {type(model).__name__} does not"
 
 
 def _reconstruction(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
@@ -212,27 +212,43 @@ def _decoded(step: Callable[..., Any], decode: Callable[..., Any]) -> Trace:
     return trace
 
 
+def _ends(cfg: Config, context: evaluator.Context) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """As `_latents`: (state) -> what interpolation is between, two a row; noise is drawn where no example gives it."""
+    model = context.model
+    if not isinstance(model, abilities.DecodesNoise) or isinstance(model, abilities.InvertsNoise):
+        noise = isinstance(model, abilities.InvertsNoise)
+        latents, step = _latents(context, model.encode_noise if noise else model.encode)
+        return lambda state: latents(state, cfg.split, 2 * cfg.rows), step
+
+    def drawn() -> dict[str, Any]:
+        found = {"latent": ops.normal(context.rng, (2 * cfg.rows, *model.noise_shape))}
+        classes = jnp.arange(2 * cfg.rows) // 2 % max(context.num_classes, 1)
+        return found | ({"label": classes} if context.num_classes else {})
+
+    return lambda state: drawn(), lambda state, batch: (drawn(), None)
+
+
 def _interpolation(cfg: Config, context: evaluator.Context) -> tuple[Draw, Trace]:
-    model, noise = context.model, isinstance(context.model, abilities.InvertsNoise)
-    latents, step = _latents(context, model.encode_noise if noise else model.encode)
+    model, noise = context.model, isinstance(context.model, abilities.DecodesNoise)
+    ends, step = _ends(cfg, context)
     decode, line = _decoder(context, model.decode_noise if noise else model.decode), arc if noise else straight
 
     def draw(state):
-        found = latents(state, cfg.split, 2 * cfg.rows)
+        found = ends(state)
         rows = len(found["latent"]) // 2
-        (z, x) = (np.asarray(found[name])[: 2 * rows] for name in ("latent", "image"))
+        z = np.asarray(found["latent"])[: 2 * rows]
         t, flat = np.linspace(0, 1, cfg.columns, dtype=np.float32), z.reshape(len(z), -1)
         path = line(flat[0::2], flat[1::2], t)  # [R, S, D]
         label = found["label"][: 2 * rows : 2].repeat(cfg.columns) if "label" in found else None
-        made = gather(decode(state, path.reshape(-1, *z.shape[1:]), label))
-        made = made.reshape(rows, cfg.columns, *x.shape[1:])
-        shown = np.concatenate([x[0::2, None], made, x[1::2, None]], 1)  # [R, 1 + S + 1, H, W, C]
-        labels = Labels(
-            f"Interpolation between {'noise' if noise else 'latents'} of {cfg.split}",
-            rows=[f"class {name}" for name in _classes(context, found, slice(0, 2 * rows, 2))],
-            columns=("data", *(f"{fraction:.2g}" for fraction in t), "data"),
-        )
-        return grids.grid(shown.reshape(-1, *x.shape[1:]), labels, cfg.columns + 2)
+        shown = gather(decode(state, path.reshape(-1, *z.shape[1:]), label))
+        shown = shown.reshape(rows, cfg.columns, *shown.shape[1:])
+        title, columns = f"Interpolation between {'noise' if noise else 'latents'}", [f"{part:.2g}" for part in t]
+        if "image" in found:
+            x = np.asarray(found["image"])[: 2 * rows]
+            shown = np.concatenate([x[0::2, None], shown, x[1::2, None]], 1)  # [R, 1 + S + 1, H, W, C]
+            title, columns = f"{title} of {cfg.split}", ["data", *columns, "data"]
+        names = [f"class {name}" for name in _classes(context, found, slice(0, 2 * rows, 2))]
+        return grids.grid(shown.reshape(-1, *shown.shape[2:]), Labels(title, names, columns), len(columns))
 
     return draw, _decoded(step, decode)
 

@@ -38,13 +38,21 @@ def inpainter(
 
 
 @runtime_checkable
-class InvertsNoise(Protocol):
-    """Images to the noise that a deterministic sampler makes them of, and back: standard normal, [B, H, W, C]."""
+class DecodesNoise(Protocol):
+    """Standard normal noise [B, *noise_shape] to images, which nothing else is drawn for."""
 
-    def encode_noise(self, state: State, batch: Batch) -> Float[Array, "B H W C"]: ...
+    @property
+    def noise_shape(self) -> tuple[int, ...]: ...
     def decode_noise(
-        self, state: State, noise: Float[Array, "B H W C"], label: Int[Array, " B"] | None = None
+        self, state: State, noise: Float[Array, "B ..."], label: Int[Array, " B"] | None = None
     ) -> Images: ...
+
+
+@runtime_checkable
+class InvertsNoise(DecodesNoise, Protocol):
+    """Also images to the noise that they are made of."""
+
+    def encode_noise(self, state: State, batch: Batch) -> Float[Array, "B ..."]: ...
 
 
 @runtime_checkable

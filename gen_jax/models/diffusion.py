@@ -140,6 +140,10 @@ class Diffusion(GaussianDiffusion):
         made = super().sample_finish(state, carry, options)
         return jnp.where(carry["mask"] == 1, self.shown(state, carry["known"]), made) if "mask" in carry else made
 
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        return self.image
+
     def encode_noise(self, state: State, batch: Batch) -> Float[Array, "B H W C"]:
         """The noise that the ODE makes each image of (DDIM inversion, Song et al. 2021, section 5.4)."""
         variables, x = state.nets["net"].averaged, self.examples(batch)

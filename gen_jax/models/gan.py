@@ -257,8 +257,15 @@ class GAN:
         self, state: State, rng: jax.Array, n: int, options: Sampling
     ) -> UInt8[Array, "n H W C"] | Float[Array, "n D"]:
         """`options.temperature` scales the noise; classes come in turn unless `options.label` asks for one."""
-        noise = ops.normal(rng, (n, self.latent)) * options.temperature
-        label = options.labels(n, self.num_classes)
+        noise = ops.normal(rng, (n, *self.noise_shape)) * options.temperature
+        return self.decode_noise(state, noise, options.labels(n, self.num_classes))
+
+    @property
+    def noise_shape(self) -> tuple[int]:
+        return (self.latent,)
+
+    def decode_noise(self, state: State, noise: Float[Array, "B L"], label: Int[Array, " B"] | None = None) -> Array:
+        """Images or vectors of standard normal noise; `label` of a conditional model."""
         x, _ = run(self.generator, state.nets["gen"].averaged, noise, label, False)
         return ops.signed_to_uint8(x) if x.ndim == 4 else x
 
@@ -279,20 +286,15 @@ def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> GAN:
     gen, disc = players(optimizers, "gen", "disc")
     if cfg.clip_weights:
         disc = dataclasses.replace(disc, tx=adversarial.clipped(disc.tx, cfg.clip_weights))
+    same = "latent", "num_classes", "label_smoothing", "penalty_every", "n_critic"
     fields = ("net", "widths", "num_classes", "critic_norm", "attention", "hidden")
     shape, critic_widths = cfg.image or (cfg.data_dim,), cfg.critic_widths or cfg.widths[::-1]
-    generator, critic = pair(shape, critic_widths=critic_widths, **{name: getattr(cfg, name) for name in fields})
     return GAN(
-        generator=generator,
-        critic=critic,
+        *pair(shape, critic_widths=critic_widths, **{name: getattr(cfg, name) for name in fields}),
         gen_optimizer=gen,
         disc_optimizer=disc,
-        latent=cfg.latent,
-        num_classes=cfg.num_classes,
         loss=LOSSES[cfg.loss],
-        label_smoothing=cfg.label_smoothing,
         penalties=cfg.penalties.weights,
-        penalty_every=cfg.penalty_every,
         view=functools.partial(view, policy=cfg.augment, noise=cfg.noise, noise_steps=cfg.noise_steps),
-        n_critic=cfg.n_critic,
+        **{name: getattr(cfg, name) for name in same},
     )
