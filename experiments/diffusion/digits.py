@@ -2,11 +2,13 @@
 
 `gen-jax train --config=experiments/diffusion/digits.py --workdir=runs/diffusion_digits`
 `gen-jax sample --workdir=runs/diffusion_digits --guidance=2` follows the class more closely.
+`:kind=flow` is a rectified flow, whose paths `diffusion/reflow` straightens.
 """
 
 from ml_collections import ConfigDict
 
-ARGS = dict(smoke=False)
+ARGS = dict(smoke=False, kind=("diffusion", "flow"))
+FLOW = dict(curve="flow", scaling="flow", lambda_max=18.0, lambda_min=-18.0, target="u", weighting="u")
 
 
 def get_config(arg):
@@ -16,6 +18,7 @@ def get_config(arg):
     c.model_name = "diffusion"
     c.model = dict(image=(8, 8, 1), num_classes=10, class_dropout=0.1)
     c.model.update(layers=4, width=96, dropout=0.1)
+    c.model.update(FLOW if arg.kind == "flow" else {})
     c.optim = dict(net=dict(schedule="cosine", warmup=200, clip=1.0, ema=0.999))
     c.eval_batch_size = 128
     c.evals = dict(
