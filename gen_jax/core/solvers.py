@@ -187,6 +187,7 @@ def prior_log_prob(schedule: Schedule, z: Examples) -> Float[Array, " B"]:
 
 
 if TYPE_CHECKING:
-    SolverName = str
+    SolverName = OdeSolverName = str
 else:  # so that a name in the table is known to every config
     SolverName = Literal[tuple(SOLVERS)]
+    OdeSolverName = Literal[tuple(name for name in SOLVERS if name != "ancestral")]  # those that add no noise

@@ -122,6 +122,11 @@ class GaussianDiffusion(Denoiser, Stepped):
         """The clean maps of a batch."""
         raise NotImplementedError(f"{type(self).__name__} gives no examples")
 
+    def pair(self, batch: Batch, rng: jax.Array) -> tuple[Examples, Examples]:
+        """The clean maps of a batch and the noise that is added to them. rng: one key, or one a row."""
+        x = self.examples(batch)
+        return x, ops.normal(rng, x.shape)
+
     def shown(self, state: State, x: Float[Array, "n H W C"]) -> Any:
         """Clean maps as samples, as `Samples` says."""
         raise NotImplementedError(f"{type(self).__name__} shows no maps")
@@ -139,10 +144,9 @@ class GaussianDiffusion(Denoiser, Stepped):
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
         """`loss`, the weighted squared error."""
-        x = self.examples(batch)
         time_rng, noise_rng, class_rng, drop_rng = ops.split(rng, 4)
+        x, eps = self.pair(batch, noise_rng)
         t = denoising.TIMES[self.times](self.schedule, time_rng, len(x))
-        eps = ops.normal(noise_rng, x.shape)
         label = self.label_in_training(batch, class_rng) if train else self.label_of(batch)
         loss = self.loss_at(variables, t, x, eps, label, {"dropout": drop_rng} if train else None)
         return Terms({"loss": Mean.of(loss)})
@@ -172,9 +176,8 @@ class GaussianDiffusion(Denoiser, Stepped):
 
     def timed_loss(self, state: State, batch: Batch, t: Times, rng: jax.Array) -> Times:
         """`loss` at given times, without dropout."""
-        x, variables = self.examples(batch), state.nets["net"].averaged
-        eps = ops.normal(ops.row_keys(rng, batch["index"]), x.shape)
-        return self.loss_at(variables, t, x, eps, self.label_of(batch), None)
+        x, eps = self.pair(batch, ops.row_keys(rng, batch["index"]))
+        return self.loss_at(state.nets["net"].averaged, t, x, eps, self.label_of(batch), None)
 
     def schedule_of(self, variables: PyTree) -> Schedule:
         """The schedule that samples and likelihoods read."""
