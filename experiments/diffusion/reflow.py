@@ -40,4 +40,9 @@ def smoke(c):
     return c
 
 
-EXPECT = [dict(note="Not run to its end: 2,000 steps.")]
+EXPECT = [
+    dict(
+        note="Not run to its end: 2,000 steps. 500 steps of each flow, the first at `lr=2e-3`, lower `straightness` "
+        "from 0.139 to 0.005, and FID of one step from 32.3 to 12.2; of four steps it is 7.9, of the first flow 7.6."
+    )
+]
