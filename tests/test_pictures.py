@@ -141,6 +141,18 @@ def test_captions_of_pairs_stand_below_both(written):
     assert written["a"][0][1] == written["b"][0][1] < ends[2, 0]
 
 
+def test_pairs_are_about_square_in_8_columns_at_least():
+    shapes = [grids.pairs(images(n, 8, 8), images(n, 8, 8), labels=Labels(""), scale=1).shape for n in (3, 20, 98)]
+    rows, columns, cell, gap = (
+        (1, 3, 7),
+        (3, 8, 14),
+        9,
+        2,
+    )  # a cell holds a pixel around; gaps lie between rows of pairs
+    wanted = [(2 * cell * r + gap * (r - 1), cell * c) for r, c in zip(rows, columns, strict=True)]
+    assert [(h - 1, w - 1) for h, w, _ in shapes] == wanted
+
+
 @pytest.mark.parametrize(("n", "classes", "columns"), [(64, 10, 10), (64, 2, 8), (4, 10, 4)])
 def test_samples_of_all_classes_have_a_column_a_class(written, n, classes, columns):
     label = np.arange(n) % classes

@@ -52,10 +52,15 @@ def grid(
 
 
 def pairs(
-    *sets: UInt8[np.ndarray, "N H W C"], labels: Labels, columns: int = 8, pad: int = 1, scale: int = 0
+    *sets: UInt8[np.ndarray, "N H W C"], labels: Labels, columns: int = 0, pad: int = 1, scale: int = 0
 ) -> UInt8[np.ndarray, "h w C"]:
-    """A grid with each row of the first set over the same row of each other set. The arguments are as in `grid`."""
-    return _drawn(np.stack(sets), labels, min(columns, len(sets[0])), pad, scale)
+    """A grid with each row of the first set over the same row of each other set. The arguments are as in `grid`.
+
+    0 columns are as many as make it about square, and 8 at least.
+    """
+    n, h, w, _ = sets[0].shape
+    columns = columns or max(8, round(math.sqrt(n * len(sets) * h / w)))
+    return _drawn(np.stack(sets), labels, min(columns, n), pad, scale)
 
 
 def samples(
