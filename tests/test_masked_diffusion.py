@@ -109,7 +109,7 @@ def test_at_first_all_levels_are_equally_likely():
 
 
 def test_guidance_at_1_is_conditional_and_at_0_unconditional():
-    model, state = build(**GUIDED)
+    model, state = build(**GUIDED, positions="learned")
     params = state.nets["net"].averaged
     tokens = jnp.asarray([[MASK, 1, MASK, 0], [MASK] * 4])
 
@@ -123,7 +123,7 @@ def test_guidance_at_1_is_conditional_and_at_0_unconditional():
     np.testing.assert_allclose(logits(2, guidance=0.0), none, atol=1e-4)
     twice = jax.nn.log_softmax(2 * plain - none)
     np.testing.assert_allclose(logits(2, guidance=2.0), twice, atol=1e-4)
-    assert np.abs(plain - none).max() > 0.03 and np.abs(plain - logits(1)).max() > 0.03
+    assert np.abs(plain - none).max() > 0.05 and np.abs(plain - logits(1)).max() > 0.05
 
 
 @pytest.mark.slow
