@@ -143,12 +143,8 @@ def test_captions_of_pairs_stand_below_both(written):
 
 def test_pairs_are_about_square_in_8_columns_at_least():
     shapes = [grids.pairs(images(n, 8, 8), images(n, 8, 8), labels=Labels(""), scale=1).shape for n in (3, 20, 98)]
-    rows, columns, cell, gap = (
-        (1, 3, 7),
-        (3, 8, 14),
-        9,
-        2,
-    )  # a cell holds a pixel around; gaps lie between rows of pairs
+    cell, gap = 9, 2  # a cell is an image and the pixel around it; a gap lies between two rows of pairs
+    rows, columns = (1, 3, 7), (3, 8, 14)
     wanted = [(2 * cell * r + gap * (r - 1), cell * c) for r, c in zip(rows, columns, strict=True)]
     assert [(h - 1, w - 1) for h, w, _ in shapes] == wanted
 
