@@ -11,12 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gen_jax.core import ops
-
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-
-
-def _conv(y, kernel, stride):
-    return lax.conv_general_dilated(y, kernel, (stride, stride), "SAME", dimension_numbers=DIMENSIONS)
+from gen_jax.nets.convolution import DIMENSIONS, plain
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -55,7 +50,7 @@ def _forward(x, kernel, stride):
 
 def _backward(stride, saved, dy):
     x, kernel = saved
-    dx, pullback = jax.vjp(lambda kernel: _conv(dy, kernel, stride), kernel)
+    dx, pullback = jax.vjp(lambda kernel: plain(dy, kernel, stride), kernel)
     return dx, *pullback(x)
 
 
@@ -70,16 +65,16 @@ def conv(
 
     A gradient penalty needs them: WGAN-GP's step at 28x28 takes 270 instead of 780 ms of CPU time.
     """
-    return _conv(y, kernel, stride)
+    return plain(y, kernel, stride)
 
 
 def _conv_backward(stride, saved, dx):
     y, kernel = saved
-    _, pullback = jax.vjp(lambda kernel: _conv(y, kernel, stride), kernel)
+    _, pullback = jax.vjp(lambda kernel: plain(y, kernel, stride), kernel)
     return conv_transpose(dx, kernel, stride), *pullback(dx)
 
 
-conv.defvjp(lambda y, kernel, stride: (_conv(y, kernel, stride), (y, kernel)), _conv_backward)
+conv.defvjp(lambda y, kernel, stride: (plain(y, kernel, stride), (y, kernel)), _conv_backward)
 
 
 class Conv(nn.Module):
