@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from etils import epath
+from members import SMALLEST, smoke
 
 from gen_jax.core.gradients import Optimizer
 from gen_jax.core.info import Info
@@ -18,6 +20,8 @@ from gen_jax.models import base, code_prior, masked_codes, vqvae
 from gen_jax.models.abilities_base import Inpaints, ShowsSteps
 from gen_jax.models.base import Preprocesses
 from gen_jax.settings import validate
+from gen_jax.training.preprocess import preprocessed
+from gen_jax.training.program import Program
 
 KEY, B, K = jax.random.key(0), 6, 8
 FIRST = dict(image=(8, 8, 1), widths=(4,), codes=K, code_width=3)
@@ -142,6 +146,18 @@ def test_hidden_codes_are_shown_in_grey():
     expected = np.array(model.sample_finish(state, {"tokens": seen}, options))
     expected[:, 2:4, 4:6] = 128
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_cache_of_other_inputs_than_the_model_reads_is_left_alone(tmp_path, monkeypatch):
+    """An earlier version called the codes otherwise. Read in their place they would be computed at every step."""
+    program = Program(smoke(SMALLEST["code_prior"]))
+    state, cache, preprocess = program.init(), epath.Path(tmp_path), code_prior.CodePrior.preprocess
+    with monkeypatch.context() as patch:
+        patch.setattr(code_prior.CodePrior, "preprocess", lambda *args: {"codes": preprocess(*args)["latents"]})
+        assert "codes" in next(iter(preprocessed(program, state, cache).batches("test")))
+    for _ in range(2):
+        assert "latents" in next(iter(preprocessed(program, state, cache).batches("test")))
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize(

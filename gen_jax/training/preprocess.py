@@ -21,7 +21,10 @@ def preprocessed(program: Program, state: State, cache: epath.Path) -> Program:
     """A program on the values of that function, computed once and kept in `cache`. Without one, `program` itself."""
     if not isinstance(program.model, Preprocesses):
         return program
-    digest = _digest(config.to_dict(program.experiment)["data"], program.model.preprocess_inputs(state))
+    found = jax.eval_shape(program.model.preprocess, program.shapes, program.first_batch_shapes)
+    kinds = {name: (leaf.shape[1:], str(leaf.dtype)) for name, leaf in found.items()}  # an earlier version gave others
+    section = config.to_dict(program.experiment)["data"] | {"inputs": kinds}
+    digest = _digest(section, program.model.preprocess_inputs(state))
     path = cache / f"inputs_{digest[:16]}.npz"
     splits = [split for split, size in program.dataset.sizes.items() if size]
     if everywhere(path.exists()):
