@@ -72,7 +72,7 @@ def test_each_channel_has_the_mean_and_the_deviation_of_the_valid_rows(name):
     each = maps(name)[:-1].reshape(-1, model.image[-1])
     np.testing.assert_allclose(state.extra["mean"], each.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(state.extra["std"], each.std(0), rtol=1e-3)
-    scaled = np.asarray(model.with_latents(state, batch)["scaled"])
+    scaled = np.asarray(model.with_inputs(state, batch)["scaled"])
     assert scaled.shape == (B, *model.image)
     np.testing.assert_allclose(scaled[:-1].reshape(-1, model.image[-1]).std(0), SIGMA_DATA, rtol=1e-3)
     np.testing.assert_allclose(scaled * each.std(0) / SIGMA_DATA + each.mean(0), maps(name), rtol=1e-3, atol=1e-4)
@@ -95,7 +95,7 @@ def test_latents_in_the_batch_stand_for_the_images(name):
 def test_samples_are_decoded_from_the_scale_of_the_latents(name):
     """With a network that knows the latents of the images, they are what the first stage reconstructs."""
     model, state, batch = made(name)
-    scaled = model.with_latents(state, batch)["scaled"]
+    scaled = model.with_inputs(state, batch)["scaled"]
 
     class Known(nn.Module):
         def __call__(self, x, log_snr, label, train=False):

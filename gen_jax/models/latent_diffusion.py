@@ -89,15 +89,15 @@ class LatentDiffusion(SecondStage, GaussianDiffusion):
         return self.first_stage.decode(first, latents)
 
     def timed_loss(self, state: State, batch: Batch, t: Times, rng: jax.Array) -> Times:
-        return super().timed_loss(state, self.with_latents(state, batch), t, rng)
+        return super().timed_loss(state, self.with_inputs(state, batch), t, rng)
 
-    def with_latents(self, state: State, batch: Batch) -> Batch:
+    def with_inputs(self, state: State, batch: Batch) -> Batch:
         """The batch with `scaled` maps of the latents."""
         maps = self._maps(state, batch)
         return batch | {"scaled": SIGMA_DATA * (maps - state.extra["mean"]) / state.extra["std"]}
 
     def _maps(self, state: State, batch: Batch) -> Float[Array, "B h w D"]:
-        latents = super().with_latents(state, batch)["latents"]
+        latents = super().with_inputs(state, batch)["latents"]
         if not self.quantised:
             return latents[:, None, None]
         return self.first_stage.embed(self.first(state), latents.astype(jnp.int32))

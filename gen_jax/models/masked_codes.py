@@ -53,10 +53,10 @@ class MaskedCodes(SecondStage, Masked):
         return Terms(means if train else means | {"log_prob": Mean.of(-means["loss"].total)})
 
     def timed_loss(self, state: State, batch: Batch, t: Float[Array, " B"], rng: jax.Array) -> Float[Array, " B"]:
-        return super().timed_loss(state, self.with_latents(state, batch), t, rng)
+        return super().timed_loss(state, self.with_inputs(state, batch), t, rng)
 
     def log_prob(self, state: State, batch: Batch, rng: jax.Array, num_samples: int) -> Float[Array, " B"]:
-        return super().log_prob(state, self.with_latents(state, batch), rng, num_samples)
+        return super().log_prob(state, self.with_inputs(state, batch), rng, num_samples)
 
     def sample_finish(self, state: State, carry: PyTree, options: Sampling) -> UInt8[Array, "n H W C"]:
         """Decoded by the first stage."""

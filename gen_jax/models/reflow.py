@@ -16,8 +16,9 @@ from pydantic import Field, model_validator
 from gen_jax.core import flow_maps, noise, ops, solvers
 from gen_jax.core.gradients import Batch, Optimizer, Terms, require_optimizers
 from gen_jax.core.noise import Examples, rows
-from gen_jax.core.state import Mean, Net, PyTree, State
+from gen_jax.core.state import Mean, PyTree, State
 from gen_jax.models.diffusion_base import DiffusionConfig, DiffusionSampling, GaussianDiffusion, Times
+from gen_jax.models.second_stage_base import OnInputs
 from gen_jax.settings import Few, Positive
 
 STEPS = 32  # of the paths whose straightness is measured
@@ -53,19 +54,17 @@ class Sampling(DiffusionSampling):
 
 
 @dataclasses.dataclass(frozen=True)
-class Reflow(GaussianDiffusion):
-    """`nets["teacher"]` is the flow that made the pairs, a network like the student's, which no step changes.
-
-    A batch holds `noise` and `made`, or the examples to make them for.
-    """
+class Reflow(OnInputs, GaussianDiffusion):
+    """`nets["teacher"]` is the flow that made the pairs, `noise` and `made`: a network like the student's."""
 
     pairs: int
     pair_steps: int
 
-    def init(self, rng: jax.Array, batch: Batch) -> State:
-        state = super().init(rng, batch)
-        teacher = Net.frozen(self.init_variables(jax.random.fold_in(rng, 2), batch))
-        return dataclasses.replace(state, nets=state.nets | {"teacher": teacher})
+    frozen = "teacher"
+    given = "noise"
+
+    def frozen_variables(self, rng: jax.Array, batch: Batch) -> PyTree:
+        return self.init_variables(rng, batch)
 
     # The pairs -------------------------------------------------------------------------------------------------------
 
@@ -88,10 +87,6 @@ class Reflow(GaussianDiffusion):
             "teacher_straightness": found.straightness.reshape(n, -1)[:, 0],
         }
 
-    def preprocess_inputs(self, state: State) -> PyTree:
-        """What `preprocess` depends on besides the batch. It names the cache."""
-        return state.nets["teacher"].averaged
-
     def pair(self, batch: Batch, rng: jax.Array) -> tuple[Examples, Examples]:
         """One of the pairs of each example."""
         which = jnp.floor(ops.uniform(rng, (len(batch["noise"]),)) * self.pairs).astype(jnp.int32)
@@ -99,14 +94,8 @@ class Reflow(GaussianDiffusion):
         x, eps = (jnp.take_along_axis(batch[name], at, axis=1)[:, 0] for name in ("made", "noise"))
         return x, eps
 
-    def train_step(self, state: State, batch: Batch, rng: jax.Array) -> tuple[State, dict[str, Mean]]:
-        return super().train_step(state, self._paired(state, batch), rng)
-
-    def eval_step(self, state: State, batch: Batch, rng: jax.Array) -> dict[str, Mean]:
-        return super().eval_step(state, self._paired(state, batch), rng)
-
     def timed_loss(self, state: State, batch: Batch, t: Times, rng: jax.Array) -> Times:
-        return super().timed_loss(state, self._paired(state, batch), t, rng)
+        return super().timed_loss(state, self.with_inputs(state, batch), t, rng)
 
     def terms(self, variables: PyTree, batch: Batch, rng: jax.Array, *, step: jax.Array, train: bool) -> Terms:
         """`loss`, the weighted squared error; in evaluation also `straightness`, and that of the teacher.
@@ -123,9 +112,6 @@ class Reflow(GaussianDiffusion):
 
     def shown(self, state: State, x: Float[Array, "n H W C"]) -> UInt8[Array, "n H W C"]:
         return ops.signed_to_uint8(x)
-
-    def _paired(self, state: State, batch: Batch) -> Batch:
-        return batch if "noise" in batch else batch | self.preprocess(state, batch)
 
 
 def from_config(cfg: Config, optimizers: dict[str, Optimizer]) -> Reflow:
